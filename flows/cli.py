@@ -1,0 +1,138 @@
+"""The command line: `ratchet train` is Hydra's, the others are Ratchet's own. Each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ratchet.errors import RatchetError
+from ratchet.home import home
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="ratchet")
+def main() -> None:
+    """Retrain segmentation models; promote to production only what is proven better."""
+
+
+@main.command(
+    context_settings=_PASS_ON, add_help_option=False, short_help="Train one configuration, or a sweep of them."
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def train(arguments: tuple[str, ...]) -> None:
+    """Train what the overrides compose. It is a Hydra application: see `ratchet train --help`."""
+    with _errors_told():
+        from ratchet.config import application  # noqa: PLC0415
+
+        configs = application(arguments)
+        if not configs:
+            return
+        _quieten()
+        from ratchet.training.display import results_table, show_sweep  # noqa: PLC0415
+        from ratchet.training.sweep import plan_trials, run_sweep  # noqa: PLC0415
+
+        with show_sweep(_console(stderr=True)) as on_progress:
+            results = run_sweep(plan_trials(configs), on_progress=on_progress)
+        console = _console()
+        console.print(results_table(results, metric=configs[0].retrain.metric))
+        failed = [result for result in results if result.status == "failed"]
+        for result in failed:
+            _console(stderr=True).print(
+                f"{result.name} failed: {result.error}", style="red", highlight=False, soft_wrap=True
+            )
+        console.print(
+            f"experiment {configs[0].core.name} at {_tracking()}; see the runs: ratchet up",
+            highlight=False,
+            soft_wrap=True,
+        )
+        if failed:
+            sys.exit(1)
+
+
+@main.command()
+@click.argument("overrides", nargs=-1)
+@click.option("--model", help="Registered model's name. Default: the experiment's name, core.name.")
+@click.option("--metric", help="Metric that selects the best trial. Default: val_iou.")
+@click.option("--mode", type=click.Choice(["min", "max"]), help="Whether its smallest or its largest value is best.")
+@click.option(
+    "--to", type=click.Choice(["staging", "production"]), help="How far a better model goes. Default: production."
+)
+def retrain(
+    overrides: tuple[str, ...], model: str | None, metric: str | None, mode: str | None, to: str | None
+) -> None:
+    """Sweep, select, register, judge, and promote what is proven better.
+
+    OVERRIDES are Hydra's, as for `ratchet train`; lists of values are swept.
+    """
+    with _errors_told():
+        use_embedded_prefect()
+        _quieten()
+        from flows.retrain import retrain as flow  # noqa: PLC0415
+        from ratchet.report import print_outcome  # noqa: PLC0415
+
+        state = flow(list(overrides), model=model, metric=metric, mode=mode, to=to, return_state=True)  # type: ignore[call-overload]
+        console = _console()
+        print_outcome(state.result(), console)
+        console.print("see it in MLflow and Prefect: ratchet up", highlight=False)
+
+
+@main.command()
+@click.option("--mlflow-port", default=5000, show_default=True, help="Port of MLflow's pages.")
+@click.option("--prefect-port", default=4200, show_default=True, help="Port of Prefect's pages.")
+def up(mlflow_port: int, prefect_port: int) -> None:
+    """Serve the pages of MLflow and Prefect on what is in RATCHET_HOME, until Ctrl-C."""
+    with _errors_told():
+        use_embedded_prefect()
+        from flows.servers import serve  # noqa: PLC0415
+
+        serve(mlflow_port=mlflow_port, prefect_port=prefect_port, console=_console())
+
+
+def use_embedded_prefect() -> None:
+    """Keep Prefect's files under RATCHET_HOME where nothing of Prefect is configured otherwise."""
+    configured = {"PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"} & os.environ.keys()
+    if not configured and not (Path.home() / ".prefect" / "profiles.toml").exists():
+        os.environ["PREFECT_HOME"] = str(home() / "prefect")
+        os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+def _quieten() -> None:
+    """Leave the terminal to the progress display, unless somebody asked for logs."""
+    # The console only: the server keeps every line for the run's page.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console  # noqa: PLC0415
+
+    # Not a terminal: as wide as the tables want to be, so that a log or a pipe keeps every figure.
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=200)
+
+
+def _tracking() -> str:
+    from ratchet.registry.tracking import tracking_uri  # noqa: PLC0415
+
+    return tracking_uri()
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    """Print our own errors in a sentence; others are defects, and show their trace."""
+    try:
+        yield
+    except RatchetError as error:
+        click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+        sys.exit(1)

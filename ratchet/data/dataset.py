@@ -1,0 +1,119 @@
+"""Samples as tensors: the data set that loaders draw from, and the order in which training draws."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import Dataset, Sampler
+from torchvision import tv_tensors
+
+from ratchet.data.preparation import normalise, resize_image, resize_mask
+from ratchet.data.reading import read_image, read_mask
+from ratchet.data.samples import Sample
+
+Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[torch.Tensor, torch.Tensor]]
+"""An augmentation: takes and returns an image, uint8 (3, H, W), and a mask, uint8 (H, W), of the same size."""
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """The input of a network: height and width in pixels, and mean and standard deviation of RGB in [0, 1]."""
+
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Draw(NamedTuple):
+    """A position to draw and the epoch to draw it in, from which the augmentation follows."""
+
+    epoch: int
+    position: int
+
+
+class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
+    """Samples read, resized, augmented if there is a transform, and normalised.
+
+    An item has `image`, float32 (3, H, W); `mask`, int64 (H, W) of class indices; and `index`, int64, its position in
+    `samples`. Reading raises UnreadableImageError or MaskValueError, naming the file. An augmentation draws its random
+    numbers from torch, seeded by seed, epoch and position: the number of workers and a resumed training change nothing.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        *,
+        mask_values: Mapping[int, int],
+        input_format: InputFormat,
+        transform: Transform | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Keep what is needed to read; nothing is read yet."""
+        self.samples = tuple(samples)
+        self._mask_values = dict(mask_values)
+        self._format = input_format
+        self._transform = transform
+        self._seed = seed
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return len(self.samples)
+
+    def __getitem__(self, draw: int | Draw) -> dict[str, torch.Tensor]:
+        """Read one sample; a plain position is drawn as in epoch 0."""
+        epoch, index = draw if isinstance(draw, Draw) else (0, draw)
+        image, mask = self._read(self.samples[index])
+        if self._transform is not None:
+            with torch.random.fork_rng(devices=[]):
+                # Not torch.manual_seed, which would reseed the GPU's generators too.
+                torch.default_generator.manual_seed(_mix(self._seed, epoch, index))
+                image, mask = self._transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return {
+            "image": normalise(image.as_subclass(torch.Tensor), mean=self._format.mean, std=self._format.std),
+            "mask": mask.as_subclass(torch.Tensor).to(torch.int64),
+            "index": torch.tensor(index),
+        }
+
+    def _read(self, sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+        size = {"height": self._format.height, "width": self._format.width}
+        return (
+            resize_image(read_image(sample.image), **size),
+            resize_mask(read_mask(sample.mask, self._mask_values), **size),
+        )
+
+
+class EpochSampler(Sampler[Draw]):
+    """All positions in an order that follows from the seed and the epoch alone.
+
+    Lightning calls `set_epoch`, so that a training that goes on from a checkpoint sees the order it would have seen.
+    """
+
+    def __init__(self, length: int, *, seed: int) -> None:
+        """Order `length` positions."""
+        self._length = length
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch, counted from 0."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[Draw]:
+        """The positions in order."""
+        order = torch.randperm(self._length, generator=torch.Generator().manual_seed(_mix(self._seed, self._epoch)))
+        return (Draw(self._epoch, index) for index in order.tolist())
+
+    def __len__(self) -> int:
+        """The number of positions."""
+        return self._length
+
+
+def _mix(*numbers: int) -> int:
+    """One seed of 32 bits from several numbers; torch's generator for the CPU takes no more."""
+    text = ",".join(map(str, numbers))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

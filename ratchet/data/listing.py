@@ -1,0 +1,142 @@
+"""Which files a data set consists of: images paired with masks by name, split lists, and the rows of metadata.csv."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ratchet.data.reading import IMAGE_SUFFIXES
+from ratchet.errors import (
+    DatasetNotFoundError,
+    DuplicateNameError,
+    MetadataError,
+    MissingImageError,
+    MissingMaskError,
+    SplitOverlapError,
+)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a data set by name."""
+
+    images: Mapping[str, Path]
+    masks: Mapping[str, Path]
+
+
+def list_files(images: Path, masks: Path) -> Listing:
+    """List two folders with everything below them; hidden files (also macOS's `._*`) and other suffixes are left out.
+
+    Raises:
+        DatasetNotFoundError: a folder is absent, or there is no image.
+        DuplicateNameError: two files of one folder have the same name but for the suffix.
+    """
+    listing = Listing(images=_by_name(images), masks=_by_name(masks))
+    if not listing.images:
+        raise DatasetNotFoundError(f"{images} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return listing
+
+
+def check_pairs(listing: Listing, names: Iterable[str], *, complete: bool) -> None:
+    """Check that each of `names` has image and mask; with `complete`, also that no mask is without its image.
+
+    Raises:
+        MissingMaskError: an image without its mask, or a mask without its image.
+    """
+    for name in names:
+        if name not in listing.masks:
+            raise MissingMaskError(f"{listing.images[name]} has no mask of the name {name!r}: add the mask")
+    orphans = sorted(listing.masks.keys() - listing.images.keys()) if complete else []
+    if orphans:
+        raise MissingMaskError(
+            f"{listing.masks[orphans[0]]} has no image of the name {orphans[0]!r} ({len(orphans)} such masks): "
+            "add the image, or remove the mask"
+        )
+
+
+def read_split_list(path: Path, images: Mapping[str, Path]) -> tuple[str, ...]:
+    """The names in a split list: one a line, further columns ignored, empty lines and lines with `#` left out.
+
+    A name may also be written as a path, `images/name.png`.
+
+    Raises:
+        DatasetNotFoundError: there is no such list.
+        MissingImageError: a listed image is not there.
+    """
+    if not path.is_file():
+        raise DatasetNotFoundError(f"the split list {path} does not exist")
+    names: dict[str, None] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        name = next((form for form in _spellings(entry) if form in images), None)
+        if name is None:
+            raise MissingImageError(f"{path}, line {number}: there is no image {entry!r}: add it, or remove the line")
+        names[name] = None
+    return tuple(names)
+
+
+def check_disjoint(lists: Mapping[str, Collection[str]]) -> None:
+    """Check that no name is in two lists.
+
+    Raises:
+        SplitOverlapError: a name is.
+    """
+    seen: dict[str, str] = {}
+    for split, names in lists.items():
+        for name in names:
+            if name in seen:
+                raise SplitOverlapError(f"{name!r} is in the lists of both {seen[name]} and {split}: keep it in one")
+            seen[name] = split
+
+
+def read_metadata(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of a CSV file by their first column, `name`; empty if there is no such file.
+
+    Raises:
+        MetadataError: the first column is not `name`, or a row has too many or too few columns, or a name comes twice.
+    """
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        if header[:1] != ["name"]:
+            raise MetadataError(f"{path}: the first column must be 'name', found {header[:1]}")
+        rows: dict[str, dict[str, str]] = {}
+        for row in filter(None, reader):
+            if len(row) != len(header) or row[0] in rows:
+                what = "comes a second time" if row[0] in rows else f"has {len(row)} columns, the header {len(header)}"
+                raise MetadataError(f"{path}, line {reader.line_num}: {row[0]!r} {what}")
+            rows[row[0]] = dict(zip(header[1:], row[1:], strict=True))
+    return rows
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DatasetNotFoundError(f"there is no folder {folder}: a data set has one of images and one of masks")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in relative.parts):
+            continue
+        name = relative.with_suffix("").as_posix()
+        if name in files:
+            raise DuplicateNameError(f"{files[name]} and {path} have the same name {name!r}: rename or remove one")
+        files[name] = path
+    return files
+
+
+def _spellings(entry: str) -> Iterable[str]:
+    """The names that a line of a split list can mean: all of it, or its first column, as a name or as a path."""
+    for text in (entry, entry.split(maxsplit=1)[0]):
+        yield text
+        path = PurePosixPath(text)
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            path = path.with_suffix("")
+            yield path.as_posix()
+        if path.parts[:1] == ("images",):
+            yield PurePosixPath(*path.parts[1:]).as_posix()

@@ -1,0 +1,131 @@
+"""Reading images and masks from files into arrays, the same way for every data set: Pillow and numpy, without torch."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ratchet.errors import MaskValueError, UnreadableImageError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+# What Pillow's decoders raise on broken files; UnidentifiedImageError is an OSError.
+_DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_FIRST_SIDEWAYS = 5  # orientations from here on exchange width and height
+_SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """The image as shown by a viewer: RGB, uint8 of shape (H, W, 3).
+
+    The EXIF orientation is applied. Gray is repeated to three channels, a palette is resolved, transparency is left
+    out (the stored colours stay), 16 bits are scaled to 8, and of several frames the first is taken. Pixels of 32-bit
+    float images have no agreed range and are refused. A truncated file is an error, never gray pixels.
+
+    Raises:
+        UnreadableImageError: the file does not decode, or its pixels have no agreed range.
+    """
+    image = _decode(path)
+    if image.mode.startswith("I"):
+        return _from_sixteen_bits(image, path)
+    if image.mode == "F":
+        raise UnreadableImageError(f"{path}: float pixels have no agreed range; save the image with 8 or 16 bits")
+    if image.mode == "P":
+        image = image.convert("RGBA")  # a palette with transparency converts cleanly only this way
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def read_mask(path: Path, mask_values: Mapping[int, int]) -> NDArray[np.uint8]:
+    """The mask as class indices, uint8 of shape (H, W), by looking each stored value up in `mask_values`.
+
+    Of a palette image the indices count, not the colours; a colour image is taken if its three channels are equal.
+    The EXIF orientation is applied, as for images.
+
+    Raises:
+        UnreadableImageError: the file does not decode.
+        MaskValueError: the mask is coloured, or holds values that `mask_values` does not name.
+    """
+    values = _single_channel(_decode(path), path)
+    found = np.unique(values)
+    unknown = [int(value) for value in found if int(value) not in mask_values]
+    if unknown:
+        listed = ", ".join(map(str, unknown[:10])) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")  # noqa: PLR2004
+        raise MaskValueError(
+            f"{path}: mask values {listed} stand for no class; known are {', '.join(map(str, sorted(mask_values)))}. "
+            "Mend the mask, or name the values in datamodule.mask_values (value: class index)"
+        )
+    classes = np.array([mask_values[int(value)] for value in found], dtype=np.uint8)
+    return classes[np.searchsorted(found, values)]
+
+
+def read_size(data: bytes, path: Path) -> tuple[int, int]:
+    """Width and height as shown by a viewer, from the header alone; `path` is named in errors.
+
+    Raises:
+        UnreadableImageError: the bytes are no image.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            return (height, width) if _orientation(image) >= _FIRST_SIDEWAYS else (width, height)
+    except _DECODING_ERRORS as error:
+        raise UnreadableImageError(_unreadable(path, error)) from error
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            transpose = _TRANSPOSES.get(_orientation(image))
+            image.load()
+            return image.transpose(transpose) if transpose is not None else image.copy()
+    except _DECODING_ERRORS as error:
+        raise UnreadableImageError(_unreadable(path, error)) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation that is still to be applied, 1 to 8, without decoding any pixels.
+
+    Pillow turns TIFF by itself, and for PNG without an early EXIF chunk would decode the whole file to look for one.
+    """
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 1
+    return int(image.getexif().get(_ORIENTATION_TAG, 1))
+
+
+def _from_sixteen_bits(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
+        raise UnreadableImageError(f"{path}: pixels outside 0..65535; save the image with 8 or 16 bits")
+    gray = np.round(values / _SIXTEEN_TO_EIGHT_BITS).astype(np.uint8)
+    return np.repeat(gray[:, :, None], 3, axis=2)
+
+
+def _single_channel(image: Image.Image, path: Path) -> NDArray[np.int64]:
+    values = np.asarray(image).astype(np.int64)
+    if values.ndim == 2:  # noqa: PLR2004 - (H, W)
+        return values
+    colours = values[:, :, : len(image.getbands()) - ("A" in image.getbands())]
+    if (colours != colours[:, :, :1]).any():
+        raise MaskValueError(f"{path}: a coloured mask; save it with one channel that holds one value per class")
+    return np.ascontiguousarray(colours[:, :, 0])
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    return f"{path}: cannot be read as an image ({error or type(error).__name__}); replace the file or leave it out"

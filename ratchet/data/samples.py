@@ -1,0 +1,25 @@
+"""What a sample is, and the names of the splits: plain values, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SPLITS = ("train", "val", "test", "gate")
+"""Every split there can be. `gate` is optional: without it, the gate judges on `test`."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its mask.
+
+    `name` is unique in the data set: the path of the image below the images folder, without suffix. `split` is one of
+    `SPLITS`; `metadata` is the sample's row of `metadata.csv` without the name, empty where there is none.
+    """
+
+    name: str
+    image: Path
+    mask: Path
+    split: str
+    metadata: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,74 @@
+"""Which sample is in which split: by the lists that a data set brings, otherwise by content."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ratchet.data.content import PairContent, split_by_content
+from ratchet.data.samples import SPLITS
+from ratchet.errors import ConfigError, EmptySplitError
+
+
+@dataclass(frozen=True)
+class SplitSizes:
+    """The shares of the images, in [0, 1), that make the splits for which there is no list; `train` takes the rest."""
+
+    val: float
+    test: float
+    gate: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse shares that leave nothing to train on."""
+        for key in ("val", "test", "gate"):
+            if not 0 <= getattr(self, key) < 1:
+                raise ConfigError(f"datamodule.{key}_size is {getattr(self, key)}: a share from 0 to less than 1")
+        if not self.val + self.test + self.gate < 1:
+            raise ConfigError("datamodule.val_size + test_size + gate_size reach 1: nothing is left to train on")
+
+    def missing(self, lists: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
+        """The shares of the splits without a list. The order is fixed: the gate set stays when `val` is resized."""
+        shares = {"gate": self.gate, "test": self.test, "val": self.val}
+        return {split: share for split, share in shares.items() if share > 0 and split not in lists}
+
+
+def choose_names(images: Mapping[str, object], lists: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The names that take part: with a list for `train`, only what is in some list; otherwise all images."""
+    if "train" not in lists:
+        return tuple(images)
+    return tuple(name for names in lists.values() for name in names)
+
+
+def assign_splits(
+    names: tuple[str, ...],
+    lists: Mapping[str, tuple[str, ...]],
+    contents: Mapping[str, PairContent],
+    sizes: SplitSizes,
+) -> dict[str, str]:
+    """The split of each name. A split without a list is a share of `train`'s list, or of the images in no list.
+
+    Raises:
+        EmptySplitError: `train`, `val`, `test`, or a wanted `gate` would be without images.
+    """
+    listed = {name: split for split, members in lists.items() if split != "train" for name in members}
+    shares = sizes.missing(lists)
+    splits = {
+        name: listed.get(name) or split_by_content(contents[name].image, sizes.seed, shares) for name in sorted(names)
+    }
+    wanted = [split for split in SPLITS if split != "gate" or split in lists or sizes.gate > 0]
+    for split in wanted:
+        if split not in splits.values():
+            raise EmptySplitError(_no_images(split, split in lists, len(names)))
+    return splits
+
+
+def _no_images(split: str, has_list: bool, total: int) -> str:
+    if has_list:
+        return f"the list of split {split!r} names no image: add names to it, or remove it"
+    if split == "train":
+        return f"split 'train' is empty ({total} images in all): add images, or lower val_size, test_size and gate_size"
+    return (
+        f"split {split!r} is empty ({total} images in all): raise datamodule.{split}_size, add images, "
+        f"or name its images in {split}.txt"
+    )

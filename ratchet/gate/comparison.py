@@ -1,0 +1,125 @@
+"""The rules on differences: superiority, non-inferiority with Holm's correction over slices, and the anchor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ratchet.gate.bootstrap import Resampled
+from ratchet.gate.contrasts import Contrast
+from ratchet.gate.planning import images_needed
+from ratchet.gate.policy import Policy
+from ratchet.gate.rules import finite
+from ratchet.gate.verdict import Check, Interval, Rule
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One contrast after resampling."""
+
+    contrast: Contrast
+    resampled: Resampled
+
+    @property
+    def units(self) -> int:
+        """Independent images, or groups of images, that the difference rests on."""
+        return min(self.contrast.images, self.resampled.units)
+
+
+def interval(policy: Policy, compared: Compared, *, line: float, alpha: float, least: int) -> Interval:
+    """The figures of one comparison at one-sided level `alpha`, ready for a verdict."""
+    resampled, images = compared.resampled, compared.contrast.images
+    needed: int | None = None
+    if resampled.standard_error is not None and images:
+        needed = images_needed(
+            images=images,
+            estimate=resampled.estimate,
+            line=line,
+            standard_error=resampled.standard_error,
+            alpha=alpha,
+            power=policy.power,
+        )
+    return Interval(
+        estimate=finite(resampled.estimate),
+        low=finite(resampled.low(alpha)),
+        high=finite(resampled.high(alpha)),
+        standard_error=resampled.standard_error,
+        confidence=round(1 - alpha, 12),
+        line=line,
+        images=images,
+        effective=round(resampled.effective, 6),
+        images_needed=None if needed is None else max(needed, least),
+    )
+
+
+def difference(policy: Policy, compared: Compared, *, rule: Rule, line: float, alpha: float, least: int) -> Check:
+    """Passes when the lower end is above the line; undecided while the line is inside the interval; fails below it.
+
+    Fewer than `least` images leave it undecided too. A difference that is not a number fails: more images would not
+    mend it.
+    """
+    shown = interval(policy, compared, line=line, alpha=alpha, least=least)
+    few = compared.units < least
+    passed = not few and shown.low is not None and shown.low > line
+    below = shown.high is not None and shown.high <= line
+    return Check(
+        rule=rule,
+        slice=compared.contrast.name,
+        passed=passed,
+        undecided=not passed and shown.estimate is not None and (few or not below),
+        observed=shown.low,
+        required=f"> {_line(line)} with {100 * shown.confidence:.4g} % confidence",
+        why=_where(compared)
+        + _why(shown, few=f"{compared.units} of {least}" if few else "", resamples=policy.resamples),
+        interval=shown,
+    )
+
+
+def _where(compared: Compared) -> str:
+    return "" if compared.contrast.name == "all" else f"on {compared.contrast.name}, "
+
+
+def _why(shown: Interval, *, few: str, resamples: int) -> str:
+    if shown.estimate is None:
+        return "the difference is not a number: a class has no pixel in the truth or in a prediction"
+    measured = f"the difference is {shown.estimate:+.4f}"
+    if few:
+        return f"{measured}, but it rests on too few independent images to judge ({few} needed)"
+    if shown.low is None or shown.high is None:
+        cause = f"{shown.effective:.1f} effective images and {resamples} resamples bound nothing at this confidence"
+        return f"{measured}, but a class is in too few images, or few of them carry it ({cause})"
+    between = f"{measured}, between {shown.low:+.4f} and {shown.high:+.4f}"
+    if shown.low > shown.line:
+        return f"{between}: above {_line(shown.line)}"
+    if shown.high <= shown.line:
+        return f"{between}: not above {_line(shown.line)}"
+    advice = f"about {shown.images_needed:,} images would tell" if shown.images_needed else "the estimate itself is not"
+    return f"{between}: too wide to tell whether it is above {_line(shown.line)}; {advice}"
+
+
+def _line(value: float) -> str:
+    return f"{value:+g}" if value else "zero"
+
+
+def slice_checks(policy: Policy, parts: Sequence[Compared]) -> list[Check]:
+    """Non-inferiority of each slice, by Holm's step-down procedure (Scandinavian Journal of Statistics 6, 1979).
+
+    The m slices are taken by p-value; the i-th smallest is tested at alpha / (m - i + 1), and after the first that
+    fails none passes. So the chance that any slice is wrongly called not inferior is at most alpha, however the
+    slices depend on each other.
+    """
+    rule = policy.non_inferiority
+    if rule is None:
+        return []
+    alpha, line = 1 - rule.confidence, -rule.margin
+    p_values = [part.resampled.p_value(line) for part in parts]
+    levels: dict[int, float] = {}
+    level, stopped = alpha, False
+    for step, i in enumerate(sorted(range(len(parts)), key=lambda i: (p_values[i], i))):
+        level = level if stopped else alpha / (len(parts) - step)
+        stopped = stopped or p_values[i] > level
+        levels[i] = level
+    return [
+        difference(policy, part, rule="non_inferiority", line=line, alpha=levels[i], least=rule.min_images)
+        for i, part in enumerate(parts)
+    ]

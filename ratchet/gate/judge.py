@@ -1,0 +1,249 @@
+"""The gate itself: a policy, two models' counts on the same images and the evidence in, a verdict out.
+
+How a verdict comes about:
+
+- `promote` when every check passes.
+- `inconclusive` when the only checks that fail are comparisons whose interval still holds the line to beat (or rest on
+  too few images): more images could decide. The verdict says how many, as far as the estimate can tell.
+- `reject` when any other check fails: a floor, a comparison whose interval lies wholly at or under the line, a leak, a
+  model that does not serve, a bound that is broken, a rule without its data, a score that is not a number.
+
+What cannot be judged at all raises, and so promotes nothing: no images (EmptyGateSetError), counts of other images,
+classes, masks or metric version (CountsMismatchError), counts that are none (InvalidCountsError).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ratchet.errors import CountsMismatchError, EmptyGateSetError, PolicyError
+from ratchet.evaluation.counts import METRIC_VERSION, ImageCounts, score, unmeasured
+from ratchet.gate import contrasts, rules
+from ratchet.gate.bootstrap import resample
+from ratchet.gate.comparison import Compared, difference, interval, slice_checks
+from ratchet.gate.contrasts import Contrast
+from ratchet.gate.digests import Metadata, counts_digest, metadata_digest
+from ratchet.gate.evidence import Evidence
+from ratchet.gate.planning import reuse_note, smallest_detectable
+from ratchet.gate.policy import Policy
+from ratchet.gate.verdict import Check, Context, Decision, Interval, Rule, Verdict
+
+
+@dataclass(frozen=True)
+class _Case:
+    """All that one judgement is made from."""
+
+    policy: Policy
+    challenger: ImageCounts
+    champion: ImageCounts | None
+    anchor: ImageCounts | None
+    context: Context
+    metadata: Metadata
+    evidence: Evidence
+
+    @property
+    def roles(self) -> dict[str, ImageCounts]:
+        """The counts that there are, by the model's role."""
+        all_roles = {"challenger": self.challenger, "champion": self.champion, "anchor": self.anchor}
+        return {role: counts for role, counts in all_roles.items() if counts is not None}
+
+
+def judge(
+    *,
+    policy: Policy,
+    challenger: ImageCounts,
+    champion: ImageCounts | None = None,
+    context: Context,
+    anchor: ImageCounts | None = None,
+    metadata: Metadata | None = None,
+    evidence: Evidence | None = None,
+) -> Verdict:
+    """Judge the challenger by the policy; the same inputs give the same verdict, to the last bit, on any machine.
+
+    `champion` is None for a first model only; `anchor` are the counts of the best version ever in production, which may
+    be the champion's own; `metadata` maps column → image name → value.
+
+    Raises EmptyGateSetError, CountsMismatchError, InvalidCountsError; PolicyError when the context and the counts
+    disagree on which models there are.
+    """
+    needed = contrasts.needed_metadata(policy, challenger.names, metadata or {})
+    case = _Case(policy, challenger, champion, anchor, context, needed, evidence or Evidence())
+    _refuse_what_cannot_be_judged(case)
+    checks = [rules.scored(policy, counts, role=role) for role, counts in case.roles.items()]
+    checks += rules.floors(policy, challenger, first=champion is None)
+    overall: Interval | None = None
+    if champion is not None:
+        checks.append(rules.different(context))
+        compared, overall = _compare(case, champion, comparable=all(c.passed for c in checks if c.rule == "scored"))
+        checks += compared
+    with_champion = champion is not None
+    if policy.leak:
+        checks += rules.leak(challenger.names, case.evidence, with_champion=with_champion)
+    checks += rules.serves(policy, case.evidence, with_champion=with_champion)
+    checks += rules.budget(policy, case.evidence, with_champion=with_champion)
+    return _verdict(case, tuple(checks), overall)
+
+
+def _refuse_what_cannot_be_judged(case: _Case) -> None:
+    if not case.challenger.names:
+        raise EmptyGateSetError("The gate set has no images: give it some that nothing was trained or selected on.")
+    if (case.champion is None) != (case.context.champion is None):
+        raise PolicyError("The context and the counts disagree on whether there is a champion: give both, or neither.")
+    for role, counts in case.roles.items():
+        if counts.metric_version != METRIC_VERSION:
+            raise CountsMismatchError(
+                f"The {role} was counted by metric version {counts.metric_version}, this is version {METRIC_VERSION}: "
+                "score it again."
+            )
+        contrasts.check_comparable(case.challenger, counts, role=role)
+
+
+def _compare(case: _Case, champion: ImageCounts, *, comparable: bool) -> tuple[list[Check], Interval | None]:
+    """The rules on differences, all over the same resamples, and the interval over the whole gate set."""
+    policy = case.policy
+    groups, reason = _groups(case)
+    reason = reason if comparable else "a model has no score to compare"
+    if reason:
+        return [_no_data(rule, "all", reason) for rule in _comparing(policy)], None
+    wanted = [contrasts.overall(policy, case.challenger, champion)]
+    if policy.anchor is not None and case.anchor is not None:
+        wanted.append(contrasts.overall(policy, case.challenger, case.anchor))
+    parts, missing = contrasts.slices(policy, case.challenger, champion, case.metadata)
+    results = _resample(policy, wanted + parts, groups)
+    checks = _overall_checks(policy, results[0])
+    if policy.anchor is not None:
+        checks.append(_anchor_check(policy, results[1] if case.anchor is not None else None))
+    checks += slice_checks(policy, results[len(wanted) :])
+    checks += [_no_data("non_inferiority", name, why) for name, why in missing.items()]
+    line, alpha = _main_line(policy)
+    return checks, interval(policy, results[0], line=line, alpha=alpha, least=policy.min_images)
+
+
+def _groups(case: _Case) -> tuple[NDArray[np.intp] | None, str | None]:
+    column = case.policy.group_by
+    if column is None:
+        return None, None
+    if reason := contrasts.missing_values(column, case.challenger.names, case.metadata):
+        return None, reason
+    return contrasts.group_numbers(column, case.challenger.names, case.metadata), None
+
+
+def _comparing(policy: Policy) -> list[Rule]:
+    rules_on_differences: tuple[Rule, ...] = ("superiority", "non_inferiority", "anchor")
+    return [rule for rule in rules_on_differences if getattr(policy, rule) is not None]
+
+
+def _no_data(rule: Rule, name: str, reason: str) -> Check:
+    return Check(rule=rule, slice=name, passed=False, required="data to judge by", why=f"no data: {reason}")
+
+
+def _resample(policy: Policy, wanted: Sequence[Contrast], groups: NDArray[np.intp] | None) -> list[Compared]:
+    results = resample(
+        [contrast.pair for contrast in wanted],
+        metric=policy.metric,
+        resamples=policy.resamples,
+        seed=policy.seed,
+        groups=groups,
+    )
+    return [Compared(contrast, result) for contrast, result in zip(wanted, results, strict=True)]
+
+
+def _overall_checks(policy: Policy, compared: Compared) -> list[Check]:
+    checks: list[Check] = []
+    if policy.superiority is not None:
+        line, alpha = policy.superiority.min_gain, 1 - policy.superiority.confidence
+        checks.append(difference(policy, compared, rule="superiority", line=line, alpha=alpha, least=policy.min_images))
+    if policy.non_inferiority is not None and policy.non_inferiority.overall:
+        line, alpha = -policy.non_inferiority.margin, 1 - policy.non_inferiority.confidence
+        checks.append(
+            difference(policy, compared, rule="non_inferiority", line=line, alpha=alpha, least=policy.min_images)
+        )
+    return checks
+
+
+def _anchor_check(policy: Policy, compared: Compared | None) -> Check:
+    if compared is None or policy.anchor is None:
+        return _no_data("anchor", "all", "the best version ever in production was not scored")
+    line, alpha = -policy.anchor.margin, 1 - policy.anchor.confidence
+    return difference(policy, compared, rule="anchor", line=line, alpha=alpha, least=policy.min_images)
+
+
+def _main_line(policy: Policy) -> tuple[float, float]:
+    """The line to beat over the whole gate set, and the level: superiority's, else non-inferiority's, else zero."""
+    if policy.superiority is not None:
+        return policy.superiority.min_gain, 1 - policy.superiority.confidence
+    if policy.non_inferiority is not None:
+        return -policy.non_inferiority.margin, 1 - policy.non_inferiority.confidence
+    return 0.0, 0.05
+
+
+def _verdict(case: _Case, checks: tuple[Check, ...], overall: Interval | None) -> Verdict:
+    policy, outcome = case.policy, _outcome(checks)
+    images = len(case.challenger.names)
+    detectable = None
+    if overall is not None and overall.standard_error is not None:
+        alpha = 1 - overall.confidence
+        detectable = smallest_detectable(
+            line=overall.line, standard_error=overall.standard_error, alpha=alpha, power=policy.power
+        )
+    digests = {role: counts_digest(counts) for role, counts in case.roles.items()}
+    return Verdict(
+        outcome=outcome,
+        context=case.context,
+        policy=policy,
+        checks=checks,
+        challenger_score=_score(policy, case.challenger),
+        champion_score=None if case.champion is None else _score(policy, case.champion),
+        interval=overall,
+        smallest_detectable=detectable,
+        images_needed=_images_needed(checks, images) if outcome == "inconclusive" else None,
+        n_images=images,
+        metric_version=METRIC_VERSION,
+        counts=digests | ({"metadata": metadata_digest(case.metadata)} if case.metadata else {}),
+        evidence=case.evidence,
+        notes=tuple(_notes(case)),
+    )
+
+
+def _outcome(checks: Sequence[Check]) -> Decision:
+    failed = [check for check in checks if not check.passed]
+    if not failed:
+        return "promote"
+    return "inconclusive" if all(check.undecided for check in failed) else "reject"
+
+
+def _images_needed(checks: Sequence[Check], images: int) -> int | None:
+    """Gate images that would settle every undecided check, slices growing with the whole; None if no number would."""
+    total = 0
+    for shown in (check.interval for check in checks if check.undecided):
+        if shown is None or shown.images_needed is None:
+            return None
+        total = max(total, math.ceil(images * shown.images_needed / shown.images))
+    return total
+
+
+def _score(policy: Policy, counts: ImageCounts) -> float | None:
+    return (
+        None
+        if unmeasured(policy.metric, counts)
+        else rules.finite(score(policy.metric, counts, average=policy.average))
+    )
+
+
+def _notes(case: _Case) -> list[str]:
+    policy, notes = case.policy, []
+    if case.champion is None:
+        skipped = _comparing(policy)
+        what = f": {', '.join(skipped)} had nothing to compare with" if skipped else ""
+        notes.append(f"first model: there is no champion{what}; floor, leak, serves and budget decide, as far as asked")
+    elif policy.superiority is not None:
+        note = reuse_note(
+            confidence=policy.superiority.confidence, uses=case.context.earlier_uses + 1, risk=policy.reuse_risk
+        )
+        notes += [note] if note else []
+    return notes

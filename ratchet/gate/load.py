@@ -1,0 +1,86 @@
+"""Read a policy from YAML, JSON, a name or a mapping, with errors that name the key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ratchet.errors import PolicyError
+from ratchet.gate.policy import Policy
+
+PRESETS = Path(__file__).resolve().parents[2] / "configs" / "gate"
+
+
+def load_policy(source: str | Path | Mapping[str, Any] | Policy) -> Policy:
+    """A policy from a preset's name (`default`, `strict`, `permissive`), a YAML or JSON file, or a mapping.
+
+    Raises PolicyError, naming the key and the nearest known one, for anything that is no policy.
+    """
+    if isinstance(source, Policy):
+        return source
+    if isinstance(source, Mapping):
+        return _parse(dict(source), "the policy")
+    path = _find(source)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PolicyError(f"{path} cannot be read as a policy: {error}") from error
+    if not isinstance(values, dict):
+        raise PolicyError(f"{path} holds no policy: it must be a mapping of rules, see configs/gate/default.yaml.")
+    return _parse(values, str(path))
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    if path.suffix:
+        return path
+    presets = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
+    if str(source) not in presets:
+        raise PolicyError(
+            f"There is no policy {str(source)!r}{_nearest(str(source), presets)}. "
+            f"Presets are {', '.join(presets)}; your own needs its path, ending in .yaml."
+        )
+    return PRESETS / f"{source}.yaml"
+
+
+def _parse(values: dict[str, Any], where: str) -> Policy:
+    try:
+        return Policy.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(
+            _fault(fault["type"], fault["loc"], fault["msg"], fault["input"]) for fault in error.errors()
+        )
+        raise PolicyError(f"In {where}: {faults}.") from error
+
+
+def _fault(kind: str, loc: tuple[int | str, ...], message: str, value: object) -> str:
+    key = ".".join(str(part) for part in loc)
+    if kind == "extra_forbidden":
+        known = _keys(loc[:-1])
+        return f"there is no key {key!r}{_nearest(str(loc[-1]), known)} (known: {', '.join(known)})"
+    if not key:
+        return message.removeprefix("Value error, ")
+    return f"{key} = {value!r}: {message[0].lower()}{message[1:]}"
+
+
+def _keys(loc: tuple[int | str, ...]) -> list[str]:
+    """The keys that the policy knows at this place."""
+    model: type[BaseModel] = Policy
+    for part in loc:
+        annotation = model.model_fields[str(part)].annotation
+        model = next(kind for kind in (annotation, *get_args(annotation)) if _is_model(kind))
+    return list(model.model_fields)
+
+
+def _is_model(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,164 @@
+"""The verdict and its checks: frozen values, one canonical JSON text, and the digest that names it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from ratchet.errors import VerdictChangedError
+from ratchet.gate.evidence import Evidence
+from ratchet.gate.policy import Policy, Settings
+
+Decision = Literal["promote", "reject", "inconclusive"]
+Rule = Literal["scored", "different", "floor", "superiority", "non_inferiority", "anchor", "leak", "serves", "budget"]
+
+
+def library_versions() -> dict[str, str]:
+    """What a verdict is computed with."""
+    return {"python": platform.python_version(), **{name: version(name) for name in ("ratchet", "numpy")}}
+
+
+class ModelRef(Settings):
+    """One version of a model, and the content hash of its files."""
+
+    version: int = Field(ge=1, description="Version in the registry.")
+    digest: str = Field(min_length=1, description="Content hash of the model's files.")
+
+
+class Context(Settings):
+    """What the verdict is about: names and fingerprints, no measurements."""
+
+    model: str = Field(min_length=1, description="Registered model's name.")
+    challenger: ModelRef
+    champion: ModelRef | None = Field(None, description="Version in production; null: there is none yet.")
+    anchor: ModelRef | None = Field(None, description="Best version ever in production.")
+    gate_set: str = Field(min_length=1, description="Fingerprint of the gate set.")
+    data: str | None = Field(None, description="Fingerprint of the challenger's training data.")
+    code: str | None = Field(None, description="Commit of the code.")
+    earlier_uses: int = Field(0, ge=0, description="Challengers judged on this gate set before.")
+    versions: dict[str, str] = Field(default_factory=library_versions, description="Versions of what computed it.")
+
+
+class Interval(Settings):
+    """A paired-bootstrap interval of challenger - other model; an end is null where these images do not bound it."""
+
+    estimate: float | None = Field(description="The difference as measured.")
+    low: float | None = Field(description="Lower end at the one-sided confidence.")
+    high: float | None = Field(description="Upper end at the one-sided confidence.")
+    standard_error: float | None = Field(description="Spread of the resampled differences.")
+    confidence: float = Field(description="One-sided confidence of each end.")
+    line: float = Field(description="What the lower end must be above.")
+    images: int = Field(description="Images that the difference rests on.")
+    effective: float = Field(description="Kish's effective number of them.")
+    images_needed: int | None = Field(
+        description="Images that would prove the estimate; null: it is not above the line."
+    )
+
+
+class Check(Settings):
+    """The outcome of one rule on one slice."""
+
+    rule: Rule
+    slice: str = Field("all", description="What part of the gate set: all, class: …, size: …, <column>: ….")
+    passed: bool
+    undecided: bool = Field(False, description="Not passed only because the images are too few to tell.")
+    observed: float | None = Field(None, description="The figure that was judged; null: there is none.")
+    required: str = Field(description="What was asked.")
+    why: str = Field(description="The outcome in a sentence.")
+    interval: Interval | None = None
+
+
+class Verdict(Settings):
+    """The gate's decision, with all that is needed to understand it and, given the counts, to derive it again."""
+
+    format: Literal[1] = 1
+    outcome: Decision
+    context: Context
+    policy: Policy
+    checks: tuple[Check, ...]
+    challenger_score: float | None = Field(description="The challenger's score on the gate set.")
+    champion_score: float | None = Field(description="The champion's, on the same images.")
+    interval: Interval | None = Field(description="Challenger - champion over the whole gate set.")
+    smallest_detectable: float | None = Field(description="Smallest true difference found with the policy's power.")
+    images_needed: int | None = Field(description="When inconclusive: images that would decide, if the estimate holds.")
+    n_images: int = Field(ge=1)
+    metric_version: int
+    counts: dict[str, str] = Field(
+        description="Content digests of the artifacts: challenger, champion, anchor, metadata."
+    )
+    evidence: Evidence
+    notes: tuple[str, ...] = Field(description="What a reader should know besides: first model, gate set worn out, ….")
+
+    @property
+    def passed(self) -> bool:
+        """Whether the challenger may be promoted."""
+        return self.outcome == "promote"
+
+    @property
+    def model(self) -> str:
+        """The registered model's name."""
+        return self.context.model
+
+    @property
+    def challenger(self) -> ModelRef:
+        """The version that was judged."""
+        return self.context.challenger
+
+    @property
+    def champion(self) -> ModelRef | None:
+        """The version that it was judged against."""
+        return self.context.champion
+
+    @property
+    def gate_set(self) -> str:
+        """Fingerprint of the gate set."""
+        return self.context.gate_set
+
+    @property
+    def sentence(self) -> str:
+        """The decision and its main reason, in a sentence."""
+        decisive = [check for check in self.checks if not check.passed and not check.undecided]
+        failed = decisive or [check for check in self.checks if not check.passed]
+        reason = failed[0].why if failed else self._gain()
+        more = f" ({len(failed) - 1} more)" if len(failed) > 1 else ""
+        return f"{self.outcome}: {self.model} v{self.challenger.version}: {reason}{more}"
+
+    def _gain(self) -> str:
+        score = f"{self.policy.metric} {_figure(self.challenger_score)} on {self.n_images} images"
+        if self.champion is None or self.interval is None:
+            return f"{score}; first model, there is no champion to beat"
+        return (
+            f"{score}, v{self.champion.version} has {_figure(self.champion_score)}; the difference is "
+            f"{_figure(self.interval.estimate, sign=True)}, and at least {_figure(self.interval.low, sign=True)} "
+            f"with {100 * self.interval.confidence:.4g} % confidence"
+        )
+
+    def to_json(self) -> str:
+        """The canonical text: sorted keys, no spaces, shortest exact floats; its UTF-8 bytes are what is digested."""
+        return json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Verdict:
+        """Read a verdict. Raises VerdictChangedError when the text is no verdict."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            key = ".".join(str(part) for part in fault["loc"])
+            raise VerdictChangedError(f"This is no verdict: {key or 'the text'}: {fault['msg']}.") from error
+
+    @property
+    def digest(self) -> str:
+        """Sha-256 of `to_json()`, in hexadecimal."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def _figure(value: float | None, *, sign: bool = False) -> str:
+    return "unknown" if value is None else f"{value:{'+' if sign else ''}.4f}"

@@ -1,0 +1,79 @@
+"""The files of a model: their hashes, the check against what was recorded, and loading without unpickling."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ratchet.errors import ModelFilesError
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL_MARKS = ("MLmodel", "model.pt")  # either makes a directory a model
+
+
+def digests_of(directory: Path) -> dict[str, str]:
+    """The sha256 of every file below `directory`, by its path inside it, sorted."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): _sha256(path) for path in files}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def manifest_digest(digests: Mapping[str, str]) -> str:
+    """One sha256 for a whole directory: that of its sorted `<sha256>  <path>` lines, as sha256sum prints them."""
+    lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def require_model(names: set[str], location: str) -> None:
+    """Raise `ModelFilesError` unless a directory that holds `names` is a model."""
+    if not names.intersection(MODEL_MARKS):
+        held = ", ".join(sorted(names)[:10]) or "nothing"
+        raise ModelFilesError(
+            f"no model at {location}: expected a directory with {' or '.join(MODEL_MARKS)}, found {held}"
+        )
+
+
+def verify(directory: Path, digests: Mapping[str, str], what: str) -> None:
+    """Raise `ModelFilesError` unless `directory` holds exactly the files that were recorded, unchanged."""
+    found = digests_of(directory)
+    absent, strange = sorted(set(digests) - set(found)), sorted(set(found) - set(digests))
+    changed = sorted(path for path in set(found) & set(digests) if found[path] != digests[path])
+    troubles = [
+        f"{word} {', '.join(paths)}"
+        for word, paths in (("changed:", changed), ("absent:", absent), ("not registered:", strange))
+        if paths
+    ]
+    if troubles:
+        raise ModelFilesError(
+            f"the files of {what} are not those that were registered ({'; '.join(troubles)}): "
+            "restore them, or register the model again as a new version"
+        )
+
+
+def load_torchscript(directory: Path, what: str) -> torch.jit.ScriptModule:
+    """The TorchScript module of a model directory, on the CPU, in evaluation mode; nothing is unpickled.
+
+    Raises `ModelFilesError` if there is no `model.pt` or torch cannot read it.
+    """
+    path = directory / "model.pt"
+    if not path.is_file():
+        raise ModelFilesError(f"{what} holds no TorchScript file model.pt, and Ratchet unpickles nothing: export it so")
+    import torch  # noqa: PLC0415 (nothing else here needs it)
+
+    try:
+        with warnings.catch_warnings():
+            # torch announces that TorchScript will go; the export decides the form, not who loads it.
+            warnings.filterwarnings("ignore", message=".*torch.jit.load.* is deprecated", category=FutureWarning)
+            module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        raise ModelFilesError(f"torch cannot load model.pt of {what}: {error}") from error
+    return module.eval()  # type: ignore[no-any-return]

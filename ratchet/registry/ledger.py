@@ -1,0 +1,259 @@
+"""Keeps one back end and the histories on it in agreement: reads, appends, takes over, projects and mends.
+
+The protocol, and why it is safe, is written down in docs/registry.md; the comments here name its steps.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time as clock
+import uuid
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from ratchet.errors import ModelNotFoundError, RegistryError, ServerUnreachableError
+from ratchet.registry.events import LONGEST_TEXT, Event, EventKind
+from ratchet.registry.fold import State, fold
+from ratchet.registry.rendering import render
+from ratchet.registry.store import Found, Notes, Observed, Store
+from ratchet.registry.values import AUTHOR_TAG, FINGERPRINT_TAG, Stage
+
+ALIASES = {Stage.PRODUCTION: "production", Stage.STAGING: "staging"}
+_NAMESPACE = uuid.UUID("5f0f5f1c-3c35-4c2e-9a51-7a7c3b1d2f60")
+_ATTEMPTS = 5
+_ROUNDS = 100  # of looking again while others write; each ends with the log having moved on
+_DEAD_AFTER = timedelta(minutes=10)  # a writer that began so long ago was killed: a projection takes a second
+
+
+@dataclass(frozen=True)
+class Look:
+    """One reading of a model: the log and what it amounts to, then the notes, then the projection, in that order."""
+
+    events: tuple[Event, ...]
+    state: State
+    notes: Notes
+    observed: Observed
+
+
+def event_id(*parts: object) -> str:
+    """The same id for the same parts, so that an event written again can be known."""
+    return str(uuid.uuid5(_NAMESPACE, "\x1f".join(map(str, parts))))
+
+
+def author() -> str:
+    """Who writes: user and host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container whose uid has no name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+class Ledger:
+    """The histories on one `Store`."""
+
+    def __init__(self, store: Store, who: str | None = None) -> None:
+        """`who` is written into every event; None means user@host."""
+        self.store = store
+        self.who = who or author()
+        self._cache: dict[str, list[Event]] = {}
+
+    def read(self, model: str) -> tuple[State, tuple[Event, ...]]:
+        """The log as it is now, folded. Only what is new since the last reading is fetched."""
+        known = self._cache.get(model, [])
+        since = known[-1].number if known else 0
+        fresh = self.store.log(model, since)
+        if known and not (fresh and fresh[0].number == since and fresh[0].id == known[-1].id):
+            known, fresh = [], self.store.log(model, 0)  # the log was removed and begun anew
+        self._cache[model] = known[: -1 if known else None] + fresh
+        return fold(self._cache[model])
+
+    def event(self, kind: EventKind, version: int, **fields: object) -> Event:
+        """A new event by this author; its id is random unless given."""
+        fields.setdefault("id", str(uuid.uuid4()))
+        return Event(kind=kind, version=version, who=self.who, **fields)  # type: ignore[arg-type]
+
+    def foresee(self, model: str, event: Event) -> tuple[State, Event]:
+        """What would become of an event that is written right behind what was read last."""
+        known = self._cache.get(model, [])
+        state, events = fold([*known, replace(event, number=known[-1].number + 1 if known else 1)])
+        return state, events[-1]
+
+    def append(self, model: str, event: Event) -> tuple[State, Event]:
+        """Write an event once, whatever the connection does, and return what became of it.
+
+        A write that raised may have happened, so the log is searched for the event's id before it is tried again.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                self.store.append(model, event)
+                break
+            except ServerUnreachableError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                clock.sleep(0.2 * 2**attempt)
+                if any(written.id == event.id for written in self.read(model)[1]):
+                    break
+        state, events = self.read(model)
+        for written in events:
+            if written.id == event.id:
+                return state, written
+        raise RegistryError(f"the history of {model!r} does not show the event just written: was it deleted meanwhile?")
+
+    def look(self, model: str) -> Look | None:
+        """Read everything once. The order log, notes, projection is what lets `settle` tell a change made by hand
+        from a projection under way (docs/registry.md)."""
+        state, events = self.read(model)
+        notes = self.store.notes(model)
+        observed = self.store.observe(model)
+        return None if observed is None else Look(events, state, notes, observed)
+
+    def settle(self, model: str) -> Look:
+        """Bring log and projection together: take over what changed outside, mend what was left half-done.
+
+        Raises `ModelNotFoundError` if there is no such model.
+        """
+        for _ in range(_ROUNDS):
+            look = self.look(model)
+            if look is None:
+                raise ModelNotFoundError(f"no registered model {model!r}: {self._known_models()}")
+            if self._take_over_versions(model, look):
+                continue
+            self._bury(model, look.notes)
+            difference = difference_of(look)
+            if difference is None:
+                if look.notes.projected < look.state.moved_at:
+                    self.store.mark_projected(model, look.state.head)
+                return look
+            if difference.by_hand and _undisturbed(look.notes, look.state):
+                self.append(model, self._changed_outside(look.state, difference.moves))
+            self.project(model)
+        raise RegistryError(f"{model!r} was changed by others {_ROUNDS} times while it was read: try again")
+
+    def _changed_outside(self, state: State, moves: tuple[tuple[int, Stage], ...]) -> Event:
+        about = moves[-1][0] if moves else state.champion or state.staging or 0
+        return self.event(EventKind.CHANGED_OUTSIDE, about, moves=moves, outside=True, follows=state.head)
+
+    def _bury(self, model: str, notes: Notes) -> None:
+        """Remove the intents of the dead."""
+        for token, since in notes.intents.items():
+            if datetime.now(UTC) - since >= _DEAD_AFTER:
+                self.store.close_intent(model, token)
+
+    def _known_models(self) -> str:
+        names = self.store.models()
+        shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")  # noqa: PLR2004
+        return f"there are {shown}" if names else "there are none yet"
+
+    def _take_over_versions(self, model: str, look: Look) -> bool:
+        """Write down versions that came or went without an event. True if anything was done."""
+        state, found, changed = look.state, look.observed.versions, False
+        for version in sorted(state.stages):
+            made = state.created.get(version)
+            if version not in found or (made is not None and found[version].created_ms != made):
+                gone = event_id("deleted outside", model, version, made)
+                self.append(model, self.event(EventKind.DELETED, version, id=gone, outside=True, created=made))
+                changed = True
+        for version, seen in sorted(found.items()):
+            if version in state.deleted and state.deleted[version] == seen.created_ms:
+                self.store.delete_version(model, version)  # its author died, or is at it
+                changed = True
+            elif version not in state.stages:
+                self.append(model, self.registered(model, seen))
+                changed = True
+        return changed
+
+    def registered(self, model: str, seen: Found) -> Event:
+        """The event that a version came to be. It follows from the version alone, so that it is the same one whoever
+        writes it, its author or who comes after a crash, and counts once."""
+        ours = AUTHOR_TAG in seen.tags
+        event = self.event(
+            EventKind.REGISTERED,
+            seen.version,
+            id=event_id("registered", model, seen.version, seen.created_ms),
+            reason=seen.description[:LONGEST_TEXT] if ours else "",
+            outside=not ours,
+            fingerprint=seen.tags.get(FINGERPRINT_TAG),
+            run_id=seen.run_id,
+            created=seen.created_ms,
+            to_stage=Stage.ARCHIVED if seen.stage is Stage.ARCHIVED else None,
+        )
+        return replace(event, who=seen.tags[AUTHOR_TAG]) if ours else event
+
+    def project(self, model: str) -> None:
+        """Write aliases, stages and description as the log has them, and again until the log stands still.
+
+        The intent is opened before the log is read: whoever finds no intent knows that no writer is at it with an older
+        reading.
+        """
+        token = str(uuid.uuid4())
+        self.store.open_intent(model, token)
+        try:
+            for _ in range(_ROUNDS):
+                state, events = self.read(model)
+                observed = self.store.observe(model)
+                if observed is None:
+                    return
+                self._write(model, state, events, observed)
+                self.store.mark_projected(model, state.head)
+                if self.read(model)[0].head == state.head:
+                    return
+            raise RegistryError(f"the history of {model!r} does not come to rest: too many writers at once")
+        finally:
+            self.store.close_intent(model, token)
+
+    def _write(self, model: str, state: State, events: tuple[Event, ...], observed: Observed) -> None:
+        """The one place that writes aliases and stages. Production's alias is set first and never removed."""
+        for stage, holder in ((Stage.PRODUCTION, state.champion), (Stage.STAGING, state.staging)):
+            alias = ALIASES[stage]
+            if holder is not None and holder in observed.versions and observed.aliases.get(alias) != holder:
+                self.store.set_alias(model, alias, holder)
+            if holder is None and alias in observed.aliases:
+                self.store.drop_alias(model, alias)
+        for version, seen in observed.versions.items():
+            due = state.stages.get(version)
+            if due is not None and seen.stage is not None and seen.stage is not due:
+                self.store.set_stage(model, version, due)
+        text = render(observed.description, state, events)
+        if text != observed.description:
+            self.store.set_description(model, text)
+
+
+def _undisturbed(notes: Notes, state: State) -> bool:
+    """Whether no writer of ours can have left the projection as it is: all was projected once, and nobody is at it."""
+    alive = [since for since in notes.intents.values() if datetime.now(UTC) - since < _DEAD_AFTER]
+    return not alive and notes.projected >= state.moved_at
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How projection and log differ. `by_hand`: in more than the description. `moves` would make the log agree; none
+    of them may be left, as when production's alias was removed: then there is only something to put back."""
+
+    by_hand: bool
+    moves: tuple[tuple[int, Stage], ...]
+
+
+def difference_of(look: Look) -> Difference | None:
+    """What someone else than the log says about stages and aliases; None if all agree."""
+    state, observed = look.state, look.observed
+    holders = {Stage.STAGING: state.staging, Stage.PRODUCTION: state.champion}
+    aliases = {stage: observed.aliases.get(ALIASES[stage]) for stage in holders}
+    staged = [
+        (version, seen.stage)
+        for version, seen in sorted(observed.versions.items())
+        if seen.stage is not None and seen.stage is not state.stages.get(version, seen.stage)
+    ]
+    moves = [move for move in staged if move[1] in {Stage.NONE, Stage.ARCHIVED} and move[0] != state.champion]
+    for stage, holder in holders.items():  # production last: it overrules
+        named = aliases[stage]
+        moves += [move for move in staged if move[1] is stage and move[0] != named]
+        if named is not None and named != holder:
+            moves.append((named, stage))
+    if staged or aliases != holders:
+        return Difference(by_hand=True, moves=tuple(moves))
+    if render(observed.description, state, look.events) != observed.description:
+        return Difference(by_hand=False, moves=())
+    return None

@@ -1,0 +1,245 @@
+"""The operations on a registry that has a history: what to write down, and what to tell who came too late."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ratchet.errors import ModelFilesError, NothingToRollBackError, RegistryError
+from ratchet.registry.events import Event, EventKind
+from ratchet.registry.files import load_torchscript, verify
+from ratchet.registry.ledger import event_id
+from ratchet.registry.reading import RegistryReader, number_of, shown
+from ratchet.registry.refusal import refuse
+from ratchet.registry.registration import register, with_digests
+from ratchet.registry.values import FINGERPRINT_TAG, ModelVersion, Stage, checked_model_name
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Unset(Enum):
+    """Tells *not given* from None, which is a champion that does not exist."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
+
+
+class LedgerModelManager(RegistryReader):
+    """A model manager on any `Store`: everything but the selection of a run, which is the back end's own.
+
+    Safe to use from many processes and machines at once. An instance is for one thread.
+    """
+
+    def register_model(
+        self,
+        model_location: str,
+        model_name: str,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> ModelVersion:
+        """Make a new version from a model directory, as `AbstractModelManager` says."""
+        number = register(self._ledger, checked_model_name(model_name), str(model_location), description, tags or {})
+        return self.version(model_name, number)
+
+    def promote(
+        self,
+        model_name: str,
+        version: int | str,
+        to: str = "production",
+        *,
+        expected_champion: int | Unset | None = UNSET,
+        reason: str = "",
+        verdict_digest: str | None = None,
+        run_id: str | None = None,
+        flow_run: str | None = None,
+    ) -> ModelVersion:
+        """Move a version to staging or production, if the champion still is `expected_champion` (None: there is none).
+
+        Promoting to where the version is, or to staging what is in production, changes nothing. Raises
+        `ChampionMovedError`, `QuarantinedError`, `VersionNotFoundError`; then nothing has changed.
+        """
+        stage = Stage.parse(to)
+        if stage not in {Stage.STAGING, Stage.PRODUCTION}:
+            raise RegistryError(f"promote goes to staging or production, not {to!r}: use transition_model for that")
+        look = self._settle(model_name)
+        number = number_of(model_name, look, version)
+        if number == look.state.champion or look.state.stages[number] is stage:
+            return shown(model_name, look, number)
+        return self._move(
+            model_name,
+            EventKind.PROMOTED if stage is Stage.PRODUCTION else EventKind.STAGED,
+            with_digests(self._store, model_name, look, number),
+            expects=expected_champion is not UNSET,
+            expected=None if isinstance(expected_champion, Unset) else expected_champion,
+            fingerprint=look.observed.versions[number].tags.get(FINGERPRINT_TAG),
+            reason=reason,
+            verdict_digest=verdict_digest,
+            run_id=run_id,
+            flow_run=flow_run,
+        )
+
+    def transition_model(
+        self, model_name: str, version: int | str, stage: str, description: str | None = None
+    ) -> ModelVersion:
+        """Move a version to any stage, whoever is there now; `description` is the reason that the history keeps."""
+        to, look = Stage.parse(stage), self._settle(model_name)
+        number = number_of(model_name, look, version)
+        if look.state.stages[number] is to:
+            return shown(model_name, look, number)
+        kinds = {
+            Stage.PRODUCTION: EventKind.PROMOTED,
+            Stage.STAGING: EventKind.STAGED,
+            Stage.ARCHIVED: EventKind.ARCHIVED,
+            Stage.NONE: EventKind.WITHDRAWN,
+        }
+        if to in {Stage.PRODUCTION, Stage.STAGING}:
+            with_digests(self._store, model_name, look, number)
+        mark = look.observed.versions[number].tags.get(FINGERPRINT_TAG)
+        return self._move(model_name, kinds[to], number, reason=description or "", fingerprint=mark)
+
+    def rollback(self, model_name: str, reason: str = "") -> ModelVersion:
+        """Return production to the version before, and quarantine the one that is left.
+
+        The version to return to is loaded first. Raises `NothingToRollBackError`, `ModelFilesError` if it does not
+        load, `ChampionMovedError` if production changed meanwhile; then nothing has changed.
+        """
+        look = self._settle(model_name)
+        left, target = look.state.champion, look.state.rollback_target
+        if left is None:
+            raise NothingToRollBackError(f"{model_name!r} has no version in production to roll back from")
+        if target is None:
+            raise NothingToRollBackError(
+                f"{model_name!r} cannot be rolled back from v{left}: no version that can still serve was in production "
+                "before it"
+            )
+        self.load_model(model_name, target)
+        mark = look.observed.versions[left].tags.get(FINGERPRINT_TAG)
+        self._move(model_name, EventKind.ROLLED_BACK, left, target=target, reason=reason, fingerprint=mark)
+        return self.version(model_name, target)
+
+    def release(self, model_name: str, version: int | str, reason: str = "") -> ModelVersion:
+        """Lift the quarantine of a version, so that it or an identical training may be promoted again."""
+        look = self._settle(model_name)
+        number = number_of(model_name, look, version)
+        if number not in look.state.quarantined:
+            return shown(model_name, look, number)
+        return self._move(model_name, EventKind.RELEASED, number, reason=reason)
+
+    def record(
+        self,
+        model_name: str,
+        kind: str,
+        *,
+        version: int | str,
+        reason: str = "",
+        key: str | None = None,
+        outcome: str | None = None,
+        verdict_digest: str | None = None,
+        run_id: str | None = None,
+        flow_run: str | None = None,
+    ) -> Event:
+        """Write down what moves nothing: *gated* (with `outcome` promote, reject or inconclusive) or *noted*.
+
+        The same `key` (default: the kind, the version and the verdict's digest) is written down once.
+        """
+        wanted = EventKind(kind)
+        if wanted not in {EventKind.GATED, EventKind.NOTED}:
+            raise RegistryError(f"{kind!r} events are written by the operation itself: record takes 'gated' or 'noted'")
+        look = self._settle(model_name)
+        number = number_of(model_name, look, version)
+        made = look.observed.versions[number].created_ms
+        known = event_id(kind, model_name, number, made, key or verdict_digest or reason)
+        for event in look.events:
+            if event.id == known:
+                return event
+        event = self._ledger.event(
+            wanted,
+            number,
+            id=known,
+            reason=reason,
+            outcome=outcome,
+            verdict_digest=verdict_digest,
+            fingerprint=look.observed.versions[number].tags.get(FINGERPRINT_TAG),
+            run_id=run_id,
+            flow_run=flow_run,
+        )
+        _, written = self._ledger.append(model_name, event)
+        self._ledger.project(model_name)
+        return written
+
+    def delete_model(
+        self, model_name: str, version: int | str, description: str | None = None, *, force: bool = False
+    ) -> None:
+        """Delete a version and the files that the registry kept for it; `description` is the reason.
+
+        With `force` also the champion, which leaves production empty, or the rollback target.
+        """
+        look = self._settle(model_name)
+        number = number_of(model_name, look, version)
+        seen = look.observed.versions[number]
+        reason = description or ""
+        event = self._ledger.event(EventKind.DELETED, number, reason=reason, forced=force, created=seen.created_ms)
+        self._write(model_name, event)
+        self._store.delete_version(model_name, number)
+        self._store.discard(seen.location)
+        self._ledger.project(model_name)
+
+    def download_model(self, model_name: str, version: int | str, output_path: str | Path) -> Path:
+        """Copy the files of a version or alias into `output_path`, checked."""
+        output = Path(output_path)
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise ModelFilesError(f"{output} already holds something: give a new or an empty directory")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with self._fetched(model_name, version, beside=output.parent) as (files, _):
+            if output.exists():
+                output.rmdir()
+            files.rename(output)
+        return output
+
+    def load_model(self, model_name: str, version_or_alias: int | str) -> torch.jit.ScriptModule:
+        """The TorchScript module of a version, its files checked against their recorded sha256; nothing is unpickled.
+
+        Raises `ModelFilesError`.
+        """
+        with self._fetched(model_name, version_or_alias) as (files, what):
+            return load_torchscript(files, what)
+
+    @contextmanager
+    def _fetched(self, model_name: str, version: int | str, beside: Path | None = None) -> Iterator[tuple[Path, str]]:
+        """A checked copy of a version's files in a temporary directory, and what to call it."""
+        look = self._settle(model_name)
+        number = number_of(model_name, look, version)
+        what = f"{model_name} v{number}"
+        holder = Path(tempfile.mkdtemp(prefix=".ratchet-", dir=beside))
+        try:
+            self._store.fetch(look.observed.versions[number].location, holder / "model")
+            with_digests(self._store, model_name, look, number, files=holder / "model")
+            recorded = shown(model_name, look, number).digests
+            if recorded is not None:
+                verify(holder / "model", recorded, what)
+            yield holder / "model", what
+        finally:
+            shutil.rmtree(holder, ignore_errors=True)
+
+    def _move(self, model_name: str, kind: EventKind, version: int, **fields: object) -> ModelVersion:
+        self._write(model_name, self._ledger.event(kind, version, **fields))
+        self._ledger.project(model_name)
+        return self.version(model_name, version)
+
+    def _write(self, model_name: str, event: Event) -> None:
+        """Write an event that moves something, or raise what its author must be told.
+
+        An event that could not count now is not written at all; whether one that is written counts, its place decides.
+        """
+        state, foreseen = self._ledger.foresee(model_name, event)
+        refuse(model_name, state, foreseen)
+        state, written = self._ledger.append(model_name, event)
+        refuse(model_name, state, written)

@@ -1,0 +1,85 @@
+"""The model manager on MLflow: the registry of any tracking store, and the selection among its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from ratchet.errors import ModelFilesError, NoFinishedRunError
+from ratchet.registry.manager import LedgerModelManager
+from ratchet.registry.mlflow_files import MlflowFiles
+from ratchet.registry.mlflow_store import MlflowStore
+from ratchet.registry.selection import MlflowSelection
+from ratchet.registry.tracking import client, tracking_uri
+from ratchet.registry.values import BestRun, ModelVersion, checked_model_name
+
+
+class MlflowModelManager(LedgerModelManager):
+    """A model manager on MLflow: SQLite, a server over HTTP, or a database.
+
+    Stages are written beside the aliases for as long as MLflow has them; `stages=False` does without.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str | None = None,
+        registry_uri: str | None = None,
+        *,
+        who: str | None = None,
+        stages: bool = True,
+    ) -> None:
+        """Open the tracking store (None: `ratchet.registry.tracking.tracking_uri()`).
+
+        Raises `ServerUnreachableError` within seconds if nothing answers there.
+        """
+        uri = tracking_uri or _default_uri()
+        opened = client(uri, registry_uri)
+        super().__init__(MlflowStore(opened, uri, stages=stages), who)
+        self._selection = MlflowSelection(opened, uri, MlflowFiles(opened, uri))
+
+    def best_run(
+        self,
+        experiment_name: str,
+        metric: str,
+        mode: Literal["min", "max"] = "max",
+        *,
+        tags: Mapping[str, str] | None = None,
+        model_path: str = "deployment_model",
+    ) -> BestRun:
+        """The finished run, among those with `tags`, whose last value of `metric` is best and whose model is there.
+
+        Ties go to fewer parameters, then to the earlier start. Raises `ExperimentNotFoundError`, `NoFinishedRunError`
+        or `MetricNotLoggedError`, each listing what there is.
+        """
+        return next(self._selection.candidates(experiment_name, metric, mode, tags, model_path))
+
+    def register_best_model(  # noqa: PLR0917 (what users already write)
+        self,
+        experiment_name: str,
+        metric: str,
+        model_name: str,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        mode: Literal["min", "max"] = "max",
+        model_path: str = "deployment_model",
+        *,
+        run_tags: Mapping[str, str] | None = None,
+    ) -> ModelVersion:
+        """Register the model of the best run; one whose files cannot be read gives way to the next best."""
+        checked_model_name(model_name)
+        troubles: list[str] = []
+        try:
+            for best in self._selection.candidates(experiment_name, metric, mode, run_tags, model_path):
+                try:
+                    return self.register_model(best.model_location, model_name, description, tags)
+                except ModelFilesError as error:
+                    troubles.append(str(error))
+        except NoFinishedRunError as error:
+            if not troubles:
+                raise
+            raise NoFinishedRunError(f"{error}; {'; '.join(troubles[:5])}") from error
+        raise NoFinishedRunError(f"{experiment_name!r} holds no model to register")
+
+
+def _default_uri() -> str:
+    return tracking_uri()

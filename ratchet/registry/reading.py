@@ -1,0 +1,114 @@
+"""What can be asked of a registry that has a history. Every answer is settled first: what changed outside is in it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from ratchet.errors import ModelNotFoundError, RegistryError, VersionNotFoundError
+from ratchet.registry.abstract import AbstractModelManager
+from ratchet.registry.events import Event
+from ratchet.registry.fold import champion_at
+from ratchet.registry.ledger import Ledger, Look
+from ratchet.registry.store import Store
+from ratchet.registry.values import SOURCE_TAG, ModelVersion, Stage, checked_model_name, version_number
+
+
+class RegistryReader(AbstractModelManager):
+    """The questions. They write only to take over or to mend what others left.
+
+    Safe to use from many processes and machines at once. An instance is for one thread.
+    """
+
+    def __init__(self, store: Store, who: str | None = None) -> None:
+        """`who` is written into the history; None means user@host."""
+        self._store = store
+        self._ledger = Ledger(store, who)
+
+    def models(self) -> tuple[str, ...]:
+        """The names of all registered models, sorted."""
+        return self._store.models()
+
+    def get_latest_version(self, model_name: str) -> ModelVersion:
+        """The version with the highest number. Raises `ModelNotFoundError`, `VersionNotFoundError`."""
+        versions = self.versions(model_name)
+        if not versions:
+            raise VersionNotFoundError(f"{model_name!r} has no versions: register one first")
+        return versions[-1]
+
+    def versions(self, model_name: str) -> tuple[ModelVersion, ...]:
+        """All versions, by number. Raises `ModelNotFoundError`."""
+        look = self._settle(model_name)
+        return tuple(shown(model_name, look, number) for number in sorted(look.observed.versions))
+
+    def version(self, model_name: str, version_or_alias: int | str) -> ModelVersion:
+        """One version by number or alias. Raises `ModelNotFoundError`, `VersionNotFoundError`."""
+        look = self._settle(model_name)
+        return shown(model_name, look, number_of(model_name, look, version_or_alias))
+
+    def champion(self, model_name: str) -> ModelVersion | None:
+        """The version in production now; None if there is none, or no such model."""
+        try:
+            look = self._settle(model_name)
+        except ModelNotFoundError:
+            return None
+        return None if look.state.champion is None else shown(model_name, look, look.state.champion)
+
+    def rollback_target(self, model_name: str) -> ModelVersion | None:
+        """The version that a rollback would return to; None if there is nothing to go back to."""
+        look = self._settle(model_name)
+        target = look.state.rollback_target
+        return None if target is None else shown(model_name, look, target)
+
+    def history(self, model_name: str) -> tuple[Event, ...]:
+        """Every event, oldest first, also those that came too late to count (`Event.counts`)."""
+        return self._settle(model_name).events
+
+    def champion_at(self, model_name: str, time: datetime) -> int | None:
+        """The number of the version that was in production at `time` (aware; it may be deleted by now), or None."""
+        if time.tzinfo is None:
+            raise RegistryError(f"{time.isoformat()} has no time zone: give one, such as {time.isoformat()}+00:00")
+        return champion_at(self._settle(model_name).state, time.astimezone(UTC))
+
+    def quarantined_fingerprints(self, model_name: str) -> frozenset[str]:
+        """The fingerprints of versions that were rolled back and not released: training them again is no use."""
+        return self._settle(model_name).state.quarantined_fingerprints
+
+    def _settle(self, model_name: str) -> Look:
+        return self._ledger.settle(checked_model_name(model_name))
+
+
+def shown(model_name: str, look: Look, number: int) -> ModelVersion:
+    """The version of that number, as this look saw it."""
+    seen, state = look.observed.versions[number], look.state
+    return ModelVersion(
+        model=model_name,
+        version=number,
+        stage=state.stages.get(number, Stage.NONE),
+        aliases=tuple(sorted(alias for alias, version in look.observed.aliases.items() if version == number)),
+        run_id=seen.run_id,
+        source=seen.tags.get(SOURCE_TAG, seen.location),
+        location=seen.location,
+        description=seen.description,
+        created=seen.created,
+        tags=dict(seen.tags),
+        quarantined=number in state.quarantined,
+    )
+
+
+def number_of(model_name: str, look: Look, version_or_alias: int | str) -> int:
+    """The number that a version or alias means. Raises `VersionNotFoundError`."""
+    text = str(version_or_alias)
+    if text in look.observed.aliases:
+        return look.observed.aliases[text]
+    there = sorted(look.observed.versions)
+    try:
+        number = version_number(version_or_alias)
+    except VersionNotFoundError:
+        number = 0
+    if number not in there:
+        listed = ", ".join(map(str, there[-20:])) or "none"
+        raise VersionNotFoundError(
+            f"{model_name!r} has no version {version_or_alias!r}: versions are {listed}; "
+            f"aliases are {', '.join(sorted(look.observed.aliases)) or 'none'}"
+        )
+    return number

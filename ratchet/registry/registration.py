@@ -1,0 +1,109 @@
+"""How a model directory becomes a version: once for the same source, its files kept and hashed."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ratchet.errors import ModelFilesError, ModelNotFoundError, RegistryError
+from ratchet.registry.files import digests_of
+from ratchet.registry.ledger import Ledger, Look
+from ratchet.registry.store import Found, Kept, Source, Store
+from ratchet.registry.values import AUTHOR_TAG, FILES_TAG, FINGERPRINT_TAG, IDENTITY_TAG, SOURCE_TAG
+
+_LONGEST_TAG = 100_000  # characters; MLflow's column
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What the caller wants the version to say."""
+
+    description: str | None
+    tags: Mapping[str, str]
+
+
+def register(ledger: Ledger, model: str, location: str, description: str | None, tags: Mapping[str, str]) -> int:
+    """The number of the version that `location` is registered as, now or before."""
+    reserved = sorted(set(tags) & {AUTHOR_TAG, FILES_TAG, IDENTITY_TAG, SOURCE_TAG})
+    if reserved:
+        raise RegistryError(f"the tags {', '.join(reserved)} are Ratchet's own: leave them out")
+    store, source = ledger.store, ledger.store.resolve(location)
+    wish = _Wish(description, {key: str(value) for key, value in tags.items()})
+    known = _already(ledger, model, source)
+    if known is not None:
+        _update(store, model, ledger.settle(model).observed.versions[known], wish)
+        return known
+    kept = store.keep(model, source)
+    return _create(ledger, model, source, kept, wish)
+
+
+def _already(ledger: Ledger, model: str, source: Source) -> int | None:
+    """The lowest version that was made from the same source and is still there."""
+    try:
+        versions = ledger.settle(model).observed.versions
+    except ModelNotFoundError:
+        return None
+    same = [number for number, seen in versions.items() if seen.tags.get(IDENTITY_TAG) == source.identity]
+    return min(same, default=None)
+
+
+def _create(ledger: Ledger, model: str, source: Source, kept: Kept, wish: _Wish) -> int:
+    own = {
+        AUTHOR_TAG: ledger.who,
+        FILES_TAG: _manifest(kept.digests, source.location),
+        IDENTITY_TAG: source.identity,
+        SOURCE_TAG: source.location,
+    }
+    if source.fingerprint is not None:
+        own[FINGERPRINT_TAG] = source.fingerprint
+    described, tags = wish.description or "", {**own, **wish.tags}
+    number = ledger.store.create_version(model, kept, source, description=described, tags=tags)
+    observed = ledger.store.observe(model)
+    if observed is None:
+        raise ModelNotFoundError(f"{model!r} was deleted while {source.location} was being registered")
+    same = [v for v, seen in observed.versions.items() if seen.tags.get(IDENTITY_TAG) == source.identity]
+    if min(same, default=number) < number:
+        # Another process registered the same source at the same time, and came first: whoever can see both agrees on
+        # which is the lower number, so exactly one of them stays.
+        ledger.store.delete_version(model, number)
+        ledger.store.discard(kept.location)
+        return min(same)
+    if number in observed.versions:
+        ledger.append(model, ledger.registered(model, observed.versions[number]))
+    ledger.project(model)
+    return number
+
+
+def _manifest(digests: Mapping[str, str], location: str) -> str:
+    text = json.dumps(dict(digests), sort_keys=True)
+    if len(text) > _LONGEST_TAG:
+        raise ModelFilesError(f"{location} holds {len(digests)} files, more than a version can list: pack them")
+    return text
+
+
+def _update(store: Store, model: str, seen: Found, wish: _Wish) -> None:
+    """Bring description and tags of a version up to what was given now."""
+    new_tags = {key: value for key, value in wish.tags.items() if seen.tags.get(key) != value}
+    new_text = wish.description if wish.description not in {None, seen.description} else None
+    if new_tags or new_text is not None:
+        store.update_version(model, seen.version, description=new_text, tags=new_tags)
+
+
+def with_digests(store: Store, model: str, look: Look, version: int, files: Path | None = None) -> int:
+    """The version, after making sure that hashes of its files are recorded.
+
+    A version that was registered by other means has none: its files are hashed the first time that Ratchet touches
+    them, and from then on they must not change.
+    """
+    seen = look.observed.versions[version]
+    if FILES_TAG not in seen.tags:
+        with tempfile.TemporaryDirectory(prefix="ratchet-") as folder:
+            if files is None:
+                files = Path(folder) / "model"
+                store.fetch(seen.location, files)
+            manifest = _manifest(digests_of(files), seen.location)
+        store.update_version(model, version, description=None, tags={FILES_TAG: manifest})
+    return version

@@ -1,0 +1,137 @@
+"""The one place that decides where experiments and models are tracked, and that turns MLflow's errors into ours."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from ratchet.errors import ExperimentNotFoundError, RegistryError, ServerUnreachableError
+from ratchet.home import home
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+_CONNECT_SECONDS = 3.0
+_DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_SETTINGS = {
+    # MLflow's own default of 7 makes a dead server take four minutes to be noticed; 3 rides out a restart of 15 s.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_TRANSIENT = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"}
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI` if it is set, else the embedded SQLite store under Ratchet's home."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or embedded_uri()
+
+
+def embedded_uri() -> str:
+    """The SQLite store under Ratchet's home, whether it exists or not."""
+    return f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def client(uri: str | None = None, registry_uri: str | None = None) -> MlflowClient:
+    """A client of the tracking store (None: `tracking_uri()`).
+
+    Raises `ServerUnreachableError`, naming the address, within seconds if nothing listens there. Settings of MLflow
+    that the environment leaves open are set for this process and its children: fewer retries, no progress bars, no
+    telemetry.
+    """
+    uri = uri or tracking_uri()
+    require_listening(uri)
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if uri == embedded_uri():
+        home().mkdir(parents=True, exist_ok=True)
+    from mlflow import MlflowClient  # noqa: PLC0415 (two seconds)
+
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with answering(uri):
+        opened = MlflowClient(tracking_uri=uri, registry_uri=registry_uri)
+        opened.search_experiments(max_results=1)  # creates the tables of a new database, or finds the server mute
+    return opened
+
+
+def require_listening(uri: str) -> None:
+    """Raise `ServerUnreachableError` unless the host and port of a network address accept a connection."""
+    parts = urlsplit(uri)
+    scheme = parts.scheme.split("+")[0]
+    if scheme not in _DEFAULT_PORTS or not parts.hostname:
+        return
+    try:
+        socket.create_connection((parts.hostname, parts.port or _DEFAULT_PORTS[scheme]), _CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ServerUnreachableError(
+            f"nothing answers at {shown(uri)} ({error}): start the server, or correct MLFLOW_TRACKING_URI"
+        ) from error
+
+
+def shown(uri: str) -> str:
+    """The address without its password."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
+
+
+@contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises inside into `RegistryError`, or `ServerUnreachableError` if trying again may help."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code in _TRANSIENT or str(error).startswith("API request to"):
+            raise ServerUnreachableError(f"{shown(uri)} does not answer as it should: {error}") from error
+        raise RegistryError(f"{shown(uri)} refused: {error}") from error
+    except (SQLAlchemyError, ConnectionError) as error:
+        raise ServerUnreachableError(f"{shown(uri)} does not answer as it should: {error}") from error
+
+
+def ensure_experiment(name: str, uri: str | None = None) -> str:
+    """The id of the experiment `name`, made if it is not there; two processes may ask for it at once.
+
+    On the embedded store its artifacts go to `mlartifacts` under Ratchet's home; elsewhere the server decides. Raises
+    `ExperimentNotFoundError` if an experiment of that name was deleted: MLflow keeps the name taken.
+    """
+    return experiment_on(client(uri), name, uri or tracking_uri())
+
+
+def experiment_on(opened: MlflowClient, name: str, uri: str) -> str:
+    """`ensure_experiment` on a client that is open already."""
+    with answering(uri):
+        found = opened.get_experiment_by_name(name)
+        if found is None:
+            found = _created(opened, name, uri)
+    if found.lifecycle_stage != "active":
+        raise ExperimentNotFoundError(
+            f"the experiment {name!r} was deleted on {shown(uri)}, and its name is still taken: restore it with "
+            f"`mlflow experiments restore -x {found.experiment_id}`, or choose another name"
+        )
+    return str(found.experiment_id)
+
+
+def _created(opened: MlflowClient, name: str, uri: str) -> Experiment:
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    location = (home() / "mlartifacts").as_uri() if uri == embedded_uri() else None
+    try:
+        opened.create_experiment(name, artifact_location=location)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    found = opened.get_experiment_by_name(name)
+    if found is None:
+        raise RegistryError(f"the experiment {name!r} vanished from {shown(uri)} while it was being made")
+    return found

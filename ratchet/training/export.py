@@ -1,0 +1,107 @@
+"""Writes the trained network as one MLflow model directory that every loader can use."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow.pyfunc
+import mlflow.pytorch
+import numpy as np
+import torch
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+from torch import Tensor, nn
+
+from ratchet.errors import ExportError
+from ratchet.evaluation.served import CARD_FILE, TORCHSCRIPT_FILE, ModelCard
+
+ONNX_FILE = "model.onnx"
+TOLERANCE = 1e-3  # of logits, absolute and relative: a trace or a graph reorders sums, no more
+
+
+def export_network(network: nn.Module, card: ModelCard, directory: Path, *, types: Sequence[str]) -> None:
+    """Write the model directory: MLflow's pt2 form, and beside it `model.json`, and TorchScript and ONNX as asked for.
+
+    The network is left on the CPU in float32. Each form is run once and compared with it. Raises `ExportError`.
+    """
+    network = network.cpu().float().eval().to(memory_format=torch.contiguous_format)
+    example = _example(card)
+    with torch.inference_mode():
+        expected = network(example)
+    if not torch.isfinite(expected).all():
+        raise ExportError(
+            "the trained network answers NaN or infinity: it diverged. Lower optimizer.lr, or clip gradients."
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # the tracers warn of shapes that are constants here, and of TorchScript's end
+            _write_mlflow(network, example, expected, directory)
+            if "torchscript" in types:
+                _write_torchscript(network, example, directory)
+            if "onnx" in types:
+                _write_onnx(network, example, directory)
+        (directory / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n")
+        answers = _answers(example, directory, types)
+    except (RuntimeError, ValueError, TypeError, ImportError, MlflowException) as error:
+        raise ExportError(f"the network cannot be exported as {', '.join(types)}: {error}") from error
+    for form, answer in answers.items():
+        if not np.allclose(answer, expected.numpy(), rtol=TOLERANCE, atol=TOLERANCE):
+            worst = float(np.abs(answer - expected.numpy()).max())
+            raise ExportError(f"the {form} form differs from the trained network by {worst:.3g} in a logit.")
+
+
+def _example(card: ModelCard) -> Tensor:
+    """Two images (with one, torch.export would fix the batch to one), in eighths, which JSON writes in few digits."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 9, (2, 3, card.input_height, card.input_width), generator=generator) / 8
+
+
+def _write_mlflow(network: nn.Module, example: Tensor, expected: Tensor, directory: Path) -> None:
+    images = example.numpy()
+    mlflow.pytorch.save_model(
+        network,
+        str(directory),
+        signature=infer_signature(images, expected.numpy()),
+        input_example=images,
+        # Named, because MLflow would else import the model in a fresh process to guess them.
+        pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in ("mlflow", "torch", "numpy")],
+    )
+
+
+def _write_torchscript(network: nn.Module, example: Tensor, directory: Path) -> None:
+    with torch.no_grad():
+        traced = torch.jit.trace(network, example, check_trace=False)
+        torch.jit.save(torch.jit.freeze(traced), str(directory / TORCHSCRIPT_FILE))
+
+
+def _write_onnx(network: nn.Module, example: Tensor, directory: Path) -> None:
+    torch.onnx.export(
+        network,
+        (example,),
+        str(directory / ONNX_FILE),
+        input_names=["image"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+        external_data=False,
+        verbose=False,
+    )
+
+
+def _answers(example: Tensor, directory: Path, types: Sequence[str]) -> dict[str, np.ndarray]:
+    """Load each form as its users will, and run it."""
+    images = example.numpy()
+    answers = {"pt2": np.asarray(mlflow.pyfunc.load_model(str(directory)).predict(images))}
+    if "torchscript" in types:
+        with torch.inference_mode():
+            answers["torchscript"] = torch.jit.load(str(directory / TORCHSCRIPT_FILE))(example).numpy()
+    if "onnx" in types:
+        import onnxruntime  # noqa: PLC0415 - the extra `onnx`
+
+        session = onnxruntime.InferenceSession(str(directory / ONNX_FILE), providers=["CPUExecutionProvider"])
+        answers["onnx"] = session.run(None, {"image": images})[0]
+    return answers

@@ -1,0 +1,103 @@
+"""The LightningModule: a network, its loss and optimiser, and validation by streamed confusion counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from ratchet.evaluation.confusion import confusion, predict_classes
+from ratchet.evaluation.counts import metric_of
+
+Batch = dict[str, Tensor]
+
+LOGGED_METRICS = ("iou", "dice")
+
+
+class SegmentationModule(pl.LightningModule):
+    """Trains on batches of `image` float32 (B, 3, H, W) and `mask` int64 (B, H, W).
+
+    Logs `loss` and `val_loss` per step and epoch, `lr`, and `val_iou`, `val_dice` overall (the mean over the foreground
+    classes) and per class.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        loss: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler] | None,
+        classes: Sequence[str],
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last) if channels_last else network
+        self.loss = loss
+        self.classes = tuple(classes)
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self._counts = torch.zeros(len(self.classes), 3, dtype=torch.int64)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits (B, C, H, W) in float32."""
+        logits: Tensor = self.network(image.contiguous(memory_format=self._memory_format))
+        return logits.float()
+
+    def train(self, mode: bool = True) -> SegmentationModule:
+        """Keep a frozen encoder's batch statistics frozen as well."""
+        super().train(mode)
+        encoder = getattr(self.network, "encoder", None)
+        if encoder is not None and not any(parameter.requires_grad for parameter in encoder.parameters()):
+            encoder.eval()
+        return self
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Return the loss of one batch."""
+        loss: Tensor = self.loss(self(batch["image"]), batch["mask"])
+        self.log("loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch["image"]))
+        self.log("lr", self.optimizers().param_groups[0]["lr"], on_step=True, batch_size=1)  # type: ignore[union-attr]
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting anew."""
+        self._counts = torch.zeros(len(self.classes), 3, dtype=torch.int64, device=self.device)
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Log the loss of one batch and add up its counts."""
+        logits = self(batch["image"])
+        loss = self.loss(logits, batch["mask"])
+        self.log("val_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(logits))
+        self._counts += confusion(predict_classes(logits), batch["mask"], len(self.classes)).sum(dim=0)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log IoU and Dice from the counts of all processes together."""
+        counts = self.all_gather(self._counts)
+        assert isinstance(counts, Tensor)
+        tp, fp, fn = counts.reshape(-1, len(self.classes), 3).sum(dim=0).cpu().numpy().astype(float).T
+        for metric in LOGGED_METRICS:
+            per_class = metric_of(metric, tp, fp, fn)
+            self.log(f"val_{metric}", float(per_class.mean()))
+            self.log_dict(
+                {f"val_{metric}_{name}": float(value) for name, value in zip(self.classes, per_class, strict=True)}
+            )
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser over what is not frozen, with its scheduler."""
+        optimizer = self._optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        if self._scheduler is None:
+            return optimizer
+        if getattr(self._scheduler, "func", None) is OneCycleLR:
+            scheduler = self._scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        scheduler = self._scheduler(optimizer)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": "val_loss_epoch"},
+        }

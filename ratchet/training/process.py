@@ -1,0 +1,136 @@
+"""One trial in a process of its own: started from a warm fork server, watched, and never left behind."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ratchet.errors import RatchetError
+from ratchet.settings import TrialConfig
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerProcess
+
+_SECONDS_TO_END = 10.0
+
+# Imported once by the fork server: a trial then starts in milliseconds, where a fresh interpreter takes ten seconds.
+_PRELOAD = ["ratchet.training.trial", "ratchet.data", "torchvision.transforms.v2"]
+
+
+@dataclass(frozen=True)
+class TrialOrder:
+    """What the process is to do. `device` is a CUDA index of the parent's view, None for a CPU or for all of them."""
+
+    name: str
+    config: TrialConfig
+    fingerprint: str
+    tags: Mapping[str, str]
+    log: Path
+    threads: int
+    device: int | None = None
+
+
+@dataclass(eq=False)
+class TrialProcess:
+    """A running trial, as its parent sees it. Messages on `connection` are pairs of a kind and a value."""
+
+    order: TrialOrder
+    process: ForkServerProcess
+    connection: Connection
+    lifeline: Connection
+    run_id: str | None = None
+
+    @classmethod
+    def start(cls, order: TrialOrder) -> TrialProcess:
+        """Start it."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_PRELOAD)
+        ours, theirs = context.Pipe()
+        end, lifeline = context.Pipe(duplex=False)
+        process = context.Process(
+            target=_main, args=(order, theirs, end, dict(os.environ), str(Path.cwd())), name=order.name, daemon=True
+        )
+        process.start()
+        theirs.close()
+        end.close()
+        return cls(order, process, ours, lifeline)
+
+    def death(self) -> str:
+        """Say how a process that sent no last word died."""
+        self.process.join(_SECONDS_TO_END)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            memory = " Most likely memory ran out: lower datamodule.batch_size." if -code == signal.SIGKILL else ""
+            return f"its process was killed by {name}.{memory} Its output: {self.order.log}"
+        return f"its process ended with status {code} without a result. Its output: {self.order.log}"
+
+    def end(self) -> None:
+        """End the process if it still runs, gently first."""
+        if self.process.is_alive():
+            self.process.terminate()
+            self.process.join(_SECONDS_TO_END)
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+        self.connection.close()
+        self.lifeline.close()
+
+
+def _main(
+    order: TrialOrder, connection: Connection, lifeline: Connection, environment: dict[str, str], folder: str
+) -> None:
+    """Run the trial; its last message is `finished` with the metrics, or `failed` with the reason."""
+    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it ends its trials
+    os.environ.clear()  # the fork server's is that of its first user
+    os.environ.update(environment)
+    os.chdir(folder)
+    if order.device is not None:
+        visible = environment.get("CUDA_VISIBLE_DEVICES", "")
+        devices = visible.split(",") if visible else [str(index) for index in range(order.device + 1)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[order.device]
+    with order.log.open("w", buffering=1) as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+
+    import torch  # noqa: PLC0415 - already in the fork server, but not in who only watches
+
+    from ratchet.training.trial import run_trial  # noqa: PLC0415
+
+    torch.set_num_threads(order.threads)
+    try:
+        metrics = run_trial(
+            order.config,
+            name=order.name,
+            fingerprint=order.fingerprint,
+            tags=order.tags,
+            on_start=lambda run_id: connection.send(("started", run_id)),
+            report=lambda progress: connection.send(("progress", progress)),
+        )
+    except RatchetError as error:
+        connection.send(("failed", f"{type(error).__name__}: {error}"))
+    except Exception as error:
+        logging.getLogger(__name__).exception("the trial %s failed", order.name)
+        connection.send(("failed", f"{type(error).__name__}: {error}. Its output: {order.log}"))
+    else:
+        connection.send(("finished", metrics))
+    connection.close()
+
+
+def _die_with_parent(lifeline: Connection) -> None:
+    """End this process when the parent's end of the pipe closes: that happens however the parent dies."""
+    try:
+        lifeline.recv()
+    except EOFError:
+        os.kill(os.getpid(), signal.SIGKILL)

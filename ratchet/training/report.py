@@ -1,0 +1,124 @@
+"""A trial's pictures: test predictions beside the truth, IoU per class, and the curves of training."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ratchet.evaluation.confusion import predict_classes
+from ratchet.evaluation.counts import ImageCounts, class_scores, score
+from ratchet.evaluation.pictures import PALETTE, image_scores, overlay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlflow.entities import Metric
+
+    from ratchet.data.dataset import SegmentationDataset
+
+_ROWS = 8
+
+
+def write_report(
+    directory: Path,
+    *,
+    predict: Callable[[Tensor], Tensor],
+    dataset: SegmentationDataset,
+    counts: ImageCounts,
+    mean: Sequence[float],
+    std: Sequence[float],
+    history: Sequence[Metric],
+) -> None:
+    """Write `predictions.png`, `per_class_iou.png` and `curves.png`.
+
+    `predict` gives logits (1, C, H, W) of an image (1, 3, H, W); only the images that are shown are predicted again.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    _save(_predictions(predict, dataset, counts, mean, std), directory / "predictions.png")
+    _save(_per_class(counts), directory / "per_class_iou.png")
+    _save(_curves(history), directory / "curves.png")
+
+
+def _predictions(
+    predict: Callable[[Tensor], Tensor],
+    dataset: SegmentationDataset,
+    counts: ImageCounts,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Figure:
+    """Rows from the worst image to the best, evenly through the ranks: image, truth, prediction."""
+    scores = image_scores(counts)
+    ranks = np.argsort(scores, kind="stable")
+    chosen = ranks[np.unique(np.linspace(0, len(ranks) - 1, min(_ROWS, len(ranks))).round().astype(int))]
+    figure = Figure(figsize=(7.2, 2.35 * len(chosen)), layout="constrained")
+    axes = figure.subplots(len(chosen), 3, squeeze=False)
+    for row, index in zip(axes, chosen, strict=True):
+        item = dataset[int(index)]
+        tensor = item["image"] * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
+        image = (tensor.clamp(0, 1) * 255).to(torch.uint8).permute(1, 2, 0).numpy()
+        with torch.inference_mode():
+            predicted = predict_classes(predict(item["image"].unsqueeze(0)))[0].cpu().numpy()
+        pictures = (image, overlay(image, item["mask"].numpy()), overlay(image, predicted))
+        titles = (dataset.samples[int(index)].name, "truth", f"prediction, IoU {scores[index]:.2f}")
+        for axis, picture, title in zip(row, pictures, titles, strict=True):
+            axis.imshow(picture)
+            axis.set_title(title, fontsize=9)
+            axis.axis("off")
+    figure.suptitle(f"Test images from the worst to the best of {len(scores)}", fontsize=11)
+    return figure
+
+
+def _per_class(counts: ImageCounts) -> Figure:
+    values = class_scores("iou", counts)
+    figure = Figure(figsize=(6, 1.2 + 0.45 * len(values)), layout="constrained")
+    axis = figure.subplots()
+    colours = [tuple(c / 255 for c in PALETTE[i % len(PALETTE)]) for i in range(len(values))]
+    bars = axis.barh(list(values), np.nan_to_num(list(values.values())), color=colours)
+    axis.bar_label(bars, labels=[f"{value:.3f}" for value in values.values()], padding=3)
+    axis.set(xlim=(0, 1.08), xlabel="IoU on the test images", title=f"IoU per class (mean {score('iou', counts):.3f})")
+    axis.invert_yaxis()
+    _plain(axis)
+    return figure
+
+
+def _curves(history: Sequence[Metric]) -> Figure:
+    series: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for row in history:
+        series[row.key].append((row.step, row.value))
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    panels: Mapping[str, Mapping[str, str]] = {
+        "loss": {"loss_epoch": "training", "val_loss_epoch": "validation"},
+        "validation": {"val_iou": "IoU", "val_dice": "Dice"},
+        "learning rate": {"lr": "lr"},
+    }
+    for axis, (title, lines) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for key, label in lines.items():
+            if series[key]:
+                axis.plot(
+                    *zip(*series[key], strict=True),
+                    label=label,
+                    marker="o" if len(series[key]) < 40 else None,
+                    markersize=3,
+                )  # noqa: PLR2004
+        axis.set(title=title, xlabel="step")
+        if len(lines) > 1:
+            axis.legend(frameon=False)
+        _plain(axis)
+    return figure
+
+
+def _plain(axis: Axes) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,198 @@
+"""A sweep: its trials planned, those already trained reused, the others run in processes, as many as the machine serves well."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ratchet.errors import ConfigError, SweepFailedError
+from ratchet.settings import TrialConfig
+from ratchet.training.fingerprint import trial_fingerprint
+from ratchet.training.process import TrialOrder, TrialProcess
+from ratchet.training.progress import Progress
+from ratchet.training.run import close_dead_run, find_finished, flatten, tag_run
+
+Status = Literal["waiting", "running", "finished", "reused", "failed"]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class PlannedTrial(_Value):
+    """One trial to be: its name says what sets it apart from the sweep's others."""
+
+    name: str
+    config: TrialConfig
+    fingerprint: str
+
+
+class TrialResult(_Value):
+    """What became of one trial. `metrics` are those of its exported weights; `seconds` is zero where it was reused."""
+
+    name: str
+    fingerprint: str
+    status: Status = "waiting"
+    run_id: str | None = None
+    metrics: dict[str, float] = {}
+    seconds: float = 0.0
+    error: str | None = None
+    progress: Progress = Progress()
+
+
+OnProgress = Callable[[Sequence[TrialResult]], None]
+
+
+def plan_trials(configs: Sequence[TrialConfig]) -> list[PlannedTrial]:
+    """Name the trials and compute their fingerprints; the data are fetched, checked and hashed here, once.
+
+    Raises `ConfigError` where two configurations are one and the same trial, and the errors of the data.
+    """
+    from ratchet.config import instantiate  # noqa: PLC0415 - imports Hydra
+
+    contents: dict[str, str] = {}
+    trials: dict[str, PlannedTrial] = {}
+    for config, name in zip(configs, trial_names(configs), strict=True):
+        key = repr(sorted(config.datamodule.items(), key=lambda item: item[0]))
+        if key not in contents:
+            contents[key] = instantiate(config.datamodule).fingerprint
+        fingerprint = trial_fingerprint(config, contents[key])
+        if fingerprint in trials:
+            raise ConfigError(f"the trials {trials[fingerprint].name} and {name} are the same: leave one of them out.")
+        trials[fingerprint] = PlannedTrial(name=name, config=config, fingerprint=fingerprint)
+    return list(trials.values())
+
+
+def trial_names(configs: Sequence[TrialConfig]) -> list[str]:
+    """Name each by the values in which they differ (`unet resnet18`); a single one by its network."""
+    if len(configs) == 1:
+        model = configs[0].backbone.model
+        return [f"{model.get('arch', 'network')} {model.get('encoder_name', '')}".strip()]
+    trees = [dict(flatten(config.model_dump(mode="json"))) for config in configs]
+    keys = list(dict.fromkeys(key for tree in trees for key in tree))
+    varying = [key for key in keys if len({repr(tree.get(key)) for tree in trees}) > 1]
+    plain = {"backbone.model.arch", "backbone.model.encoder_name"}
+    return [
+        " ".join(str(tree.get(key)) if key in plain else f"{key.split('.')[-1]}={tree.get(key)}" for key in varying)
+        for tree in trees
+    ]
+
+
+def sweep_tag(trials: Sequence[PlannedTrial]) -> str:
+    """Return the tag that every run of this sweep carries, reused ones too: the same trials have the same tag."""
+    digest = hashlib.sha256("\n".join(sorted(trial.fingerprint for trial in trials)).encode()).hexdigest()
+    return f"ratchet.sweep.{digest[:12]}"
+
+
+def run_sweep(trials: Sequence[PlannedTrial], *, on_progress: OnProgress = lambda _: None) -> list[TrialResult]:
+    """Run the trials; one that fails does not stop the others. Nothing is left running, however this ends.
+
+    Raises `SweepFailedError` when none finished.
+    """
+    tag = sweep_tag(trials)
+    results = {trial.fingerprint: TrialResult(name=trial.name, fingerprint=trial.fingerprint) for trial in trials}
+
+    def update(fingerprint: str, **changes: object) -> None:
+        results[fingerprint] = results[fingerprint].model_copy(update=changes)
+        on_progress(list(results.values()))
+
+    waiting = []
+    for trial in trials:
+        found = None if trial.config.sweep.force else find_finished(trial.config.core.name, trial.fingerprint)
+        if found is None:
+            waiting.append(trial)
+        else:
+            tag_run(found.info.run_id, {tag: "true"})
+            update(trial.fingerprint, status="reused", run_id=found.info.run_id, metrics=dict(found.data.metrics))
+    _run_waiting(waiting, tag, update)
+    if not any(result.status in ("finished", "reused") for result in results.values()):
+        reasons = "; ".join(f"{result.name}: {result.error}" for result in results.values())
+        raise SweepFailedError(f"no trial finished. {reasons}")
+    return list(results.values())
+
+
+def trials_at_once(config: TrialConfig) -> int:
+    """How many trials to run side by side: `sweep.parallel`, or one per GPU, or one.
+
+    On CPUs one trial with all threads is faster than several with few: 0.9 times as long on two cores.
+    """
+    import torch  # noqa: PLC0415 - slow, and not needed to plan
+
+    if config.sweep.parallel is not None:
+        return config.sweep.parallel
+    if config.trainer.get("accelerator") == "cpu" or config.trainer.get("devices") != 1:
+        return 1
+    return max(1, torch.cuda.device_count())
+
+
+def _run_waiting(waiting: list[PlannedTrial], tag: str, update: Callable[..., None]) -> None:
+    if not waiting:
+        return
+    slots = trials_at_once(waiting[0].config)
+    free = list(reversed(range(slots)))
+    running: dict[TrialProcess, tuple[int, float]] = {}
+    try:
+        while waiting or running:
+            while waiting and free:
+                slot = free.pop()
+                running[TrialProcess.start(_order(waiting.pop(0), tag, slot, slots))] = (slot, time.monotonic())
+            for trial in _ready(running):
+                if _receive(trial, time.monotonic() - running[trial][1], update):
+                    trial.end()
+                    free.append(running.pop(trial)[0])
+    finally:
+        for trial in running:
+            trial.end()
+            close_dead_run(trial.run_id, "KILLED", "the sweep was stopped")
+
+
+def _ready(running: dict[TrialProcess, tuple[int, float]]) -> list[TrialProcess]:
+    ready = wait([trial.connection for trial in running])
+    return [trial for trial in running if trial.connection in ready]
+
+
+def _receive(trial: TrialProcess, seconds: float, update: Callable[..., None]) -> bool:
+    """Take one message; return whether it was the last."""
+    fingerprint = trial.order.fingerprint
+    try:
+        kind, value = trial.connection.recv()
+    except (EOFError, ConnectionResetError):
+        reason = trial.death()
+        close_dead_run(trial.run_id, "FAILED", reason)
+        kind, value = "failed", reason
+    if kind == "started":
+        trial.run_id = value
+        update(fingerprint, status="running", run_id=value)
+    elif kind == "progress":
+        update(fingerprint, progress=value, seconds=seconds)
+    elif kind == "failed":
+        update(fingerprint, status="failed", error=value, seconds=seconds)
+    else:
+        trial.order.log.unlink(missing_ok=True)
+        update(fingerprint, status="finished", metrics=value, seconds=seconds)
+    return kind in ("failed", "finished")
+
+
+def _order(trial: PlannedTrial, tag: str, slot: int, slots: int) -> TrialOrder:
+    import torch  # noqa: PLC0415
+
+    logs = (trial.config.core.home / "logs").absolute()
+    logs.mkdir(parents=True, exist_ok=True)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    one_gpu_each = slots > 1 and torch.cuda.device_count() > 0
+    return TrialOrder(
+        name=trial.name,
+        config=trial.config,
+        fingerprint=trial.fingerprint,
+        tags={tag: "true"},
+        log=Path(logs / f"{trial.fingerprint[:12]}-{os.getpid()}.log"),
+        threads=max(1, cores // slots),
+        device=slot % torch.cuda.device_count() if one_gpu_each else None,
+    )

@@ -1,0 +1,67 @@
+"""The steps of a retraining as Prefect tasks.
+
+Each can be run again: what is done already is found and kept. So none needs Prefect's own cache, and a flow that is
+started anew after a crash goes on where it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+
+from ratchet import report as pages
+from ratchet import retraining
+from ratchet.gate import Verdict
+from ratchet.registry import BestRun, ModelVersion, Stage
+from ratchet.retraining import Outcome, Plan
+from ratchet.training import TrialResult
+from tasks.progress import gate_progress, sweep_progress
+
+
+@task(task_run_name="plan")
+def plan_retraining(overrides: Sequence[str], **settings: str | None) -> Plan:
+    """Compose the trials, check the data, and see whether anything is new."""
+    return retraining.plan_retraining(overrides, settings)
+
+
+@task(task_run_name="sweep")
+def sweep(plan: Plan) -> tuple[TrialResult, ...]:
+    """Train the trials, each in a process of its own."""
+    with sweep_progress() as on_progress:
+        return retraining.train(plan, on_progress=on_progress)
+
+
+@task(task_run_name="select the best")
+def select_best(plan: Plan) -> BestRun:
+    """Choose the trial with the best metric."""
+    return retraining.select(plan)
+
+
+@task(task_run_name="register the challenger")
+def register(plan: Plan, best: BestRun, trials: Sequence[TrialResult]) -> ModelVersion:
+    """Register the best trial's model as a new version."""
+    return retraining.register(plan, best, trials)
+
+
+@task(task_run_name="gate v{version}")
+def gate(plan: Plan, version: int) -> Verdict:
+    """Score challenger and champion on the gate set, and judge."""
+    with gate_progress() as on_image:
+        return retraining.gate(plan, version, on_image=on_image)
+
+
+@task(task_run_name="move to {to}")  # no retries: a promotion that failed is looked at, not repeated on an old verdict
+def move(plan: Plan, verdict: Verdict, to: Stage) -> ModelVersion:
+    """Move the challenger to a stage, if production is still what it was judged against."""
+    return retraining.move(plan, verdict, to)
+
+
+@task(task_run_name="report")
+def report(outcome: Outcome) -> Outcome:
+    """Write the page with trials, verdict and pictures."""
+    key = re.sub(r"[^a-z0-9]+", "-", f"retrain-{outcome.model}".lower()).strip("-")
+    create_markdown_artifact(pages.markdown(outcome), key=key, description=pages.headline(outcome))
+    return outcome

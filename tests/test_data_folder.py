@@ -1,0 +1,439 @@
+"""A folder of one's own: what it may look like, and what each mistake in it is answered with."""
+
+import os
+import pickle
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from ratchet.data import FolderDataModule
+from ratchet.errors import (
+    ConfigError,
+    DatasetNotFoundError,
+    DuplicateNameError,
+    EmptySplitError,
+    MaskSizeError,
+    MaskValueError,
+    MetadataError,
+    MissingImageError,
+    MissingMaskError,
+    SplitOverlapError,
+    UnreadableImageError,
+)
+
+OPTIONS: dict[str, Any] = {
+    "idx_to_class": {1: "scratch", 2: "dent"},
+    "input_height": 32,
+    "input_width": 32,
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "batch_size": 4,
+    "seed": 1,
+}
+AUGMENTATION = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(15, (0.1, 0.1)), v2.ColorJitter(0.2, 0.2)])
+
+
+def write_pair(root: Path, name: str, number: int, size: tuple[int, int] = (40, 48)) -> None:
+    rng = np.random.default_rng(number)
+    for folder, array in (
+        ("images", rng.integers(0, 256, size=(*size, 3), dtype=np.uint8)),
+        ("masks", rng.integers(0, 3, size=size, dtype=np.uint8)),
+    ):
+        path = root / folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "parts"
+    for number in range(40):
+        write_pair(root, f"part_{number:02d}", number)
+    return root
+
+
+def module(folder: Path, **options: Any) -> FolderDataModule:
+    return FolderDataModule(data_path=folder, **{**OPTIONS, **options})
+
+
+def names(data: FolderDataModule, split: str) -> list[str]:
+    return [sample.name for sample in data.samples[split]]
+
+
+def write_list(folder: Path, split: str, *numbers: int) -> None:
+    (folder / f"{split}.txt").write_text("".join(f"part_{number:02d}\n" for number in numbers))
+
+
+def test_a_folder_without_lists_is_split_by_content(folder: Path) -> None:
+    data = module(folder)
+    data.prepare()
+    assert set(data.samples) == {"train", "val", "test"}
+    assert sum(map(len, data.samples.values())) == 40
+    assert data.gate_split == "test"
+    assert data.classes == ("scratch", "dent")
+    assert data.name == "parts"
+
+
+def test_a_gate_share_makes_a_gate_split_of_its_own(folder: Path) -> None:
+    data = module(folder, gate_size=0.2)
+    assert data.gate_split == "gate"
+    assert len(data.evaluation_dataset("gate")) == len(data.samples["gate"]) > 0
+
+
+def test_lists_rule_where_there_are_some(folder: Path) -> None:
+    write_list(folder, "train", 0, 1, 2)
+    write_list(folder, "val", 3)
+    write_list(folder, "test", 4, 5)
+    write_list(folder, "gate", 6)
+    data = module(folder)
+    assert names(data, "train") == ["part_00", "part_01", "part_02"]
+    assert {split: len(samples) for split, samples in data.samples.items()} == {
+        "train": 3,
+        "val": 1,
+        "test": 2,
+        "gate": 1,
+    }
+    assert data.gate_split == "gate"
+
+
+def test_a_test_list_alone_leaves_the_other_images_to_train_and_val(folder: Path) -> None:
+    write_list(folder, "test", *range(10))
+    data = module(folder)
+    assert len(data.samples["test"]) == 10
+    assert len(data.samples["train"]) + len(data.samples["val"]) == 30
+
+
+def test_a_list_may_have_columns_comments_paths_and_suffixes(folder: Path) -> None:
+    (folder / "train.txt").write_text("# comment\n\npart_00 1 2\nimages/part_01.png\npart_02.png\r\npart_03\n")
+    write_list(folder, "val", 4)
+    write_list(folder, "test", 5)
+    assert names(module(folder), "train") == ["part_00", "part_01", "part_02", "part_03"]
+
+
+def test_a_list_may_have_another_name(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.txt").write_text("part_07\n")
+    data = module(folder, test_split_file=tmp_path / "elsewhere.txt")
+    assert names(data, "test") == ["part_07"]
+
+
+def test_images_may_lie_in_subfolders_and_have_spaces_in_their_names(tmp_path: Path) -> None:
+    for number, name in enumerate(("line a/one", "line a/two", "line b/one")):
+        write_pair(tmp_path, name, number)
+    for split, name in (("train", "line a/one"), ("val", "line a/two"), ("test", "line b/one")):
+        (tmp_path / f"{split}.txt").write_text(name + "\n")
+    assert names(module(tmp_path), "test") == ["line b/one"]
+
+
+def test_hidden_files_and_other_files_are_left_out(folder: Path) -> None:
+    (folder / "images" / "._part_00.png").write_bytes(b"resource fork")
+    (folder / "masks" / ".DS_Store").write_bytes(b"x")
+    (folder / "images" / "readme.md").write_text("x")
+    assert sum(map(len, module(folder).samples.values())) == 40
+
+
+def test_metadata_comes_with_the_samples(folder: Path) -> None:
+    (folder / "metadata.csv").write_text("name,site,month\npart_03,north,2025-01\n")
+    rows = {s.name: s.metadata for samples in module(folder).samples.values() for s in samples}
+    assert rows["part_03"] == {"site": "north", "month": "2025-01"}
+    assert rows["part_04"] == {}
+
+
+@pytest.mark.parametrize("text", ["site,name\nn,part_00\n", "", "name,site\npart_00\n", "name\npart_00\npart_00\n"])
+def test_metadata_that_cannot_be_used_is_an_error(folder: Path, text: str) -> None:
+    (folder / "metadata.csv").write_text(text)
+    with pytest.raises(MetadataError, match=r"metadata\.csv"):
+        module(folder).prepare()
+
+
+def test_a_batch_has_images_class_indices_and_positions(folder: Path) -> None:
+    data = module(folder, train_transform=AUGMENTATION)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        batch = next(iter(loader))
+        assert batch["image"].shape[1:] == (3, 32, 32)
+        assert batch["image"].dtype == torch.float32
+        assert batch["mask"].shape[1:] == (32, 32)
+        assert batch["mask"].dtype == batch["index"].dtype == torch.int64
+        assert 0 <= int(batch["mask"].min()) <= int(batch["mask"].max()) <= 2
+
+
+def test_positions_point_into_the_samples(folder: Path) -> None:
+    data = module(folder)
+    positions = torch.cat([batch["index"] for batch in data.test_dataloader()])
+    assert positions.tolist() == list(range(len(data.samples["test"])))
+
+
+def test_evaluation_is_the_same_every_time_and_never_augmented(folder: Path) -> None:
+    plain, augmented = module(folder), module(folder, train_transform=AUGMENTATION)
+    for index in range(len(plain.samples["train"])):
+        first, second = plain.evaluation_dataset("train")[index], augmented.evaluation_dataset("train")[index]
+        assert torch.equal(first["image"], second["image"])
+        assert torch.equal(first["mask"], second["mask"])
+
+
+def train_epoch(data: FolderDataModule, epoch: int) -> list[dict[str, torch.Tensor]]:
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+    return list(loader)
+
+
+def test_workers_and_other_random_numbers_change_nothing_in_training(folder: Path) -> None:
+    torch.manual_seed(0)
+    alone = train_epoch(module(folder, train_transform=AUGMENTATION), 2)
+    torch.manual_seed(1)
+    together = train_epoch(module(folder, train_transform=AUGMENTATION, num_workers=2), 2)
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone, together, strict=True))
+
+
+def test_each_epoch_has_its_own_order_and_augmentation(folder: Path) -> None:
+    data = module(folder, train_transform=AUGMENTATION)
+    first, second = train_epoch(data, 0), train_epoch(data, 1)
+    assert not torch.equal(first[0]["index"], second[0]["index"])
+    images = [
+        {int(i): image for b in epoch for i, image in zip(b["index"], b["image"], strict=True)}
+        for epoch in (first, second)
+    ]
+    assert any(not torch.equal(images[0][i], images[1][i]) for i in images[0])
+
+
+def test_an_augmentation_leaves_the_random_numbers_of_the_caller_alone(folder: Path) -> None:
+    loader = module(folder, train_transform=AUGMENTATION).train_dataloader()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    loader.dataset[0]
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_augmentation_moves_image_and_mask_together(folder: Path) -> None:
+    for sample in ("images", "masks"):
+        for number, path in enumerate(sorted((folder / sample).iterdir())):
+            array = np.zeros((32, 32), dtype=np.uint8)
+            array[number // 4 : 12, 18 : 20 + number % 10] = 1 if sample == "masks" else 255
+            Image.fromarray(array).save(path)
+    move = v2.RandomAffine(0, (0.2, 0.2))
+    for batch in module(folder, train_transform=move, seed=2).train_dataloader():
+        assert torch.equal(batch["image"][:, 0] > 0, batch["mask"] > 0)
+
+
+def test_an_augmentation_that_scales_is_refused(folder: Path) -> None:
+    loader = module(folder, train_transform=v2.ToDtype(torch.float32, scale=True)).train_dataloader()
+    with pytest.raises(ConfigError, match="train_transform"):
+        next(iter(loader))
+
+
+def test_no_batch_of_training_has_a_single_image(folder: Path) -> None:
+    data = module(folder, batch_size=4)
+    count = len(data.samples["train"])
+    sizes = [len(batch["index"]) for batch in module(folder, batch_size=count - 1).train_dataloader()]
+    assert sizes == [count - 1]
+
+
+def test_data_sets_travel_to_other_processes(folder: Path) -> None:
+    dataset = module(folder, train_transform=AUGMENTATION).train_dataloader().dataset
+    assert torch.equal(pickle.loads(pickle.dumps(dataset))[0]["image"], dataset[0]["image"])
+
+
+# The fingerprint
+
+
+def test_the_fingerprint_depends_on_content_and_not_on_path_or_time(folder: Path, tmp_path: Path) -> None:
+    before = module(folder).fingerprint
+    moved = shutil.copytree(folder, tmp_path / "moved" / "parts")
+    os.utime(moved / "masks" / "part_00.png", (time.time() + 99, time.time() + 99))
+    assert module(moved).fingerprint == module(folder).fingerprint == before
+    assert len(before) == 64
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_one_byte_of_any_file_changes_the_fingerprint(folder: Path, kind: str) -> None:
+    write_list(folder, "train", *range(20))
+    write_list(folder, "val", *range(20, 30))
+    write_list(folder, "test", *range(30, 40))
+    before = module(folder).fingerprint
+    path = folder / kind / "part_17.png"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1  # in the checksum of the last chunk: no pixel changes
+    path.write_bytes(data)
+    assert module(folder).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"seed": 2}, {"val_size": 0.3}, {"mask_values": {0: 0, 1: 2, 2: 1}}, {"idx_to_class": {1: "dent", 2: "scratch"}}],
+)
+def test_what_the_data_means_changes_the_fingerprint(folder: Path, options: dict[str, Any]) -> None:
+    assert module(folder, **options).fingerprint != module(folder).fingerprint
+
+
+def test_how_the_data_is_loaded_does_not_change_the_fingerprint(folder: Path) -> None:
+    other = module(folder, batch_size=2, num_workers=3, input_height=64, name="other")
+    assert other.fingerprint == module(folder).fingerprint
+
+
+def test_a_growing_folder_keeps_its_splits_and_changes_its_fingerprint(folder: Path) -> None:
+    before = module(folder)
+    before.prepare()
+    for number in range(40, 60):
+        write_pair(folder, f"part_{number:02d}", number)
+    after = module(folder)
+    for split in before.samples:
+        assert set(names(before, split)) <= set(names(after, split))
+    assert after.fingerprint != before.fingerprint
+
+
+def test_preparing_twice_reads_once(folder: Path) -> None:
+    data = module(folder)
+    data.prepare()
+    shutil.rmtree(folder)
+    data.prepare()
+    data.setup("fit")
+    assert sum(map(len, data.samples.values())) == 40
+
+
+# Mistakes
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match="nowhere"):
+        module(tmp_path / "nowhere").prepare()
+
+
+def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(DatasetNotFoundError, match="holds no image"):
+        module(tmp_path).prepare()
+
+
+def test_an_image_without_mask_is_named(folder: Path) -> None:
+    (folder / "masks" / "part_05.png").unlink()
+    with pytest.raises(MissingMaskError, match=r"images/part_05\.png has no mask"):
+        module(folder).prepare()
+
+
+def test_a_mask_without_image_is_named(folder: Path) -> None:
+    (folder / "images" / "part_05.png").unlink()
+    with pytest.raises(MissingMaskError, match=r"masks/part_05\.png has no image"):
+        module(folder).prepare()
+
+
+def test_what_no_list_names_may_be_incomplete(folder: Path) -> None:
+    write_list(folder, "train", 0, 1)
+    write_list(folder, "val", 2)
+    write_list(folder, "test", 3)
+    (folder / "images" / "part_05.png").unlink()
+    (folder / "masks" / "part_06.png").unlink()
+    module(folder).prepare()
+
+
+def test_a_listed_image_that_is_not_there_is_named_with_its_line(folder: Path) -> None:
+    write_list(folder, "train", 0, 77)
+    with pytest.raises(MissingImageError, match=r"train\.txt, line 2: there is no image 'part_77'"):
+        module(folder).prepare()
+
+
+def test_a_list_that_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match=r"holdout\.txt does not exist"):
+        module(folder, test_split_file="holdout.txt").prepare()
+
+
+def test_two_images_of_one_name_are_named(folder: Path) -> None:
+    Image.new("RGB", (48, 40)).save(folder / "images" / "part_05.jpg")
+    with pytest.raises(DuplicateNameError, match=r"part_05\.jpg.*part_05\.png"):
+        module(folder).prepare()
+
+
+def test_a_mask_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
+    Image.new("L", (40, 48)).save(folder / "masks" / "part_05.png")
+    with pytest.raises(MaskSizeError, match=r"masks/part_05\.png has 40x48 pixels.*48x40"):
+        module(folder).prepare()
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_file_that_is_no_image_is_named(folder: Path, kind: str) -> None:
+    (folder / kind / "part_05.png").write_bytes(b"not a picture")
+    with pytest.raises(UnreadableImageError, match=rf"{kind}/part_05\.png"):
+        module(folder).prepare()
+
+
+def test_a_truncated_image_is_named_when_it_is_read(folder: Path) -> None:
+    path = folder / "images" / "part_05.png"
+    path.write_bytes(path.read_bytes()[:2000])
+    data = module(folder)
+    data.prepare()
+    with pytest.raises(UnreadableImageError, match=r"images/part_05\.png"):
+        for split in data.samples:
+            list(data.evaluation_dataset(split))
+
+
+def test_an_error_in_a_worker_keeps_its_type_and_its_file(folder: Path) -> None:
+    for path in (folder / "masks").iterdir():
+        Image.new("L", (48, 40), 9).save(path)
+    with pytest.raises(MaskValueError, match=r"masks/part_\d\d\.png: mask values 9"):
+        next(iter(module(folder, num_workers=1).val_dataloader()))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test", "gate"])
+def test_an_empty_list_is_an_empty_split(folder: Path, split: str) -> None:
+    for position, each in enumerate(("train", "val", "test", "gate")):
+        write_list(folder, each, *([] if each == split else [position]))
+    with pytest.raises(EmptySplitError, match=split):
+        module(folder).prepare()
+
+
+def test_a_split_that_is_not_there_cannot_be_evaluated(folder: Path) -> None:
+    with pytest.raises(EmptySplitError, match="no split 'gate'; it has train, val, test"):
+        module(folder).evaluation_dataset("gate")
+
+
+def test_the_same_name_in_two_lists_is_an_overlap(folder: Path) -> None:
+    write_list(folder, "train", 0, 1)
+    write_list(folder, "test", 1, 2)
+    with pytest.raises(SplitOverlapError, match="'part_01' is in the lists of both train and test"):
+        module(folder).prepare()
+
+
+def test_the_same_image_under_two_names_in_two_lists_is_an_overlap(folder: Path) -> None:
+    shutil.copy(folder / "images" / "part_00.png", folder / "images" / "part_31.png")
+    write_list(folder, "train", *range(20))
+    write_list(folder, "val", *range(20, 30))
+    write_list(folder, "test", *range(30, 40))
+    with pytest.raises(SplitOverlapError, match=r"part_00\.png \(train\) and .*part_31\.png \(test\)"):
+        module(folder).prepare()
+
+
+def test_the_same_image_twice_in_one_split_is_allowed(folder: Path) -> None:
+    shutil.copy(folder / "images" / "part_00.png", folder / "images" / "part_31.png")
+    data = module(folder)
+    places = {s.name: s.split for samples in data.samples.values() for s in samples}
+    assert places["part_00"] == places["part_31"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"idx_to_class": {}}, "idx_to_class"),
+        ({"idx_to_class": {1: "a", 3: "b"}}, "without gaps"),
+        ({"idx_to_class": {1: "a", 2: "a"}}, "same name"),
+        ({"mask_values": {0: 0, 255: 3}}, "class index 3"),
+        ({"val_size": 0.6, "test_size": 0.4}, "nothing is left"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"input_height": 0}, "input_height"),
+        ({"mean": (0.5,)}, "mean"),
+        ({"std": (0.5, 0.0, 0.5)}, "std"),
+    ],
+)
+def test_settings_that_contradict_themselves_are_refused(folder: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        module(folder, **options)
+
+
+def test_a_name_for_the_background_is_left_out(folder: Path) -> None:
+    assert module(folder, idx_to_class={0: "background", 1: "a", 2: "b"}).classes == ("a", "b")

@@ -1,0 +1,133 @@
+"""Images and masks of every kind that people bring are read alike, and broken ones are named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ratchet.data.reading import read_image, read_mask
+from ratchet.errors import MaskValueError, UnreadableImageError
+
+RED = (200, 30, 10)
+
+
+def picture(height: int = 24, width: int = 32) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 5, columns * 5, rows + columns], axis=2).astype(np.uint8)
+
+
+def test_an_rgb_png_is_read_as_it_was_written(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), picture())
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16", "I"])
+def test_every_mode_becomes_three_channels_of_eight_bits(tmp_path: Path, mode: str) -> None:
+    if mode in {"I;16", "I"}:
+        gray = Image.fromarray(picture()[:, :, 0].astype(np.uint16) * 257)
+        image = gray if mode == "I;16" else gray.convert("I")
+    else:
+        image = Image.fromarray(picture()).convert(mode)
+    image.save(tmp_path / ("a.tif" if mode in {"CMYK", "YCbCr", "I"} else "a.png"))
+    read = read_image(next(tmp_path.iterdir()))
+    assert read.shape == (24, 32, 3)
+    assert read.dtype == np.uint8
+
+
+def test_a_gray_image_has_three_equal_channels(tmp_path: Path) -> None:
+    Image.fromarray(picture()[:, :, 0]).save(tmp_path / "a.png")
+    read = read_image(tmp_path / "a.png")
+    for channel in range(3):
+        np.testing.assert_array_equal(read[:, :, channel], picture()[:, :, 0])
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    values = np.array([[0, 257, 32768, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0, :, 0], [0, 1, 128, 255])
+
+
+def test_a_palette_with_transparency_keeps_its_colours(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, *RED])
+    image.save(tmp_path / "a.png", transparency=0)
+    assert tuple(read_image(tmp_path / "a.png")[0, 0]) == RED
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_the_exif_orientation_is_applied_once(tmp_path: Path, suffix: str) -> None:
+    image = Image.new("RGB", (32, 16))
+    image.paste(RED, (0, 0, 16, 16))  # left half, as stored
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the viewer turns by a quarter clockwise: left becomes top
+    image.save(tmp_path / f"a.{suffix}", exif=exif)
+    read = read_image(tmp_path / f"a.{suffix}").astype(int)
+    assert read.shape == (32, 16, 3)
+    assert read[4, 8, 0] > 150
+    assert read[28, 8, 0] < 50
+
+
+def test_float_pixels_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(UnreadableImageError, match=r"a\.tif: float pixels"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "bmp"])
+@pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.97])
+def test_a_truncated_file_raises_and_never_gives_gray_pixels(tmp_path: Path, suffix: str, kept: float) -> None:
+    path = tmp_path / f"broken.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, size=(64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(UnreadableImageError, match=rf"broken\.{suffix}"):
+        read_image(path)
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("not a picture")
+    with pytest.raises(UnreadableImageError, match=r"notes\.png"):
+        read_mask(tmp_path / "notes.png", {0: 0})
+
+
+def test_mask_values_become_class_indices(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[1, 2], [3, 2]], dtype=np.uint8)).save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png", {1: 1, 2: 0, 3: 1}), [[1, 0], [1, 0]])
+
+
+def test_of_a_palette_mask_the_indices_count_and_not_the_colours(tmp_path: Path) -> None:
+    mask = Image.fromarray(np.array([[0, 1], [2, 1]], dtype=np.uint8)).convert("P")
+    mask.putdata([0, 1, 2, 1])
+    mask.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    mask.save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png", {0: 0, 1: 1, 2: 2}), [[0, 1], [2, 1]])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_a_gray_mask_saved_with_more_channels_is_taken(tmp_path: Path, mode: str) -> None:
+    Image.fromarray(np.array([[0, 255], [255, 0]], dtype=np.uint8)).convert(mode).save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png", {0: 0, 255: 1}), [[0, 1], [1, 0]])
+
+
+def test_a_mask_of_one_bit_has_the_values_zero_and_one(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1").save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png", {0: 0, 1: 1}), [[0, 1]])
+
+
+def test_a_mask_of_sixteen_bits_is_not_scaled(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 1000]], dtype=np.uint16)).save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png", {0: 0, 1000: 1}), [[0, 1]])
+
+
+def test_a_mask_value_without_class_is_named_with_its_file(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 1], [7, 255]], dtype=np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(MaskValueError, match=r"m\.png: mask values 7, 255 .*known are 0, 1.*mask_values"):
+        read_mask(tmp_path / "m.png", {0: 0, 1: 1})
+
+
+def test_a_coloured_mask_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "m.png")
+    with pytest.raises(MaskValueError, match=r"m\.png: a coloured mask"):
+        read_mask(tmp_path / "m.png", {0: 0})

@@ -1,0 +1,102 @@
+"""An image keeps its split, and no image is in two."""
+
+import hashlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratchet.data.content import PairContent, position
+from ratchet.data.splitting import SplitSizes, assign_splits, choose_names
+from ratchet.errors import ConfigError, EmptySplitError
+
+
+def contents(count: int, start: int = 0) -> dict[str, PairContent]:
+    digests = {f"i{n:05d}": hashlib.sha256(str(n).encode()).hexdigest() for n in range(start, start + count)}
+    return {name: PairContent(image=digest, mask=digest) for name, digest in digests.items()}
+
+
+def split(found: dict[str, PairContent], sizes: SplitSizes, **lists: tuple[str, ...]) -> dict[str, str]:
+    return assign_splits(choose_names(found, lists), lists, found, sizes)
+
+
+SIZES = SplitSizes(val=0.15, test=0.25, gate=0.1, seed=3)
+
+
+def test_shares_come_out_as_asked() -> None:
+    splits = list(split(contents(10_000), SIZES).values())
+    shares = {name: splits.count(name) / len(splits) for name in ("train", "val", "test", "gate")}
+    assert shares == pytest.approx({"train": 0.5, "val": 0.15, "test": 0.25, "gate": 0.1}, abs=0.015)
+
+
+def test_an_image_keeps_its_split_while_the_data_set_grows() -> None:
+    before, after = split(contents(300), SIZES), split(contents(900), SIZES)
+    assert {name: after[name] for name in before} == before
+
+
+def test_an_image_keeps_its_split_while_others_are_removed_or_renamed() -> None:
+    found = contents(300)
+    renamed = {f"new/{name}": content for name, content in found.items() if int(name[1:]) % 3}
+    after, before = split(renamed, SIZES), split(found, SIZES)
+    assert all(before[name.removeprefix("new/")] == where for name, where in after.items())
+
+
+def test_another_seed_splits_otherwise() -> None:
+    other = SplitSizes(val=0.15, test=0.25, gate=0.1, seed=4)
+    assert split(contents(300), SIZES) != split(contents(300), other)
+
+
+def test_a_larger_val_takes_nothing_from_test_and_gate() -> None:
+    larger = SplitSizes(val=0.3, test=0.25, gate=0.1, seed=3)
+    before, after = split(contents(500), SIZES), split(contents(500), larger)
+    assert all(after[name] == where for name, where in before.items() if where != "train")
+
+
+def test_identical_images_fall_into_one_split() -> None:
+    found = contents(300)
+    copies = {f"copy-{name}": content for name, content in found.items()}
+    splits = split({**found, **copies}, SIZES)
+    assert all(splits[name] == splits[f"copy-{name}"] for name in found)
+
+
+def test_val_is_a_share_of_the_train_list_where_it_has_no_list() -> None:
+    found = contents(1000)
+    names = tuple(found)
+    splits = split(found, SplitSizes(val=0.2, test=0.5, gate=0.0, seed=3), train=names[:600], test=names[600:])
+    assert {splits[name] for name in names[600:]} == {"test"}
+    listed = [splits[name] for name in names[:600]]
+    assert set(listed) == {"train", "val"}
+    assert listed.count("val") / 600 == pytest.approx(0.2, abs=0.05)
+
+
+def test_lists_for_every_split_leave_nothing_to_chance() -> None:
+    found = contents(40)
+    names = tuple(found)
+    lists = {"train": names[:10], "val": names[10:20], "test": names[20:30], "gate": names[30:]}
+    splits = split(found, SIZES, **lists)
+    assert splits == {name: where for where, members in lists.items() for name in members}
+
+
+@pytest.mark.parametrize("missing", ["train", "val", "test", "gate"])
+def test_an_empty_split_is_named_with_what_to_do(missing: str) -> None:
+    found = contents(40)
+    names = tuple(found)
+    lists = {"train": names[:10], "val": names[10:20], "test": names[20:30], "gate": names[30:], missing: ()}
+    with pytest.raises(EmptySplitError, match=f"{missing}.*add names"):
+        split(found, SIZES, **lists)
+
+
+def test_a_share_of_nothing_is_an_empty_split() -> None:
+    with pytest.raises(EmptySplitError, match=r"'val' is empty.*raise datamodule\.val_size"):
+        split(contents(40), SplitSizes(val=0.0, test=0.3, gate=0.0, seed=0))
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5, 0.0), (-0.1, 0.2, 0.0), (0.2, 1.0, 0.0), (float("nan"), 0.2, 0.0)])
+def test_shares_that_leave_nothing_to_train_on_are_refused(shares: tuple[float, float, float]) -> None:
+    with pytest.raises(ConfigError, match="_size"):
+        SplitSizes(val=shares[0], test=shares[1], gate=shares[2], seed=0)
+
+
+@given(st.text(), st.integers())
+def test_every_content_has_a_place_in_the_unit_interval(digest: str, seed: int) -> None:
+    assert 0 <= position(digest, seed) < 1

@@ -1,0 +1,194 @@
+"""The verdict on two models' counts: promote, reject, inconclusive, and what is never judged at all."""
+
+import numpy as np
+import pytest
+
+from ratchet.errors import CountsMismatchError, EmptyGateSetError, InvalidCountsError, PolicyError
+from ratchet.evaluation.counts import ImageCounts
+from ratchet.gate import Context, ModelRef, Policy, Superiority, Verdict, judge
+
+TRUTH = 7_000
+
+
+def counts(images: int, quality: float, seed: int, classes: tuple[str, ...] = ("cat", "dog")) -> ImageCounts:
+    """A model of this mean IoU; images are as hard for one as for another."""
+    shape = (images, len(classes))
+    hard, own = (np.random.default_rng(s).normal(size=shape) for s in (0, seed))
+    iou = np.clip(quality + 0.15 * (np.sqrt(0.85) * hard + np.sqrt(0.15) * own), 0.01, 0.99)
+    tp = np.minimum((iou * 9_000).astype(np.int64), TRUTH)
+    fp = np.maximum((tp / iou).astype(np.int64) - TRUTH, 0)
+    return ImageCounts(tuple(f"{i:04}.png" for i in range(images)), classes, tp, fp, TRUTH - tp)
+
+
+def context(*, first: bool = False, **changes: object) -> Context:
+    champion = None if first else ModelRef(version=1, digest="a")
+    values = {"model": "pets", "challenger": ModelRef(version=2, digest="b"), "champion": champion, "gate_set": "g"}
+    return Context.model_validate(values | changes)
+
+
+def verdict_of(challenger: ImageCounts, champion: ImageCounts | None, policy: Policy | None = None) -> Verdict:
+    policy = policy or Policy(floor=0.3, resamples=2_000)
+    return judge(policy=policy, challenger=challenger, champion=champion, context=context(first=champion is None))
+
+
+def test_a_proven_gain_is_promoted() -> None:
+    verdict = verdict_of(counts(200, 0.75, 1), counts(200, 0.70, 2))
+    assert verdict.passed
+    assert verdict.outcome == "promote"
+    assert verdict.interval is not None
+    assert verdict.interval.low is not None
+    assert 0 < verdict.interval.low < 0.05
+    assert "v1 has" in verdict.sentence
+
+
+def test_a_proven_loss_is_rejected() -> None:
+    verdict = verdict_of(counts(200, 0.65, 1), counts(200, 0.70, 2))
+    assert verdict.outcome == "reject"
+    assert not verdict.passed
+
+
+def test_a_gain_that_luck_could_explain_is_inconclusive_and_says_how_many_images_would_tell() -> None:
+    verdict = verdict_of(counts(40, 0.712, 1), counts(40, 0.70, 2))
+    assert verdict.outcome == "inconclusive"
+    assert verdict.images_needed is not None
+    assert verdict.images_needed > 40
+    assert verdict.smallest_detectable is not None
+    assert verdict.smallest_detectable > 0.012
+
+
+def test_a_tie_is_rejected() -> None:
+    same = counts(100, 0.7, 1)
+    verdict = verdict_of(same, same)
+    assert verdict.outcome == "reject"
+    assert verdict.interval is not None
+    assert verdict.interval.estimate == 0
+
+
+def test_a_score_under_the_floor_is_rejected_though_it_is_better() -> None:
+    verdict = verdict_of(counts(200, 0.5, 1), counts(200, 0.4, 2), Policy(floor=0.8, resamples=1_000))
+    assert verdict.outcome == "reject"
+    assert [check.rule for check in verdict.checks if not check.passed] == ["floor"]
+
+
+def test_a_first_model_is_judged_by_the_floor_and_the_verdict_says_so() -> None:
+    verdict = verdict_of(counts(30, 0.7, 1), None)
+    assert verdict.passed
+    assert "first model" in verdict.notes[0]
+    assert "first model" in verdict.sentence
+
+
+def test_a_first_model_under_a_policy_without_a_floor_is_rejected() -> None:
+    verdict = verdict_of(counts(30, 0.7, 1), None, Policy(floor=None))
+    assert verdict.outcome == "reject"
+    assert "no floor" in verdict.sentence
+
+
+def test_a_gain_below_min_gain_is_not_promoted() -> None:
+    policy = Policy(floor=0.1, superiority=Superiority(min_gain=0.2), resamples=1_000)
+    assert verdict_of(counts(200, 0.75, 1), counts(200, 0.7, 2), policy).outcome == "reject"
+
+
+def test_the_champion_itself_is_rejected_as_already_in_production() -> None:
+    same = counts(50, 0.7, 1)
+    ref = ModelRef(version=2, digest="b")
+    verdict = judge(policy=Policy(), challenger=same, champion=same, context=context(champion=ref))
+    assert verdict.outcome == "reject"
+    assert "already in production" in verdict.sentence
+
+
+def test_a_copy_of_the_champion_under_a_new_version_is_rejected_as_the_same_files() -> None:
+    copy = ModelRef(version=1, digest="b")
+    better = counts(200, 0.9, 1)
+    verdict = judge(policy=Policy(), challenger=better, champion=counts(200, 0.7, 2), context=context(champion=copy))
+    assert verdict.outcome == "reject"
+    assert "same files as v1" in verdict.sentence
+
+
+def test_a_class_that_no_gate_image_holds_is_rejected_and_named() -> None:
+    good = counts(100, 0.8, 1)
+    tp, fn = good.tp.copy(), good.fn.copy()
+    tp[:, 1] = fn[:, 1] = 0
+    verdict = verdict_of(ImageCounts(good.names, good.classes, tp, good.fp, fn), None)
+    assert verdict.outcome == "reject"
+    assert "'dog'" in verdict.sentence
+
+
+def test_an_output_that_is_not_finite_is_rejected_whatever_the_score() -> None:
+    good = counts(100, 0.8, 1)
+    bad = np.zeros(100, dtype=np.int64)
+    bad[7] = 3
+    broken = ImageCounts(good.names, good.classes, good.tp, good.fp, good.fn, nonfinite=bad)
+    verdict = verdict_of(broken, counts(100, 0.6, 2))
+    assert verdict.outcome == "reject"
+    assert "0007.png" in verdict.sentence
+
+
+def test_too_few_images_are_inconclusive_however_large_the_gain() -> None:
+    verdict = verdict_of(counts(8, 0.9, 1), counts(8, 0.5, 2))
+    assert verdict.outcome == "inconclusive"
+    assert "8 of 20" in verdict.sentence
+
+
+def test_an_empty_gate_set_raises() -> None:
+    with pytest.raises(EmptyGateSetError):
+        verdict_of(counts(0, 0.7, 1), counts(0, 0.7, 2))
+
+
+def test_other_images_raise_and_name_one() -> None:
+    champion = counts(50, 0.7, 2)
+    moved = ImageCounts((*champion.names[:-1], "new.png"), champion.classes, champion.tp, champion.fp, champion.fn)
+    with pytest.raises(CountsMismatchError, match=r"0049\.png"):
+        verdict_of(counts(50, 0.7, 1), moved)
+
+
+def test_relabelled_classes_raise() -> None:
+    with pytest.raises(CountsMismatchError, match="classes differ"):
+        verdict_of(counts(50, 0.7, 1), counts(50, 0.7, 2, classes=("dog", "cat")))
+
+
+def test_other_masks_raise_and_name_the_image() -> None:
+    champion = counts(50, 0.7, 2)
+    fn = champion.fn.copy()
+    fn[3, 0] += 1
+    with pytest.raises(CountsMismatchError, match=r"0003\.png"):
+        verdict_of(counts(50, 0.7, 1), ImageCounts(champion.names, champion.classes, champion.tp, champion.fp, fn))
+
+
+def test_counts_of_another_metric_version_raise() -> None:
+    old = counts(50, 0.7, 2)
+    old = ImageCounts(old.names, old.classes, old.tp, old.fp, old.fn, metric_version=0)
+    with pytest.raises(CountsMismatchError, match="metric version"):
+        verdict_of(counts(50, 0.7, 1), old)
+
+
+def test_a_champion_in_the_context_without_counts_raises() -> None:
+    with pytest.raises(PolicyError, match="champion"):
+        judge(policy=Policy(), challenger=counts(50, 0.7, 1), context=context())
+
+
+@pytest.mark.parametrize("value", [-1, 0.5])
+def test_what_cannot_be_counts_raises(value: float) -> None:
+    array = np.full((1, 1), value, dtype=np.int64 if value == -1 else np.float64)
+    with pytest.raises(InvalidCountsError):
+        ImageCounts(("a",), ("x",), array, np.ones((1, 1), int), np.ones((1, 1), int))  # type: ignore[arg-type]
+
+
+def test_the_json_of_a_verdict_reads_back_to_the_same_verdict_and_digest() -> None:
+    verdict = verdict_of(counts(60, 0.75, 1), counts(60, 0.7, 2))
+    again = Verdict.from_json(verdict.to_json())
+    assert again == verdict
+    assert again.digest == verdict.digest
+
+
+def test_the_same_inputs_give_the_same_digest_and_another_seed_another() -> None:
+    first, second = (verdict_of(counts(60, 0.72, 1), counts(60, 0.7, 2)) for _ in range(2))
+    other = verdict_of(counts(60, 0.72, 1), counts(60, 0.7, 2), Policy(floor=0.3, resamples=2_000, seed=1))
+    assert first.digest == second.digest != other.digest
+
+
+def test_many_challengers_on_one_gate_set_are_warned_about() -> None:
+    challenger, champion = counts(60, 0.75, 1), counts(60, 0.7, 2)
+    fresh = judge(policy=Policy(), challenger=challenger, champion=champion, context=context(earlier_uses=12))
+    worn = judge(policy=Policy(), challenger=challenger, champion=champion, context=context(earlier_uses=13))
+    assert not fresh.notes
+    assert "14 challengers" in worn.notes[0]

@@ -1,0 +1,65 @@
+"""Policies as data: presets, files and mappings, and the errors that name the key."""
+
+from pathlib import Path
+
+import pytest
+
+from ratchet.errors import PolicyError
+from ratchet.gate import Policy, load_policy
+
+PRESETS = Path(__file__).parents[1] / "configs" / "gate"
+
+
+@pytest.mark.parametrize("name", ["default", "strict", "permissive"])
+def test_every_preset_loads_under_its_own_name(name: str) -> None:
+    assert load_policy(name).name == name
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_policy_survives_json(path: Path) -> None:
+    policy = load_policy(path)
+    assert Policy.model_validate_json(policy.model_dump_json()) == policy
+
+
+def test_an_unknown_key_is_named_with_the_nearest_known_one() -> None:
+    with pytest.raises(PolicyError, match=r"'flor'; did you mean 'floor'"):
+        load_policy({"flor": 0.5})
+
+
+def test_an_unknown_nested_key_is_named_with_its_path() -> None:
+    with pytest.raises(PolicyError, match=r"'superiority.min_gian'; did you mean 'min_gain'"):
+        load_policy({"superiority": {"min_gian": 0.5}})
+
+
+def test_a_value_out_of_bounds_is_named_with_the_value() -> None:
+    with pytest.raises(PolicyError, match=r"superiority\.confidence = 1\.5"):
+        load_policy({"superiority": {"confidence": 1.5}})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "high"])
+def test_a_floor_that_is_no_number_is_refused(value: object) -> None:
+    with pytest.raises(PolicyError, match="floor"):
+        load_policy({"floor": value})
+
+
+def test_a_policy_that_asks_nothing_of_quality_is_refused() -> None:
+    with pytest.raises(PolicyError, match="asks nothing"):
+        load_policy({"superiority": None})
+
+
+def test_an_unknown_preset_is_named_with_the_nearest_one() -> None:
+    with pytest.raises(PolicyError, match="did you mean 'default'"):
+        load_policy("defualt")
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", ""])
+def test_a_file_that_is_no_mapping_is_refused_by_its_path(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(PolicyError, match=r"mine\.yaml"):
+        load_policy(path)
+
+
+def test_an_absent_file_is_refused_by_its_path(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"gone\.yaml"):
+        load_policy(tmp_path / "gone.yaml")

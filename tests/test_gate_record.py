@@ -1,0 +1,142 @@
+"""The record of a judgement: Parquet artifacts, their digests, and the replay that notices any change."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ratchet.errors import VerdictChangedError
+from ratchet.evaluation.counts import ImageCounts
+from ratchet.gate import (
+    Context,
+    ModelRef,
+    NonInferiority,
+    Policy,
+    Verdict,
+    counts_digest,
+    judge,
+    read_counts,
+    replay,
+    write_counts,
+    write_record,
+)
+
+POLICY = Policy(
+    floor=0.1, resamples=1_000, group_by="part", non_inferiority=NonInferiority(margin=0.2, columns=("site",))
+)
+
+
+def random_counts(seed: int, images: int = 60) -> ImageCounts:
+    random = np.random.default_rng(seed)
+    truth = np.random.default_rng(0).integers(100, 200, (images, 2))
+    tp = random.integers(50, 100, (images, 2))
+    return ImageCounts(
+        tuple(f"{i}.png" for i in range(images)), ("cat", "dög"), tp, random.integers(0, 50, (images, 2)), truth - tp
+    )
+
+
+def record(folder: Path) -> Verdict:
+    challenger, champion = random_counts(1), random_counts(2)
+    metadata = {
+        "part": {name: str(i // 2) for i, name in enumerate(challenger.names)},
+        "site": {name: "ab"[i % 2] for i, name in enumerate(challenger.names)},
+        "unread": {"0.png": "x"},
+    }
+    models = {"challenger": ModelRef(version=2, digest="b"), "champion": ModelRef(version=1, digest="a")}
+    context = Context.model_validate({"model": "m", "gate_set": "g", **models})
+    verdict = judge(policy=POLICY, challenger=challenger, champion=champion, context=context, metadata=metadata)
+    write_record(folder, verdict, {"challenger": challenger, "champion": champion}, metadata=metadata)
+    return verdict
+
+
+def test_counts_survive_the_file_with_all_that_is_optional(tmp_path: Path) -> None:
+    plain = random_counts(1)
+    images = len(plain.names)
+    full = dataclasses.replace(
+        plain,
+        pixels=np.full(images, 1_000),
+        correct=np.full(images, 900),
+        nonfinite=np.zeros(images, dtype=np.int64),
+        boundary=np.arange(3 * images * 2).reshape(3, images, 2),
+    )
+    for counts in (plain, full):
+        write_counts(counts, tmp_path / "counts.parquet")
+        again = read_counts(tmp_path / "counts.parquet")
+        assert counts_digest(again) == counts_digest(counts)
+        assert again.names == counts.names
+        assert again.classes == counts.classes
+    assert counts_digest(full) != counts_digest(plain)
+
+
+def test_one_pixel_more_is_another_digest() -> None:
+    counts = random_counts(1)
+    tp = counts.tp.copy()
+    tp[7, 1] += 1
+    assert counts_digest(dataclasses.replace(counts, tp=tp)) != counts_digest(counts)
+
+
+def test_a_replay_gives_the_same_verdict_to_the_last_bit(tmp_path: Path) -> None:
+    verdict = record(tmp_path)
+    again = replay(tmp_path / "verdict.json", digest=verdict.digest)
+    assert again.to_json() == verdict.to_json()
+    assert sorted(verdict.counts) == ["challenger", "champion", "metadata"]
+
+
+@pytest.mark.parametrize("role", ["challenger", "champion"])
+def test_a_changed_artifact_is_named(role: str, tmp_path: Path) -> None:
+    record(tmp_path)
+    write_counts(random_counts(3), tmp_path / f"{role}.parquet")
+    with pytest.raises(VerdictChangedError, match=role):
+        replay(tmp_path / "verdict.json")
+
+
+@pytest.mark.parametrize("role", ["challenger", "metadata"])
+def test_an_absent_artifact_is_named(role: str, tmp_path: Path) -> None:
+    record(tmp_path)
+    (tmp_path / f"{role}.parquet").unlink()
+    with pytest.raises(VerdictChangedError, match=role):
+        replay(tmp_path / "verdict.json")
+
+
+def test_a_damaged_artifact_is_named(tmp_path: Path) -> None:
+    record(tmp_path)
+    (tmp_path / "challenger.parquet").write_bytes(b"PAR1 no longer PAR1")
+    with pytest.raises(VerdictChangedError, match=r"challenger\.parquet"):
+        replay(tmp_path / "verdict.json")
+
+
+def test_a_file_of_other_columns_is_no_counts(tmp_path: Path) -> None:
+    record(tmp_path)
+    (tmp_path / "challenger.parquet").write_bytes((tmp_path / "metadata.parquet").read_bytes())
+    with pytest.raises(VerdictChangedError, match="does not hold per-image counts"):
+        replay(tmp_path / "verdict.json")
+
+
+def test_an_outcome_changed_by_hand_does_not_follow_from_the_counts(tmp_path: Path) -> None:
+    verdict = record(tmp_path)
+    other = "promote" if verdict.outcome != "promote" else "reject"
+    path = tmp_path / "verdict.json"
+    path.write_text(path.read_text().replace(f'"outcome":"{verdict.outcome}"', f'"outcome":"{other}"'))
+    with pytest.raises(VerdictChangedError, match="outcome"):
+        replay(path)
+
+
+def test_a_consistent_record_under_another_digest_than_the_registrys_is_refused(tmp_path: Path) -> None:
+    record(tmp_path)
+    with pytest.raises(VerdictChangedError, match=r"verdict\.json"):
+        replay(tmp_path / "verdict.json", digest="0" * 64)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"outcome": "promote"}'])
+def test_a_text_that_is_no_verdict_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "verdict.json"
+    path.write_text(text)
+    with pytest.raises(VerdictChangedError, match="no verdict"):
+        replay(path)
+
+
+def test_counts_other_than_the_judged_ones_are_not_recorded(tmp_path: Path) -> None:
+    verdict = record(tmp_path)
+    with pytest.raises(VerdictChangedError, match="champion"):
+        write_record(tmp_path, verdict, {"challenger": random_counts(1), "champion": random_counts(3)})
