@@ -112,6 +112,9 @@ def _quieten() -> None:
     # The console only: the server keeps every line for the run's page.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    from ratchet.training.process import PATIENT_THREADS  # noqa: PLC0415
+
+    os.environ.setdefault(*PATIENT_THREADS)
 
 
 def _console(*, stderr: bool = False) -> Console:

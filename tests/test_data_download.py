@@ -93,7 +93,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[PetServer]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         checksums = {name: hashlib.md5(data, usedforsecurity=False).hexdigest() for name, data in files.items()}
         pets = PetServer(f"http://127.0.0.1:{http.server_port}/pets", files, checksums)
-        threading.Thread(target=http.serve_forever, daemon=True).start()
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
         yield pets
         http.shutdown()
 
@@ -109,10 +109,7 @@ def test_missing_pets_are_downloaded_and_ready_to_train_on(tmp_path: Path, serve
     assert len(data.samples["train"]) + len(data.samples["val"]) == 8
     assert len(data.samples["test"]) == 3
     assert set(data.evaluation_dataset("test")[0]["mask"].unique().tolist()) == {0, 1}
-    assert [path.name for path in (tmp_path / "pets").iterdir() if path.is_dir()].sort() == [
-        "annotations",
-        "images",
-    ].sort()
+    assert sorted(path.name for path in (tmp_path / "pets").iterdir() if path.is_dir()) == ["annotations", "images"]
 
 
 def test_pets_that_are_there_are_not_downloaded_again(tmp_path: Path, server: PetServer) -> None:

@@ -123,7 +123,7 @@ def a_champion_that_finds_nothing() -> Arguments:
     return given(model(0.70, 1), edit(champion, tp=champion.tp * 0, fn=champion.tp + champion.fn))
 
 
-@case("reject", "iou is 0.0000")
+@case("reject", "IoU is 0.0000")
 def two_models_that_find_nothing() -> Arguments:
     nothing = edit(model(0.70, 2), tp=np.zeros((200, 2), int), fn=np.full((200, 2), TRUTH))
     return given(nothing, nothing)
@@ -142,7 +142,7 @@ def a_class_under_its_floor() -> Arguments:
     return given(edit(challenger, tp=tp, fn=TRUTH - tp), model(0.70, 2), {"class_floor": 0.7, "non_inferiority": None})
 
 
-@case("reject", "iou is 0.0000")
+@case("reject", "IoU is 0.0000")
 def a_challenger_that_finds_nothing() -> Arguments:
     return given(edit(model(0.70, 2), tp=np.zeros((200, 2), int), fn=np.full((200, 2), TRUTH)), model(0.70, 2))
 
@@ -602,7 +602,8 @@ def test_the_gate_answers_as_the_table_says(situation: Case) -> None:
         return
     verdict = judge(**situation.arguments())
     assert verdict.outcome == situation.expected, verdict.sentence
-    said = verdict.sentence + "".join(check.why for check in verdict.checks if not check.passed)
+    failed = [f"on {check.slice}: {check.why}" for check in verdict.checks if not check.passed]
+    said = " ".join([verdict.sentence, *failed])
     assert re.search(situation.reason, said), said
     assert Verdict.from_json(verdict.to_json()).digest == verdict.digest
 

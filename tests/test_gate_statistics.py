@@ -53,7 +53,7 @@ def test_the_interval_is_the_same_to_the_last_bit_on_every_machine_and_thread_co
 
 
 def test_the_draws_are_those_of_drawing_images_one_by_one() -> None:
-    challenger, champion = np.arange(0.5, 0.8, 0.01), np.arange(0.4, 1.0, 0.02)
+    challenger, champion = 0.5 + 0.01 * np.arange(30), 0.4 + 0.02 * np.arange(30)
     result = resample([pair_of(challenger, champion)], metric="iou", resamples=1_000, seed=3)[0]
     raw = np.random.PCG64(3).random_raw(30_000).reshape(1_000, 30)
     drawn = ((raw >> np.uint64(32)) * np.uint64(30)) >> np.uint64(32)

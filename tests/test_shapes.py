@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -181,6 +183,19 @@ def test_what_a_killed_run_left_is_not_part_of_the_data(tmp_path: Path) -> None:
     before = ShapesDataModule(**data).fingerprint
     (tmp_path / "images" / "2025-04-0000.png").write_bytes(b"half an im")
     assert ShapesDataModule(**data).fingerprint == before
+
+
+def test_generating_needs_no_torch(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from ratchet.data.shapes import generate
+generate(Path({str(tmp_path)!r}), months=1, images_per_month=1)
+print("torch" in sys.modules)
+"""
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
+    )
 
 
 def test_the_data_module_generates_and_splits(tmp_path: Path) -> None:

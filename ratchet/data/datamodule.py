@@ -89,11 +89,6 @@ class SegmentationDataModule(LightningDataModule):
         return self._class_map.classes
 
     @property
-    def mask_values(self) -> Mapping[int, int]:
-        """The class index of each value that a mask may hold."""
-        return self._class_map.mask_values
-
-    @property
     def samples(self) -> Mapping[str, tuple[Sample, ...]]:
         """The samples by split, sorted by name; `gate` is there only if it is a split of its own."""
         return self._prepare_once().samples
@@ -151,7 +146,9 @@ class SegmentationDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         """Augmented batches in an order that follows from seed and epoch."""
         dataset = self._dataset("train", self._train_transform)
-        sampler = EpochSampler(len(dataset), seed=self._sizes.seed)
+        # Lightning starts the workers of a resumed training before it tells the sampler the epoch.
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        sampler = EpochSampler(len(dataset), seed=self._sizes.seed, epoch=epoch)
         # A last batch of one image would stop networks that normalise over a batch of 1x1 features.
         lonely = len(dataset) > self._batch_size > 1 and len(dataset) % self._batch_size == 1
         return self._loader(dataset, sampler=sampler, drop_last=lonely)

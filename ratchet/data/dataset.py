@@ -93,11 +93,11 @@ class EpochSampler(Sampler[Draw]):
     Lightning calls `set_epoch`, so that a training that goes on from a checkpoint sees the order it would have seen.
     """
 
-    def __init__(self, length: int, *, seed: int) -> None:
-        """Order `length` positions."""
+    def __init__(self, length: int, *, seed: int, epoch: int = 0) -> None:
+        """Order `length` positions, first for `epoch`."""
         self._length = length
         self._seed = seed
-        self._epoch = 0
+        self._epoch = epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of this epoch, counted from 0."""

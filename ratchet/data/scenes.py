@@ -49,15 +49,15 @@ def draw_look(rng: np.random.Generator) -> Look:
 def drift_look(look: Look, other: Look, drift: float) -> Look:
     """A look that went the share `drift` of the way to another one, darker, noisier and more blurred with it."""
     return Look(
-        ground=(1 - drift) * look.ground + drift * (other.ground - 0.2),
+        ground=(1 - drift) * look.ground + drift * (other.ground - 0.15),
         tints=(1 - drift) * look.tints + drift * other.tints,
         frequency=(1 - drift) * look.frequency + drift * 1.6 * other.frequency,
         angle=look.angle + drift * np.pi / 2,
         spread=look.spread,
-        contrast=look.contrast * (1 - 0.35 * drift),
-        shading=look.shading + 0.15 * drift,
-        blur=look.blur + 0.7 * drift,
-        noise=look.noise + 0.04 * drift,
+        contrast=look.contrast * (1 - 0.15 * drift),
+        shading=look.shading + 0.05 * drift,
+        blur=look.blur + 0.2 * drift,
+        noise=look.noise + 0.01 * drift,
     )
 
 

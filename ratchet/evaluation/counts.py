@@ -16,6 +16,8 @@ METRIC_VERSION = 1
 Metric = Literal["iou", "dice", "precision", "recall", "pixel_accuracy", "boundary_iou"]
 Average = Literal["macro", "micro"]
 METRICS: tuple[str, ...] = get_args(Metric)
+TITLES = {"iou": "IoU", "dice": "Dice", "boundary_iou": "boundary IoU", "pixel_accuracy": "pixel accuracy"}
+"""How people write a metric whose name they would not write like that."""
 
 
 class Summands(NamedTuple):

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ratchet.data import Sample
     from ratchet.evaluation.served import ServedModel
 
+BATCH = 16  # images that the gate decodes and predicts together
+
 
 @torch.inference_mode()
 def score_batches(
@@ -51,21 +53,24 @@ def score_models(
 ) -> dict[str, ImageCounts]:
     """Score exported models on the same images at the masks' own size; each image is decoded once.
 
-    `mask_values` maps what is in the mask files to class indices. Raises the errors of reading (`DataError`).
+    `mask_values` maps what is in the mask files to class indices. `on_image` is told how many are done, of how many.
+    Memory holds one batch of images. Raises the errors of reading (`DataError`).
     """
     names = [sample.name for sample in samples]
     counts = {key: np.zeros((len(samples), len(model.classes), 3), dtype=np.int64) for key, model in models.items()}
     totals = {key: np.zeros((len(samples), 3), dtype=np.int64) for key in models}
-    for index, sample in enumerate(samples):
-        image = read_image(sample.image)
-        mask = torch.from_numpy(read_mask(sample.mask, mask_values)).unsqueeze(0)
+    for start in range(0, len(samples), BATCH):
+        batch = samples[start : start + BATCH]
+        images = [read_image(sample.image) for sample in batch]
+        masks = [torch.from_numpy(read_mask(sample.mask, mask_values)) for sample in batch]
         for key, model in models.items():
-            logits = model.logits(image)
-            predicted = model.decide(logits, image.shape[:2]).cpu().unsqueeze(0)
-            counts[key][index] = confusion(predicted, mask, len(model.classes))[0].numpy()
-            totals[key][index] = mask.numel(), int((predicted == mask).sum()), int((~logits.isfinite()).sum())
+            for offset, logits in enumerate(model.logits(images)):
+                mask, index = masks[offset], start + offset
+                predicted = model.decide(logits, mask.shape).cpu()
+                counts[key][index] = confusion(predicted[None], mask[None], len(model.classes))[0].numpy()
+                totals[key][index] = mask.numel(), int((predicted == mask).sum()), int((~logits.isfinite()).sum())
         if on_image is not None:
-            on_image(index + 1, len(samples))
+            on_image(start + len(batch), len(samples))
     return {key: image_counts(names, models[key].classes, counts[key], *totals[key].T.copy()) for key in models}
 
 

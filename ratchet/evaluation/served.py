@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,7 +47,9 @@ class ServedModel:
         """Load it. Raises `ModelFilesError`."""
         try:
             self.card = ModelCard.model_validate_json((directory / CARD_FILE).read_bytes())
-            self._network = torch.jit.load(str(directory / TORCHSCRIPT_FILE), map_location=device).eval()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # TorchScript is on its way out; model.json's form follows
+                self._network = torch.jit.load(str(directory / TORCHSCRIPT_FILE), map_location=device).eval()
         except (OSError, ValueError, RuntimeError, ValidationError) as error:
             raise ModelFilesError(
                 f"{directory} does not hold a model that Ratchet can serve ({CARD_FILE} and {TORCHSCRIPT_FILE}): {error}"
@@ -58,18 +62,19 @@ class ServedModel:
         return self.card.classes[1:]
 
     @torch.inference_mode()
-    def logits(self, image: NDArray[np.uint8]) -> Tensor:
-        """Return logits (1, C, input_height, input_width) of an RGB image (H, W, 3)."""
+    def logits(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Return logits (B, C, input_height, input_width) of B RGB images (H, W, 3), each of its own size."""
         card = self.card
-        tensor = prepare_image(image, height=card.input_height, width=card.input_width, mean=card.mean, std=card.std)
-        logits: Tensor = self._network(tensor.unsqueeze(0).to(self._device))
+        size = {"height": card.input_height, "width": card.input_width}
+        batch = torch.stack([prepare_image(image, **size, mean=card.mean, std=card.std) for image in images])
+        logits: Tensor = self._network(batch.to(self._device))
         return logits
 
-    def decide(self, logits: Tensor, size: tuple[int, ...]) -> Tensor:
-        """Turn logits (1, C, h, w) into class indices of `size` (H, W), uint8: resized first, then decided."""
-        resized = torch.nn.functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    def decide(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Turn one image's logits (C, h, w) into class indices of `size` (H, W), uint8: resized first, then decided."""
+        resized = torch.nn.functional.interpolate(logits[None], size=tuple(size), mode="bilinear", align_corners=False)
         return predict_classes(resized)[0]
 
     def predict(self, image: NDArray[np.uint8]) -> Tensor:
         """Return class indices (H, W), uint8, at the image's own size."""
-        return self.decide(self.logits(image), image.shape[:2])
+        return self.decide(self.logits([image])[0], image.shape[:2])

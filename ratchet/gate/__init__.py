@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ratchet.gate.backtest import PastVersion, backtest
 from ratchet.gate.digests import Metadata, counts_digest
 from ratchet.gate.evidence import Cost, Evidence, LeakEvidence, ServesEvidence, find_leaks
 from ratchet.gate.judge import judge
@@ -27,11 +28,13 @@ __all__ = [
     "Metadata",
     "ModelRef",
     "NonInferiority",
+    "PastVersion",
     "Policy",
     "Serves",
     "ServesEvidence",
     "Superiority",
     "Verdict",
+    "backtest",
     "counts_digest",
     "find_leaks",
     "judge",

@@ -34,7 +34,7 @@ from ratchet.errors import InvalidCountsError
 from ratchet.evaluation.counts import Summands, mean_over_classes, metric_of
 
 Floats = NDArray[np.float64]
-_CELLS = 1_000_000  # weights held at once: 8 MB, whatever the number of images
+_CELLS = 2_000_000  # weights and resampled sums held at once: 16 MB, whatever the number of images and slices
 _LEAST_EFFECTIVE = 4.0  # below it the spread itself is unknown, and the expansion of t below is off
 
 
@@ -114,17 +114,16 @@ def resample(
         raise InvalidCountsError(f"Counts up to {stacked.max():.0f} over {units} images cannot be summed exactly.")
     differences = np.empty((resamples, len(pairs)))
     start = 0
-    for weights in _weights(units, resamples, seed):
+    for weights in _weights(units, resamples, seed, step=max(1, _CELLS // sum(stacked.shape))):
         differences[start : start + len(weights)] = _differences(weights @ stacked, pairs, metric)
         start += len(weights)
     estimates = _differences(stacked.sum(axis=0, keepdims=True), pairs, metric)[0]
     return tuple(_summary(float(estimates[i]), differences[:, i], pair) for i, pair in enumerate(pairs))
 
 
-def _weights(units: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each unit is drawn, (rows, units) at a time; the bias of the draw is under units / 2³²."""
+def _weights(units: int, resamples: int, seed: int, *, step: int) -> Iterator[Floats]:
+    """How often each unit is drawn, (step, units) at a time; the bias of the draw is under units / 2³²."""
     stream = np.random.PCG64(seed)
-    step = max(1, _CELLS // units)
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         raw = stream.random_raw(rows * units).reshape(rows, units) >> np.uint64(32)

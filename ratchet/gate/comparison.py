@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ratchet.gate.bootstrap import Resampled
-from ratchet.gate.contrasts import Contrast
+from ratchet.gate.contrasts import Contrast, Differences
 from ratchet.gate.planning import images_needed
 from ratchet.gate.policy import Policy
 from ratchet.gate.rules import finite
@@ -69,14 +69,9 @@ def difference(policy: Policy, compared: Compared, *, rule: Rule, line: float, a
         undecided=not passed and shown.estimate is not None and (few or not below),
         observed=shown.low,
         required=f"> {_line(line)} with {100 * shown.confidence:.4g} % confidence",
-        why=_where(compared)
-        + _why(shown, few=f"{compared.units} of {least}" if few else "", resamples=policy.resamples),
+        why=_why(shown, few=f"{compared.units} of {least}" if few else "", resamples=policy.resamples),
         interval=shown,
     )
-
-
-def _where(compared: Compared) -> str:
-    return "" if compared.contrast.name == "all" else f"on {compared.contrast.name}, "
 
 
 def _why(shown: Interval, *, few: str, resamples: int) -> str:
@@ -123,3 +118,52 @@ def slice_checks(policy: Policy, parts: Sequence[Compared]) -> list[Check]:
         difference(policy, part, rule="non_inferiority", line=line, alpha=levels[i], least=rule.min_images)
         for i, part in enumerate(parts)
     ]
+
+
+def check_differences(
+    policy: Policy, found: Differences, resampled: Sequence[Resampled]
+) -> tuple[list[Check], Interval]:
+    """The checks of every rule on differences, and the interval over the whole gate set.
+
+    `resampled` belongs to `found.contrasts`, in their order.
+    """
+    overall, *rest = (Compared(contrast, result) for contrast, result in zip(found.contrasts, resampled, strict=True))
+    checks = _overall_checks(policy, overall)
+    if policy.anchor is not None:
+        checks.append(_anchor_check(policy, rest.pop(0) if found.anchor is not None else None))
+    checks += slice_checks(policy, rest)
+    checks += [no_data("non_inferiority", name, why) for name, why in found.missing.items()]
+    line, alpha = _main_line(policy)
+    return checks, interval(policy, overall, line=line, alpha=alpha, least=policy.min_images)
+
+
+def no_data(rule: Rule, name: str, reason: str) -> Check:
+    """The check of a rule that has nothing to judge by: it fails."""
+    return Check(rule=rule, slice=name, passed=False, required="data to judge by", why=f"no data: {reason}")
+
+
+def _overall_checks(policy: Policy, compared: Compared) -> list[Check]:
+    least, checks = policy.min_images, []
+    if (better := policy.superiority) is not None:
+        line, alpha = better.min_gain, 1 - better.confidence
+        checks.append(difference(policy, compared, rule="superiority", line=line, alpha=alpha, least=least))
+    if (same := policy.non_inferiority) is not None and same.overall:
+        line, alpha = -same.margin, 1 - same.confidence
+        checks.append(difference(policy, compared, rule="non_inferiority", line=line, alpha=alpha, least=least))
+    return checks
+
+
+def _anchor_check(policy: Policy, compared: Compared | None) -> Check:
+    if compared is None or policy.anchor is None:
+        return no_data("anchor", "all", "the best version ever in production was not scored")
+    line, alpha = -policy.anchor.margin, 1 - policy.anchor.confidence
+    return difference(policy, compared, rule="anchor", line=line, alpha=alpha, least=policy.min_images)
+
+
+def _main_line(policy: Policy) -> tuple[float, float]:
+    """The line to beat over the whole gate set, and the level: superiority's, else non-inferiority's, else zero."""
+    if policy.superiority is not None:
+        return policy.superiority.min_gain, 1 - policy.superiority.confidence
+    if policy.non_inferiority is not None:
+        return -policy.non_inferiority.margin, 1 - policy.non_inferiority.confidence
+    return 0.0, 0.05

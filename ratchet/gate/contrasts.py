@@ -55,6 +55,35 @@ def _truth(counts: ImageCounts) -> NDArray[np.int64]:
     return counts.tp + counts.fn
 
 
+@dataclass(frozen=True)
+class Differences:
+    """All that a policy compares: the whole gate set, the anchor if it is asked and there, the slices, and the gaps."""
+
+    overall: Contrast
+    anchor: Contrast | None
+    slices: tuple[Contrast, ...]
+    missing: Mapping[str, str]
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """Everything that is to be resampled, in the order overall, anchor, slices."""
+        return (self.overall, *(() if self.anchor is None else (self.anchor,)), *self.slices)
+
+
+def find_differences(
+    policy: Policy,
+    challenger: ImageCounts,
+    champion: ImageCounts,
+    *,
+    anchor: ImageCounts | None = None,
+    metadata: Metadata | None = None,
+) -> Differences:
+    """Lay out every comparison that the policy asks for; what has no data is `missing`, with the reason."""
+    parts, missing = slices(policy, challenger, champion, metadata or {})
+    best = None if policy.anchor is None or anchor is None else overall(policy, challenger, anchor)
+    return Differences(overall(policy, challenger, champion), best, tuple(parts), missing)
+
+
 def overall(policy: Policy, challenger: ImageCounts, other: ImageCounts) -> Contrast:
     """The whole gate set."""
     return Contrast("all", _pair(policy, challenger, other, policy.average), len(challenger.names))

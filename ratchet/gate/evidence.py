@@ -71,11 +71,17 @@ class Cost(Settings):
     memory_mb: Measured = Field(None, description="Peak resident memory.")
     size_mb: Measured = Field(None, description="Size on disk.")
 
+    @property
+    def p95(self) -> float | None:
+        """The 95th percentile of the latency: an observed sample, not interpolated; None without samples."""
+        samples = sorted(self.latency_ms)
+        return samples[math.ceil(0.95 * len(samples)) - 1] if samples else None
+
 
 class Evidence(Settings):
     """All of it; what is null was not measured, and a rule that needs it fails."""
 
-    leak: LeakEvidence | None = None
-    serves: ServesEvidence | None = None
-    challenger_cost: Cost | None = None
-    champion_cost: Cost | None = None
+    leak: LeakEvidence | None = Field(None, description="Gate images in training data.")
+    serves: ServesEvidence | None = Field(None, description="The trial of the exported model.")
+    challenger_cost: Cost | None = Field(None, description="What the challenger costs to run.")
+    champion_cost: Cost | None = Field(None, description="What the champion costs, measured in the same run.")

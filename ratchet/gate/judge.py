@@ -15,23 +15,22 @@ classes, masks or metric version (CountsMismatchError), counts that are none (In
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import CountsMismatchError, EmptyGateSetError, PolicyError
-from ratchet.evaluation.counts import METRIC_VERSION, ImageCounts, score, unmeasured
+from ratchet.evaluation.counts import METRIC_VERSION, ImageCounts, class_scores, score, unmeasured
 from ratchet.gate import contrasts, rules
 from ratchet.gate.bootstrap import resample
-from ratchet.gate.comparison import Compared, difference, interval, slice_checks
-from ratchet.gate.contrasts import Contrast
+from ratchet.gate.comparison import check_differences, no_data
 from ratchet.gate.digests import Metadata, counts_digest, metadata_digest
 from ratchet.gate.evidence import Evidence
 from ratchet.gate.planning import reuse_note, smallest_detectable
 from ratchet.gate.policy import Policy
-from ratchet.gate.verdict import Check, Context, Decision, Interval, Rule, Verdict
+from ratchet.gate.verdict import Check, ClassScore, Context, Decision, Interval, Rule, Verdict
 
 
 @dataclass(frozen=True)
@@ -109,19 +108,16 @@ def _compare(case: _Case, champion: ImageCounts, *, comparable: bool) -> tuple[l
     groups, reason = _groups(case)
     reason = reason if comparable else "a model has no score to compare"
     if reason:
-        return [_no_data(rule, "all", reason) for rule in _comparing(policy)], None
-    wanted = [contrasts.overall(policy, case.challenger, champion)]
-    if policy.anchor is not None and case.anchor is not None:
-        wanted.append(contrasts.overall(policy, case.challenger, case.anchor))
-    parts, missing = contrasts.slices(policy, case.challenger, champion, case.metadata)
-    results = _resample(policy, wanted + parts, groups)
-    checks = _overall_checks(policy, results[0])
-    if policy.anchor is not None:
-        checks.append(_anchor_check(policy, results[1] if case.anchor is not None else None))
-    checks += slice_checks(policy, results[len(wanted) :])
-    checks += [_no_data("non_inferiority", name, why) for name, why in missing.items()]
-    line, alpha = _main_line(policy)
-    return checks, interval(policy, results[0], line=line, alpha=alpha, least=policy.min_images)
+        return [no_data(rule, "all", reason) for rule in _comparing(policy)], None
+    found = contrasts.find_differences(policy, case.challenger, champion, anchor=case.anchor, metadata=case.metadata)
+    resampled = resample(
+        [contrast.pair for contrast in found.contrasts],
+        metric=policy.metric,
+        resamples=policy.resamples,
+        seed=policy.seed,
+        groups=groups,
+    )
+    return check_differences(policy, found, resampled)
 
 
 def _groups(case: _Case) -> tuple[NDArray[np.intp] | None, str | None]:
@@ -136,50 +132,6 @@ def _groups(case: _Case) -> tuple[NDArray[np.intp] | None, str | None]:
 def _comparing(policy: Policy) -> list[Rule]:
     rules_on_differences: tuple[Rule, ...] = ("superiority", "non_inferiority", "anchor")
     return [rule for rule in rules_on_differences if getattr(policy, rule) is not None]
-
-
-def _no_data(rule: Rule, name: str, reason: str) -> Check:
-    return Check(rule=rule, slice=name, passed=False, required="data to judge by", why=f"no data: {reason}")
-
-
-def _resample(policy: Policy, wanted: Sequence[Contrast], groups: NDArray[np.intp] | None) -> list[Compared]:
-    results = resample(
-        [contrast.pair for contrast in wanted],
-        metric=policy.metric,
-        resamples=policy.resamples,
-        seed=policy.seed,
-        groups=groups,
-    )
-    return [Compared(contrast, result) for contrast, result in zip(wanted, results, strict=True)]
-
-
-def _overall_checks(policy: Policy, compared: Compared) -> list[Check]:
-    checks: list[Check] = []
-    if policy.superiority is not None:
-        line, alpha = policy.superiority.min_gain, 1 - policy.superiority.confidence
-        checks.append(difference(policy, compared, rule="superiority", line=line, alpha=alpha, least=policy.min_images))
-    if policy.non_inferiority is not None and policy.non_inferiority.overall:
-        line, alpha = -policy.non_inferiority.margin, 1 - policy.non_inferiority.confidence
-        checks.append(
-            difference(policy, compared, rule="non_inferiority", line=line, alpha=alpha, least=policy.min_images)
-        )
-    return checks
-
-
-def _anchor_check(policy: Policy, compared: Compared | None) -> Check:
-    if compared is None or policy.anchor is None:
-        return _no_data("anchor", "all", "the best version ever in production was not scored")
-    line, alpha = -policy.anchor.margin, 1 - policy.anchor.confidence
-    return difference(policy, compared, rule="anchor", line=line, alpha=alpha, least=policy.min_images)
-
-
-def _main_line(policy: Policy) -> tuple[float, float]:
-    """The line to beat over the whole gate set, and the level: superiority's, else non-inferiority's, else zero."""
-    if policy.superiority is not None:
-        return policy.superiority.min_gain, 1 - policy.superiority.confidence
-    if policy.non_inferiority is not None:
-        return -policy.non_inferiority.margin, 1 - policy.non_inferiority.confidence
-    return 0.0, 0.05
 
 
 def _verdict(case: _Case, checks: tuple[Check, ...], overall: Interval | None) -> Verdict:
@@ -199,6 +151,7 @@ def _verdict(case: _Case, checks: tuple[Check, ...], overall: Interval | None) -
         checks=checks,
         challenger_score=_score(policy, case.challenger),
         champion_score=None if case.champion is None else _score(policy, case.champion),
+        class_scores=tuple(_class_scores(case)),
         interval=overall,
         smallest_detectable=detectable,
         images_needed=_images_needed(checks, images) if outcome == "inconclusive" else None,
@@ -225,6 +178,16 @@ def _images_needed(checks: Sequence[Check], images: int) -> int | None:
             return None
         total = max(total, math.ceil(images * shown.images_needed / shown.images))
     return total
+
+
+def _class_scores(case: _Case) -> Iterator[ClassScore]:
+    metric = case.policy.metric
+    mine, theirs = (
+        {} if counts is None or unmeasured(metric, counts) else class_scores(metric, counts)
+        for counts in (case.challenger, case.champion)
+    )
+    for name, value in mine.items():
+        yield ClassScore(name=name, challenger=rules.finite(value), champion=rules.finite(theirs.get(name)))
 
 
 def _score(policy: Policy, counts: ImageCounts) -> float | None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ratchet.evaluation.counts import Average, Metric
+from ratchet.evaluation.counts import TITLES, Average, Metric
 
 Gain = Annotated[float, Field(ge=0, lt=1)]
 Confidence = Annotated[float, Field(ge=0.5, lt=1)]
@@ -98,6 +98,11 @@ class Policy(Settings):
     reuse_risk: float = Field(
         0.5, gt=0, lt=1, description="Warn when luck may have promoted one of all challengers tried with this chance."
     )
+
+    @property
+    def metric_title(self) -> str:
+        """The metric as people write it."""
+        return TITLES.get(self.metric, self.metric)
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Policy:

@@ -31,14 +31,14 @@ def scored(policy: Policy, counts: ImageCounts, *, role: str) -> Check:
     elif bad:
         reason = f"its output has NaN or infinite values on {len(bad)} images, the first is {counts.names[bad[0]]!r}"
     elif value is None and not reason:
-        reason = f"its {policy.metric} is not a finite number"
+        reason = f"its {policy.metric_title} is not a finite number"
     return Check(
         rule="scored",
         slice=role,
         passed=reason is None,
         observed=value,
-        required=f"a finite {policy.metric} over every class",
-        why=f"the {role} cannot be scored: {reason}" if reason else f"the {role} has {policy.metric} {value:.4f}",
+        required=f"a finite {policy.metric_title} over every class",
+        why=f"the {role} cannot be scored: {reason}" if reason else f"the {role} has {policy.metric_title} {value:.4f}",
     )
 
 
@@ -61,11 +61,11 @@ def floors(policy: Policy, counts: ImageCounts, *, first: bool) -> Iterator[Chec
     measured = unmeasured(policy.metric, counts) is None and bool(counts.classes)
     if policy.floor is not None:
         value = score(policy.metric, counts, average=policy.average) if measured else math.nan
-        yield _floor(policy.metric, "all", value, policy.floor)
+        yield _floor(policy.metric_title, "all", value, policy.floor)
     if policy.class_floor is not None:
         for name in counts.classes:
             value = class_scores(policy.metric, counts).get(name, math.nan) if measured else math.nan
-            yield _floor(policy.metric, f"class: {name}", value, policy.class_floor)
+            yield _floor(policy.metric_title, f"class: {name}", value, policy.class_floor)
     if first and policy.floor is None and policy.class_floor is None:
         why = "it is the first model and the policy has no floor: there is nothing to judge it by; set floor"
         yield Check(rule="floor", passed=False, required="a floor, as there is no champion", why=why)
@@ -151,12 +151,11 @@ def budget(policy: Policy, evidence: Evidence, *, with_champion: bool) -> Iterat
 
 
 def _figures(cost: Cost | None, rule: Budget) -> dict[str, float]:
-    """p95 (an observed sample, not interpolated), memory and size; NaN: not measured, or not often enough."""
+    """p95 latency, memory and size; NaN: not measured, or not often enough."""
     cost = cost or Cost()
-    samples = sorted(cost.latency_ms)
-    p95 = samples[math.ceil(0.95 * len(samples)) - 1] if len(samples) >= rule.min_samples else math.nan
-    memory, size = (math.nan if value is None else value for value in (cost.memory_mb, cost.size_mb))
-    return {"latency_p95": p95, "memory": memory, "size": size}
+    p95 = cost.p95 if len(cost.latency_ms) >= rule.min_samples else None
+    figures = {"latency_p95": p95, "memory": cost.memory_mb, "size": cost.size_mb}
+    return {name: math.nan if value is None else value for name, value in figures.items()}
 
 
 def _within(name: str, value: float, most: float, unit: str) -> Check:

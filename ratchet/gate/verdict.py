@@ -34,7 +34,7 @@ class Context(Settings):
     """What the verdict is about: names and fingerprints, no measurements."""
 
     model: str = Field(min_length=1, description="Registered model's name.")
-    challenger: ModelRef
+    challenger: ModelRef = Field(description="Version that is judged.")
     champion: ModelRef | None = Field(None, description="Version in production; null: there is none yet.")
     anchor: ModelRef | None = Field(None, description="Best version ever in production.")
     gate_set: str = Field(min_length=1, description="Fingerprint of the gate set.")
@@ -63,35 +63,44 @@ class Interval(Settings):
 class Check(Settings):
     """The outcome of one rule on one slice."""
 
-    rule: Rule
+    rule: Rule = Field(description="The rule.")
     slice: str = Field("all", description="What part of the gate set: all, class: …, size: …, <column>: ….")
-    passed: bool
+    passed: bool = Field(description="Whether it lets the challenger through.")
     undecided: bool = Field(False, description="Not passed only because the images are too few to tell.")
     observed: float | None = Field(None, description="The figure that was judged; null: there is none.")
     required: str = Field(description="What was asked.")
     why: str = Field(description="The outcome in a sentence.")
-    interval: Interval | None = None
+    interval: Interval | None = Field(None, description="The figures behind it, when it is a comparison.")
+
+
+class ClassScore(Settings):
+    """One class's score over the gate set, by both models; null where it has none."""
+
+    name: str = Field(description="The foreground class.")
+    challenger: float | None = Field(description="The challenger's score.")
+    champion: float | None = Field(None, description="The champion's; null also when there is none.")
 
 
 class Verdict(Settings):
     """The gate's decision, with all that is needed to understand it and, given the counts, to derive it again."""
 
-    format: Literal[1] = 1
-    outcome: Decision
-    context: Context
-    policy: Policy
-    checks: tuple[Check, ...]
+    format: Literal[1] = Field(1, description="Goes up when a reader of the last one could not read this one.")
+    outcome: Decision = Field(description="promote, reject or inconclusive.")
+    context: Context = Field(description="What was judged.")
+    policy: Policy = Field(description="The rules that were asked.")
+    checks: tuple[Check, ...] = Field(description="The outcome of each rule on each slice.")
     challenger_score: float | None = Field(description="The challenger's score on the gate set.")
     champion_score: float | None = Field(description="The champion's, on the same images.")
+    class_scores: tuple[ClassScore, ...] = Field(description="Both models' scores of each class.")
     interval: Interval | None = Field(description="Challenger - champion over the whole gate set.")
     smallest_detectable: float | None = Field(description="Smallest true difference found with the policy's power.")
     images_needed: int | None = Field(description="When inconclusive: images that would decide, if the estimate holds.")
-    n_images: int = Field(ge=1)
-    metric_version: int
+    n_images: int = Field(ge=1, description="Images in the gate set.")
+    metric_version: int = Field(description="Version of the counting and the metrics.")
     counts: dict[str, str] = Field(
         description="Content digests of the artifacts: challenger, champion, anchor, metadata."
     )
-    evidence: Evidence
+    evidence: Evidence = Field(description="What was measured besides the counts.")
     notes: tuple[str, ...] = Field(description="What a reader should know besides: first model, gate set worn out, ….")
 
     @property
@@ -120,16 +129,22 @@ class Verdict(Settings):
         return self.context.gate_set
 
     @property
-    def sentence(self) -> str:
-        """The decision and its main reason, in a sentence."""
+    def reason(self) -> str:
+        """What decided it: the first failed check, or the gain."""
         decisive = [check for check in self.checks if not check.passed and not check.undecided]
         failed = decisive or [check for check in self.checks if not check.passed]
-        reason = failed[0].why if failed else self._gain()
-        more = f" ({len(failed) - 1} more)" if len(failed) > 1 else ""
-        return f"{self.outcome}: {self.model} v{self.challenger.version}: {reason}{more}"
+        if not failed:
+            return self._gain()
+        where = f"on {failed[0].slice}, " if failed[0].interval and failed[0].slice != "all" else ""
+        return where + failed[0].why + (f" ({len(failed) - 1} more)" if len(failed) > 1 else "")
+
+    @property
+    def sentence(self) -> str:
+        """The decision and its reason, in a sentence."""
+        return f"{self.outcome}: {self.model} v{self.challenger.version}: {self.reason}"
 
     def _gain(self) -> str:
-        score = f"{self.policy.metric} {_figure(self.challenger_score)} on {self.n_images} images"
+        score = f"{self.policy.metric_title} {_figure(self.challenger_score)} on {self.n_images} images"
         if self.champion is None or self.interval is None:
             return f"{score}; first model, there is no champion to beat"
         return (
@@ -158,6 +173,11 @@ class Verdict(Settings):
     def digest(self) -> str:
         """Sha-256 of `to_json()`, in hexadecimal."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+def schema() -> str:
+    """The JSON Schema of a verdict, as docs/verdict.schema.json holds it."""
+    return json.dumps(Verdict.model_json_schema(mode="serialization"), indent=2, sort_keys=True) + "\n"
 
 
 def _figure(value: float | None, *, sign: bool = False) -> str:

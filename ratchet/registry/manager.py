@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ratchet.errors import ModelFilesError, NothingToRollBackError, RegistryError
+from ratchet.errors import ModelFilesError, NoFinishedRunError, NothingToRollBackError, RegistryError
 from ratchet.registry.events import Event, EventKind
 from ratchet.registry.files import load_torchscript, verify
 from ratchet.registry.ledger import event_id
 from ratchet.registry.reading import RegistryReader, number_of, shown
 from ratchet.registry.refusal import refuse
 from ratchet.registry.registration import register, with_digests
-from ratchet.registry.values import FINGERPRINT_TAG, ModelVersion, Stage, checked_model_name
+from ratchet.registry.values import FINGERPRINT_TAG, BestRun, ModelVersion, Stage, checked_model_name
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,26 @@ class LedgerModelManager(RegistryReader):
         """Make a new version from a model directory, as `AbstractModelManager` says."""
         number = register(self._ledger, checked_model_name(model_name), str(model_location), description, tags or {})
         return self.version(model_name, number)
+
+    def _register_first(
+        self,
+        ranked: Iterable[BestRun],
+        model_name: str,
+        description: str | None,
+        tags: Mapping[str, str] | None,
+    ) -> ModelVersion:
+        """Register the first run, best first, whose files can be read."""
+        checked_model_name(model_name)
+        troubles: list[str] = []
+        try:
+            for best in ranked:
+                try:
+                    return self.register_model(best.model_location, model_name, description, tags)
+                except ModelFilesError as error:
+                    troubles.append(str(error))
+        except NoFinishedRunError as error:
+            raise NoFinishedRunError("; ".join([str(error), *troubles[:5]])) from error
+        raise NoFinishedRunError("; ".join(["there is no run whose model could be registered", *troubles[:5]]))
 
     def promote(
         self,

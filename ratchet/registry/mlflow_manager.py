@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from ratchet.errors import ModelFilesError, NoFinishedRunError
 from ratchet.registry.manager import LedgerModelManager
 from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.mlflow_store import MlflowStore
 from ratchet.registry.selection import MlflowSelection
 from ratchet.registry.tracking import client, tracking_uri
-from ratchet.registry.values import BestRun, ModelVersion, checked_model_name
+from ratchet.registry.values import BestRun, ModelVersion
 
 
 class MlflowModelManager(LedgerModelManager):
@@ -66,19 +65,8 @@ class MlflowModelManager(LedgerModelManager):
         run_tags: Mapping[str, str] | None = None,
     ) -> ModelVersion:
         """Register the model of the best run; one whose files cannot be read gives way to the next best."""
-        checked_model_name(model_name)
-        troubles: list[str] = []
-        try:
-            for best in self._selection.candidates(experiment_name, metric, mode, run_tags, model_path):
-                try:
-                    return self.register_model(best.model_location, model_name, description, tags)
-                except ModelFilesError as error:
-                    troubles.append(str(error))
-        except NoFinishedRunError as error:
-            if not troubles:
-                raise
-            raise NoFinishedRunError(f"{error}; {'; '.join(troubles[:5])}") from error
-        raise NoFinishedRunError(f"{experiment_name!r} holds no model to register")
+        ranked = self._selection.candidates(experiment_name, metric, mode, run_tags, model_path)
+        return self._register_first(ranked, model_name, description, tags)
 
 
 def _default_uri() -> str:

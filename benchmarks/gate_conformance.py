@@ -1,0 +1,114 @@
+"""What others let through: the cases of tests/test_gate_conformance.py on a plain comparison and on MLflow's validation.
+
+The two baselines see what they are usually given: one number per model, taken from the same counts. `>=` promotes when
+the challenger's is not lower; MLflow's `validate_evaluation_results` is asked for the policy's floor and for a relative
+gain of at least zero. A case that our gate refuses with an error counts as let through when a baseline promotes it.
+
+    python benchmarks/gate_conformance.py
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.models import EvaluationResult, MetricThreshold
+
+from ratchet.errors import GateError
+from ratchet.evaluation.counts import ImageCounts, score, unmeasured
+from ratchet.gate import judge
+
+TABLE = Path(__file__).resolve().parents[1] / "tests" / "test_gate_conformance.py"
+
+
+def load_table() -> ModuleType:
+    """The test's module, which no package holds."""
+    spec = importlib.util.spec_from_file_location("gate_conformance_cases", TABLE)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(TABLE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def number(metric: str, counts: ImageCounts | None) -> float | None:
+    """The one number that a baseline is given; None when there is no model or no such metric."""
+    return None if counts is None or unmeasured(metric, counts) else score(metric, counts)
+
+
+def plain(policy: Any, challenger: float | None, champion: float | None) -> str:
+    """`challenger >= champion`, and the floor alone for a first model."""
+    if challenger is None:
+        return "error"
+    if champion is None:
+        return "promote" if policy.floor is None or challenger >= policy.floor else "reject"
+    return "promote" if challenger >= champion else "reject"
+
+
+def by_mlflow(policy: Any, challenger: float | None, champion: float | None) -> str:
+    """`validate_evaluation_results` with the floor and a relative gain of at least zero."""
+    threshold = MetricThreshold(
+        threshold=policy.floor,
+        min_relative_change=None if champion is None else 1e-10,
+        greater_is_better=True,
+    )
+
+    def result(value: float | None) -> EvaluationResult:
+        return EvaluationResult(metrics={} if value is None else {policy.metric: value}, artifacts={})
+
+    try:
+        mlflow.validate_evaluation_results(
+            candidate_result=result(challenger),
+            baseline_result=None if champion is None else result(champion),
+            validation_thresholds={policy.metric: threshold},
+        )
+    except MlflowException as error:
+        return "reject" if "not pass" in str(error) or "failed" in str(error).lower() else "error"
+    except (TypeError, ValueError, ZeroDivisionError, AttributeError):
+        return "error"
+    return "promote"
+
+
+def ours(arguments: dict[str, Any]) -> str:
+    """Our gate's answer."""
+    try:
+        return judge(**arguments).outcome
+    except GateError as error:
+        return type(error).__name__
+
+
+def main() -> None:
+    """Print the table, and how many cases that must not be promoted each lets through."""
+    let_through = {"Ratchet": 0, ">=": 0, "MLflow": 0}
+    refused = 0
+    print("| case | must be | Ratchet | `>=` | MLflow |")
+    print("|---|---|---|---|---|")
+    for case in load_table().CASES:
+        expected = case.expected if isinstance(case.expected, str) else case.expected.__name__
+        try:
+            given = case.arguments()
+        except GateError as error:  # refused before it could be judged: no number exists for the others either
+            print(f"| {case.name} | {expected} | {type(error).__name__} | no number | no number |")
+            continue
+        figures = [number(given["policy"].metric, given[role]) for role in ("challenger", "champion")]
+        answers = {
+            "Ratchet": ours(given),
+            ">=": plain(given["policy"], *figures),
+            "MLflow": by_mlflow(given["policy"], *figures),
+        }
+        print(f"| {case.name} | {expected} | {' | '.join(answers.values())} |")
+        if expected != "promote":
+            refused += 1
+            for name, answer in answers.items():
+                let_through[name] += answer == "promote"
+    print(f"\nOf {refused} cases that must not be promoted, let through: {let_through}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The interval picture: every difference that a verdict rests on, with its bounds and the line it had to beat."""
+
+from __future__ import annotations
+
+import io
+from textwrap import shorten
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ratchet.gate.verdict import Check, Interval, Verdict
+
+# Colours that the colour-blind can tell apart (Okabe and Ito 2008); the words beside them say the same.
+COLOURS = {"passed": "#009E73", "undecided": "#E69F00", "failed": "#D55E00", "measured": "#0072B2"}
+_INK, _FAINT = "#1f2328", "#8c959f"
+_LABEL = 40  # characters
+
+
+def state(check: Check) -> str:
+    """Passed, undecided or failed."""
+    return "passed" if check.passed else "undecided" if check.undecided else "failed"
+
+
+def interval_rows(verdict: Verdict) -> list[tuple[str, str, Interval]]:
+    """What the picture shows, top to bottom: label, state and interval of each comparison."""
+    names = {"superiority": "better than", "non_inferiority": "not worse than", "anchor": "not worse than"}
+    champion = f"v{verdict.champion.version}" if verdict.champion else "champion"
+    anchor = f"v{verdict.context.anchor.version}, the best ever" if verdict.context.anchor else "the best ever"
+    rows = []
+    for check in verdict.checks:
+        if check.interval is not None:
+            other = anchor if check.rule == "anchor" else champion
+            label = f"{names[check.rule]} {other}" if check.slice == "all" else check.slice
+            rows.append((label, state(check), check.interval))
+    if verdict.interval is not None and not any(check.interval and check.slice == "all" for check in verdict.checks):
+        rows.insert(0, (f"all, against {champion}", "measured", verdict.interval))
+    return rows
+
+
+def interval_figure(verdict: Verdict) -> Figure | None:
+    """Draw challenger - champion, one row each; None when nothing was compared (a first model)."""
+    rows = interval_rows(verdict)
+    if not rows:
+        return None
+    figure = Figure(figsize=(8.4, 1.0 + 0.31 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    ends = _range([interval for _, _, interval in rows])
+    for place, (_, outcome, interval) in enumerate(rows):
+        _draw(axes, place, interval, COLOURS[outcome], ends)
+    axes.axvline(0, color=_FAINT, linewidth=0.8, zorder=0)
+    axes.set_yticks(range(len(rows)), [shorten(label, _LABEL, placeholder="…") for label, _, _ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlim(ends)
+    axes.set_xlabel(f"difference of {verdict.policy.metric_title}, challenger minus champion; black: the line to beat")
+    _frame(axes)
+    return figure
+
+
+def _range(intervals: list[Interval]) -> tuple[float, float]:
+    ends = [end for i in intervals for end in (i.low, i.high, i.estimate, i.line, 0.0) if end is not None]
+    width = max(max(ends) - min(ends), 1e-3)
+    return min(ends) - 0.06 * width, max(ends) + 0.06 * width
+
+
+def _draw(axes: Axes, place: int, interval: Interval, colour: str, ends: tuple[float, float]) -> None:
+    if interval.estimate is None:
+        text = "no number"
+    else:
+        low = ends[0] if interval.low is None else interval.low
+        high = ends[1] if interval.high is None else interval.high
+        axes.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
+        axes.plot([interval.estimate], [place], "o", color=colour, markersize=6)
+        text = f"{interval.estimate:+.4f}  ({_end(interval.low)} to {_end(interval.high)})"
+    axes.plot([interval.line] * 2, [place - 0.34, place + 0.34], color=_INK, linewidth=1.6)
+    axes.annotate(
+        text,
+        (1.01, place),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        fontsize=8.5,
+        color=_INK,
+        family="monospace",
+    )
+
+
+def _end(value: float | None) -> str:
+    return "unbounded" if value is None else f"{value:+.4f}"
+
+
+def _frame(axes: Axes) -> None:
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(_FAINT)
+    axes.tick_params(length=0, labelsize=9, colors=_INK)
+    axes.grid(axis="x", color="#eaeef2", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.locator_params(axis="x", nbins=6)
+    axes.xaxis.label.set(fontsize=8.5, color="#57606a")
+
+
+def interval_png(verdict: Verdict) -> bytes | None:
+    """The interval picture as a PNG; None when nothing was compared."""
+    figure = interval_figure(verdict)
+    if figure is None:
+        return None
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=144)
+    return buffer.getvalue()

@@ -1,0 +1,108 @@
+"""The fingerprint of a data set says when there is something new to train on, and only then."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ratchet.data import FolderDataModule
+
+OPTIONS: dict[str, Any] = {
+    "idx_to_class": {1: "scratch", 2: "dent"},
+    "input_height": 32,
+    "input_width": 32,
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "batch_size": 4,
+    "seed": 1,
+}
+
+
+def write_pair(root: Path, name: str, number: int, size: tuple[int, int] = (40, 48)) -> None:
+    rng = np.random.default_rng(number)
+    for folder, array in (
+        ("images", rng.integers(0, 256, size=(*size, 3), dtype=np.uint8)),
+        ("masks", rng.integers(0, 3, size=size, dtype=np.uint8)),
+    ):
+        path = root / folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "parts"
+    for number in range(40):
+        write_pair(root, f"part_{number:02d}", number)
+    return root
+
+
+def module(folder: Path, **options: Any) -> FolderDataModule:
+    return FolderDataModule(data_path=folder, **{**OPTIONS, **options})
+
+
+def names(data: FolderDataModule, split: str) -> list[str]:
+    return [sample.name for sample in data.samples[split]]
+
+
+def write_list(folder: Path, split: str, *numbers: int) -> None:
+    (folder / f"{split}.txt").write_text("".join(f"part_{number:02d}\n" for number in numbers))
+
+
+def test_the_fingerprint_depends_on_content_and_not_on_path_or_time(folder: Path, tmp_path: Path) -> None:
+    before = module(folder).fingerprint
+    moved = shutil.copytree(folder, tmp_path / "moved" / "parts")
+    os.utime(moved / "masks" / "part_00.png", (time.time() + 99, time.time() + 99))
+    assert module(moved).fingerprint == module(folder).fingerprint == before
+    assert len(before) == 64
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_one_byte_of_any_file_changes_the_fingerprint(folder: Path, kind: str) -> None:
+    write_list(folder, "train", *range(20))
+    write_list(folder, "val", *range(20, 30))
+    write_list(folder, "test", *range(30, 40))
+    before = module(folder).fingerprint
+    path = folder / kind / "part_17.png"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1  # in the checksum of the last chunk: no pixel changes
+    path.write_bytes(data)
+    assert module(folder).fingerprint != before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"seed": 2}, {"val_size": 0.3}, {"mask_values": {0: 0, 1: 2, 2: 1}}, {"idx_to_class": {1: "dent", 2: "scratch"}}],
+)
+def test_what_the_data_means_changes_the_fingerprint(folder: Path, options: dict[str, Any]) -> None:
+    assert module(folder, **options).fingerprint != module(folder).fingerprint
+
+
+def test_how_the_data_is_loaded_does_not_change_the_fingerprint(folder: Path) -> None:
+    other = module(folder, batch_size=2, num_workers=3, input_height=64, name="other")
+    assert other.fingerprint == module(folder).fingerprint
+
+
+def test_a_growing_folder_keeps_its_splits_and_changes_its_fingerprint(folder: Path) -> None:
+    before = module(folder)
+    before.prepare()
+    for number in range(40, 60):
+        write_pair(folder, f"part_{number:02d}", number)
+    after = module(folder)
+    for split in before.samples:
+        assert set(names(before, split)) <= set(names(after, split))
+    assert after.fingerprint != before.fingerprint
+
+
+def test_preparing_twice_reads_once(folder: Path) -> None:
+    data = module(folder)
+    data.prepare()
+    shutil.rmtree(folder)
+    data.prepare()
+    data.setup("fit")
+    assert sum(map(len, data.samples.values())) == 40

@@ -1,0 +1,199 @@
+"""Every mistake in a folder of images is answered with its error, which names the file."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ratchet.data import FolderDataModule
+from ratchet.errors import (
+    ConfigError,
+    DatasetNotFoundError,
+    DuplicateNameError,
+    EmptySplitError,
+    MaskSizeError,
+    MaskValueError,
+    MissingImageError,
+    MissingMaskError,
+    SplitOverlapError,
+    UnreadableImageError,
+)
+
+OPTIONS: dict[str, Any] = {
+    "idx_to_class": {1: "scratch", 2: "dent"},
+    "input_height": 32,
+    "input_width": 32,
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "batch_size": 4,
+    "seed": 1,
+}
+
+
+def write_pair(root: Path, name: str, number: int, size: tuple[int, int] = (40, 48)) -> None:
+    rng = np.random.default_rng(number)
+    for folder, array in (
+        ("images", rng.integers(0, 256, size=(*size, 3), dtype=np.uint8)),
+        ("masks", rng.integers(0, 3, size=size, dtype=np.uint8)),
+    ):
+        path = root / folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "parts"
+    for number in range(40):
+        write_pair(root, f"part_{number:02d}", number)
+    return root
+
+
+def module(folder: Path, **options: Any) -> FolderDataModule:
+    return FolderDataModule(data_path=folder, **{**OPTIONS, **options})
+
+
+def write_list(folder: Path, split: str, *numbers: int) -> None:
+    (folder / f"{split}.txt").write_text("".join(f"part_{number:02d}\n" for number in numbers))
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match="nowhere"):
+        module(tmp_path / "nowhere").prepare()
+
+
+def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(DatasetNotFoundError, match="holds no image"):
+        module(tmp_path).prepare()
+
+
+def test_an_image_without_mask_is_named(folder: Path) -> None:
+    (folder / "masks" / "part_05.png").unlink()
+    with pytest.raises(MissingMaskError, match=r"images/part_05\.png has no mask"):
+        module(folder).prepare()
+
+
+def test_a_mask_without_image_is_named(folder: Path) -> None:
+    (folder / "images" / "part_05.png").unlink()
+    with pytest.raises(MissingMaskError, match=r"masks/part_05\.png has no image"):
+        module(folder).prepare()
+
+
+def test_what_no_list_names_may_be_incomplete(folder: Path) -> None:
+    write_list(folder, "train", 0, 1)
+    write_list(folder, "val", 2)
+    write_list(folder, "test", 3)
+    (folder / "images" / "part_05.png").unlink()
+    (folder / "masks" / "part_06.png").unlink()
+    module(folder).prepare()
+
+
+def test_a_listed_image_that_is_not_there_is_named_with_its_line(folder: Path) -> None:
+    write_list(folder, "train", 0, 77)
+    with pytest.raises(MissingImageError, match=r"train\.txt, line 2: there is no image 'part_77'"):
+        module(folder).prepare()
+
+
+def test_a_list_that_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match=r"holdout\.txt does not exist"):
+        module(folder, test_split_file="holdout.txt").prepare()
+
+
+def test_two_images_of_one_name_are_named(folder: Path) -> None:
+    Image.new("RGB", (48, 40)).save(folder / "images" / "part_05.jpg")
+    with pytest.raises(DuplicateNameError, match=r"part_05\.jpg.*part_05\.png"):
+        module(folder).prepare()
+
+
+def test_a_mask_of_another_size_is_named_with_both_sizes(folder: Path) -> None:
+    Image.new("L", (40, 48)).save(folder / "masks" / "part_05.png")
+    with pytest.raises(MaskSizeError, match=r"masks/part_05\.png has 40x48 pixels.*48x40"):
+        module(folder).prepare()
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_file_that_is_no_image_is_named(folder: Path, kind: str) -> None:
+    (folder / kind / "part_05.png").write_bytes(b"not a picture")
+    with pytest.raises(UnreadableImageError, match=rf"{kind}/part_05\.png"):
+        module(folder).prepare()
+
+
+def test_a_truncated_image_is_named_when_it_is_read(folder: Path) -> None:
+    path = folder / "images" / "part_05.png"
+    path.write_bytes(path.read_bytes()[:2000])
+    data = module(folder)
+    data.prepare()
+    with pytest.raises(UnreadableImageError, match=r"images/part_05\.png"):
+        for split in data.samples:
+            list(data.evaluation_dataset(split))
+
+
+def test_an_error_in_a_worker_keeps_its_type_and_its_file(folder: Path) -> None:
+    for path in (folder / "masks").iterdir():
+        Image.new("L", (48, 40), 9).save(path)
+    with pytest.raises(MaskValueError, match=r"masks/part_\d\d\.png: mask values 9"):
+        next(iter(module(folder, num_workers=1).val_dataloader()))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test", "gate"])
+def test_an_empty_list_is_an_empty_split(folder: Path, split: str) -> None:
+    for position, each in enumerate(("train", "val", "test", "gate")):
+        write_list(folder, each, *([] if each == split else [position]))
+    with pytest.raises(EmptySplitError, match=split):
+        module(folder).prepare()
+
+
+def test_a_split_that_is_not_there_cannot_be_evaluated(folder: Path) -> None:
+    with pytest.raises(EmptySplitError, match="no split 'gate'; it has train, val, test"):
+        module(folder).evaluation_dataset("gate")
+
+
+def test_the_same_name_in_two_lists_is_an_overlap(folder: Path) -> None:
+    write_list(folder, "train", 0, 1)
+    write_list(folder, "test", 1, 2)
+    with pytest.raises(SplitOverlapError, match="'part_01' is in the lists of both train and test"):
+        module(folder).prepare()
+
+
+def test_the_same_image_under_two_names_in_two_lists_is_an_overlap(folder: Path) -> None:
+    shutil.copy(folder / "images" / "part_00.png", folder / "images" / "part_31.png")
+    write_list(folder, "train", *range(20))
+    write_list(folder, "val", *range(20, 30))
+    write_list(folder, "test", *range(30, 40))
+    with pytest.raises(SplitOverlapError, match=r"part_00\.png \(train\) and .*part_31\.png \(test\)"):
+        module(folder).prepare()
+
+
+def test_the_same_image_twice_in_one_split_is_allowed(folder: Path) -> None:
+    shutil.copy(folder / "images" / "part_00.png", folder / "images" / "part_31.png")
+    data = module(folder)
+    places = {s.name: s.split for samples in data.samples.values() for s in samples}
+    assert places["part_00"] == places["part_31"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"idx_to_class": {}}, "idx_to_class"),
+        ({"idx_to_class": {1: "a", 3: "b"}}, "without gaps"),
+        ({"idx_to_class": {1: "a", 2: "a"}}, "same name"),
+        ({"mask_values": {0: 0, 255: 3}}, "class index 3"),
+        ({"val_size": 0.6, "test_size": 0.4}, "nothing is left"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"input_height": 0}, "input_height"),
+        ({"mean": (0.5,)}, "mean"),
+        ({"std": (0.5, 0.0, 0.5)}, "std"),
+    ],
+)
+def test_settings_that_contradict_themselves_are_refused(folder: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        module(folder, **options)
+
+
+def test_a_name_for_the_background_is_left_out(folder: Path) -> None:
+    assert module(folder, idx_to_class={0: "background", 1: "a", 2: "b"}).classes == ("a", "b")

@@ -1,0 +1,48 @@
+"""Boundary counts: the bands are those of the definition, and an edge that moved costs what it should."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ratchet.evaluation.boundary import boundary_counts, inner_band
+
+
+def eroded(mask: np.ndarray, distance: int) -> np.ndarray:
+    """Erosion by a 3 x 3 square, `distance` times, with nothing outside the frame: the paper's own way."""
+    for _ in range(distance):
+        padded = np.pad(mask, 1)
+        height, width = mask.shape
+        mask = np.all([padded[i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=0)
+    return mask
+
+
+@pytest.mark.parametrize("distance", [1, 2, 5, 40])
+def test_the_band_is_the_mask_without_its_erosion(distance: int) -> None:
+    random = np.random.default_rng(distance)
+    mask = np.kron(random.random((6, 5)) < 0.7, np.ones((8, 9))).astype(bool)
+    assert np.array_equal(inner_band(mask, distance), mask & ~eroded(mask, distance))
+
+
+def test_equal_masks_have_no_errors_and_an_empty_one_no_band() -> None:
+    mask = np.zeros((50, 50), int)
+    mask[10:40, 10:40] = 1
+    tp, fp, fn = boundary_counts(mask, mask, classes=2)
+    assert fp.tolist() == fn.tolist() == [0, 0]
+    assert tp[1] == 0
+    assert tp[0] == 30 * 30 - 28 * 28  # 2 % of the diagonal is one pixel
+
+
+def test_a_shifted_edge_costs_the_boundary_far_more_than_the_area() -> None:
+    truth, moved = np.zeros((200, 200), int), np.zeros((200, 200), int)
+    truth[20:180, 20:180], moved[23:183, 20:180] = 1, 1
+    tp, fp, fn = boundary_counts(truth, moved, classes=1)
+    area = (truth & moved).sum() / (truth | moved).sum()
+    assert area > 0.96
+    assert tp[0] / (tp[0] + fp[0] + fn[0]) < 0.75
+
+
+def test_the_width_follows_the_diagonal() -> None:
+    mask = np.ones((100, 300), int)
+    distance = round(0.02 * math.hypot(100, 300))
+    assert boundary_counts(mask, mask, classes=1)[0, 0] == 100 * 300 - (100 - 2 * distance) * (300 - 2 * distance)

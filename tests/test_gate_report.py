@@ -1,0 +1,106 @@
+"""The report: everything a person needs, inside one page, whatever the names look like."""
+
+import re
+from html import escape
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from ratchet.evaluation.counts import ImageCounts
+from ratchet.gate import Context, Cost, Evidence, ModelRef, Policy, Verdict, judge
+from ratchet.gate.pictures import interval_png, interval_rows
+from ratchet.gate.report import Example, html_report, markdown_report
+
+PNG = b"\x89PNG\r\n\x1a\n"
+HOSTILE = 'a"><script>alert(1)</script>|`x`'
+
+
+def verdict_of(classes: tuple[str, ...], *, first: bool = False, images: int = 60) -> Verdict:
+    truth = np.random.default_rng(0).integers(500, 2_000, (images, len(classes)))
+
+    def model(seed: int, quality: float) -> ImageCounts:
+        share = np.clip(np.random.default_rng(seed).normal(quality, 0.1, truth.shape), 0, 1)
+        tp = (truth * share).astype(np.int64)
+        return ImageCounts(tuple(f"{i}.png" for i in range(images)), classes, tp, tp * 0, truth - tp)
+
+    policy = Policy.model_validate(
+        {"floor": 0.1, "non_inferiority": {}, "resamples": 1_000, "budget": {"latency_ratio": 2}}
+    )
+    champion = None if first else ModelRef(version=1, digest="a")
+    context = Context(model="pets", challenger=ModelRef(version=2, digest="b"), champion=champion, gate_set="g")
+    costs = Evidence(challenger_cost=Cost(latency_ms=(9.0,) * 30), champion_cost=Cost(latency_ms=(8.0,) * 30))
+    return judge(
+        policy=policy,
+        challenger=model(1, 0.8),
+        champion=None if first else model(2, 0.7),
+        context=context,
+        evidence=costs,
+    )
+
+
+class Tags(HTMLParser):
+    """Collects the tags of a page and what they point to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in {"src", "href"}]
+
+
+def test_the_page_holds_every_check_and_points_nowhere_outside() -> None:
+    verdict = verdict_of(("cat", "dog"))
+    example = Example(
+        "7.png", 0.4, 0.8, (("image", PNG), ("truth", PNG), ("champion", PNG), ("challenger", b"\xff\xd8"))
+    )
+    page = html_report(verdict, worsened=[example], improved=[example])
+    tags = Tags()
+    tags.feed(page)
+    assert all(escape(check.why) in page for check in verdict.checks)
+    assert all(source.startswith("data:image/") for source in tags.sources)
+    assert len(tags.sources) == 1 + 2 * 4
+    assert "http" not in page
+    assert "script" not in tags.seen
+
+
+def test_hostile_names_stay_text_in_the_page_and_in_markdown() -> None:
+    verdict = verdict_of((HOSTILE, "dog"))
+    page = html_report(verdict, worsened=[Example(HOSTILE, 0.1, None, ((HOSTILE, PNG),))])
+    tags = Tags()
+    tags.feed(page)
+    assert "script" not in tags.seen
+    text = markdown_report(verdict)
+    assert "<script" not in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {6}
+
+
+def test_the_markdown_says_the_decision_first_and_names_the_verdict() -> None:
+    verdict = verdict_of(("cat", "dog"))
+    text = markdown_report(verdict)
+    assert text.startswith("## promote: pets v2")
+    assert verdict.digest[:12] in text
+
+
+def test_the_picture_has_a_row_for_every_comparison() -> None:
+    verdict = verdict_of(tuple(f"c{i}" for i in range(30)))
+    assert [label for label, _, _ in interval_rows(verdict)] == ["better than v1", *(f"class: c{i}" for i in range(30))]
+    picture = interval_png(verdict)
+    assert picture is not None
+    assert picture.startswith(PNG)
+
+
+@pytest.mark.parametrize("images", [3, 60])
+def test_unbounded_intervals_and_one_class_can_be_drawn(images: int) -> None:
+    assert interval_png(verdict_of(("cat",), images=images)) is not None
+
+
+def test_a_first_model_has_no_picture_and_still_a_page() -> None:
+    verdict = verdict_of(("cat", "dog"), first=True)
+    assert interval_png(verdict) is None
+    assert "First model" in html_report(verdict)
+    assert "first model" in markdown_report(verdict)

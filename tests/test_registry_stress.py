@@ -1,0 +1,231 @@
+"""Many processes at one model, some of them killed: nothing is lost, nobody sees two champions or none."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+from registry_backends import Backend, kinds, open_manager
+
+from ratchet.errors import (
+    ChampionMovedError,
+    NothingToRollBackError,
+    QuarantinedError,
+    RegistryError,
+    VersionNotFoundError,
+)
+from ratchet.registry import EventKind, LedgerModelManager, Stage
+from ratchet.registry.ledger import difference_of
+
+pytest_plugins = ["registry_backends"]
+
+PROCESSES, OPERATIONS, VERSIONS = 8, 25, 6
+LOST = (ChampionMovedError, NothingToRollBackError, QuarantinedError)
+
+
+def one_operation(manager: LedgerModelManager, name: str, chance: random.Random) -> str:
+    """A promotion as a flow does it, on the champion that was judged against; or, now and then, a rollback."""
+    if chance.random() < 0.2:
+        manager.rollback(name, "stress")
+        return EventKind.ROLLED_BACK.value
+    champion = manager.champion(name)
+    version = chance.choice([v for v in manager.versions(name) if champion is None or v.version != champion.version])
+    if version.quarantined:
+        manager.release(name, version.version)
+    time.sleep(chance.random() * 0.05)  # the gate takes its time
+    manager.promote(name, version.version, expected_champion=champion.version if champion else None, reason="stress")
+    return EventKind.PROMOTED.value
+
+
+def work(kind: str, address: str, name: str, who: str, operations: int, report: str) -> None:
+    """One process. Its report is one JSON line for each operation: what it did, or what it was told."""
+    os.chdir(Path(report).parent)
+    manager, chance = open_manager(kind, address, who), random.Random(who)
+    with Path(report).open("w", buffering=1) as lines:
+        for _ in range(operations):
+            try:
+                line = {"done": one_operation(manager, name, chance)}
+            except LOST as error:
+                line = {"lost": type(error).__name__, "why": str(error)}
+            lines.write(json.dumps(line) + "\n")
+
+
+def start(backend: Backend, name: str, who: str, folder: Path, operations: int = OPERATIONS) -> BaseProcess:
+    arguments = (backend.kind, backend.address, name, who, operations, str(folder / f"{who}.jsonl"))
+    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
+    process.start()
+    return process
+
+
+def lines_of(folder: Path, who: str) -> list[dict[str, str]]:
+    path = folder / f"{who}.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class Poll(threading.Thread):
+    """A reader that asks for the alias over and over, with nothing but the back end's own call."""
+
+    def __init__(self, backend: Backend, name: str) -> None:
+        super().__init__(daemon=True)
+        self.store, self.name_of_model = backend.open()._ledger.store, name
+        self.seen: Counter[object] = Counter()
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            observed = self.store.observe(self.name_of_model)
+            self.seen[observed.aliases.get("production") if observed else None] += 1
+
+
+def assert_agreement(manager: LedgerModelManager, name: str) -> None:
+    """Log, aliases, stages and description say the same, as the back end shows them now."""
+    look = manager._ledger.look(name)
+    assert look is not None
+    assert difference_of(look) is None
+    holders = [version for version, seen in look.observed.versions.items() if seen.stage is Stage.PRODUCTION]
+    assert holders == [look.state.champion] == [look.observed.aliases["production"]]
+    assert [event.number for event in look.events] == list(range(1, len(look.events) + 1))
+
+
+def assert_history_is_sound(manager: LedgerModelManager, name: str) -> None:
+    """Every promotion that counts replaced the champion that it was judged against; every other is void."""
+    champion: int | None = None
+    for event in manager.history(name):
+        if event.kind is EventKind.PROMOTED:
+            right = not event.expects or event.expected == champion
+            assert right or not event.counts
+            champion = event.version if event.counts else champion
+        if event.kind is EventKind.ROLLED_BACK and event.counts:
+            assert event.version == champion
+            champion = event.target
+    now = manager.champion(name)
+    assert now is not None
+    assert now.version == champion
+
+
+@pytest.fixture
+def six_versions(make_model: Callable[[], Path], name: str) -> Callable[[Backend], str]:
+    def make(backend: Backend) -> str:
+        manager = backend.open("maker")
+        for _ in range(VERSIONS):
+            manager.register_model(str(make_model()), name)
+        manager.promote(name, 1)
+        return name
+
+    return make
+
+
+@pytest.mark.parametrize("backend", kinds("http_postgres"), indirect=True)
+def test_eight_processes_lose_nothing_and_one_that_is_killed_does_not_stop_the_rest(
+    backend: Backend, six_versions: Callable[[Backend], str], tmp_path: Path
+) -> None:
+    name = six_versions(backend)
+    poll, names = Poll(backend, name), [f"worker{number}" for number in range(PROCESSES)]
+    workers = {who: start(backend, name, who, tmp_path) for who in names}
+    poll.start()
+    victim = names[-1]
+    while workers[victim].is_alive() and len(lines_of(tmp_path, victim)) < OPERATIONS // 2:
+        time.sleep(0.02)
+    os.kill(workers[victim].pid or 0, signal.SIGKILL)
+    for who in names:
+        workers[who].join(600)
+    poll.stop.set()
+    poll.join(30)
+    assert [workers[who].exitcode for who in names] == [0] * (PROCESSES - 1) + [-signal.SIGKILL]
+    assert poll.seen[None] == 0
+    assert len(poll.seen) > 1
+    manager = backend.open()
+    manager.promote(name, next(v.version for v in manager.versions(name) if not v.quarantined))  # mends what is left
+    assert_agreement(manager, name)
+    assert_history_is_sound(manager, name)
+    for who in names[:-1]:
+        told = lines_of(tmp_path, who)
+        assert len(told) == OPERATIONS
+        counted = Counter(event.kind.value for event in manager.history(name) if event.who == who and event.counts)
+        assert Counter(line["done"] for line in told if "done" in line) == Counter(
+            {kind: count for kind, count in counted.items() if kind != EventKind.RELEASED.value}
+        )
+        assert all("v" in line["why"] for line in told if "lost" in line)
+
+
+@pytest.mark.parametrize("backend", kinds("directory"), indirect=True)
+def test_whenever_a_process_is_killed_the_next_operation_finds_or_makes_agreement(
+    backend: Backend, six_versions: Callable[[Backend], str], tmp_path: Path
+) -> None:
+    name, chance = six_versions(backend), random.Random(7)
+    for round_ in range(10):
+        who = f"victim{round_}"
+        worker = start(backend, name, who, tmp_path, operations=10_000)
+        while worker.is_alive() and not lines_of(tmp_path, who):
+            time.sleep(0.005)
+        time.sleep(chance.random() * 0.1)
+        os.kill(worker.pid or 0, signal.SIGKILL)
+        worker.join(30)
+        assert worker.exitcode == -signal.SIGKILL
+        manager = backend.open()
+        manager.champion(name)
+        assert_agreement(manager, name)
+        assert_history_is_sound(manager, name)
+
+
+@pytest.mark.parametrize("backend", kinds("postgres"), indirect=True)
+def test_five_hundred_events_are_all_there_and_the_description_still_fits(
+    backend: Backend, six_versions: Callable[[Backend], str]
+) -> None:
+    name, manager = six_versions(backend), backend.open()
+    ledger = manager._ledger
+    while len(ledger.read(name)[1]) < 499:
+        number = len(ledger.read(name)[1])
+        event = ledger.event(EventKind.PROMOTED, number % VERSIONS + 1, reason=f"reason {number} " + "word " * 100)
+        ledger.append(name, event)
+    begun = time.monotonic()
+    manager.promote(name, next(v.version for v in manager.versions(name) if v.stage is Stage.ARCHIVED), reason="last")
+    took = time.monotonic() - begun
+    fresh = backend.open()
+    begun = time.monotonic()
+    history = fresh.history(name)
+    print(f"500 events on Postgres: promote {took:.2f} s, first reading {time.monotonic() - begun:.2f} s")
+    assert len(history) == 500
+    assert sum(event.counts for event in history) > 400
+    assert all(f"reason {number} " in history[number].reason for number in range(VERSIONS + 1, 499))
+    look = fresh._ledger.look(name)
+    assert look is not None
+    assert len(look.observed.description) < 5_000
+    assert "last" in look.observed.description
+    assert "earlier events" in look.observed.description
+    assert_agreement(fresh, name)
+
+
+@pytest.mark.parametrize("backend", kinds("directory", "sqlite", "http_postgres"), indirect=True)
+def test_one_source_registered_by_many_at_once_is_one_version(
+    backend: Backend, make_model: Callable[[], Path], name: str, tmp_path: Path
+) -> None:
+    model = make_model()
+    got: list[object] = []
+
+    def register() -> None:
+        try:
+            got.append(backend.open().register_model(str(model), name).version)
+        except (RegistryError, VersionNotFoundError) as error:
+            got.append(error)
+
+    with tempfile.TemporaryDirectory():
+        threads = [threading.Thread(target=register) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    manager = backend.open()
+    assert [version.version for version in manager.versions(name)] == got[:1]
+    assert got == got[:1] * 4
