@@ -5,14 +5,14 @@ Each model has a true quality; on image i it scores quality + 0.15 (√0.85 dᵢ
 `kept` for the year, so that a lucky champion stays lucky, or `renewed` every week. Policies are judged by the gate's
 own code; rules that need no counts (leak, serves, budget) are not simulated.
 
-    python benchmarks/gate_quality.py [--repeats 300] [--weeks 52] [--only equal|year]
+    python benchmarks/gate_quality.py [--repeats 300] [--weeks 52] [--images 50 200 1000] [--only equal|year]
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,7 +104,7 @@ def year(rule: Rule, *, images: int, repeats: int, weeks: int, kept: bool, seed:
     return float(promotions.mean()), float(worse.mean()), float(quality.mean() - START)
 
 
-def years(repeats: int, weeks: int) -> None:
+def years(sizes: Sequence[int], repeats: int, weeks: int) -> None:
     """The table of policies and rules of thumb."""
     without = {"floor": None, "leak": False, "serves": None, "budget": None}
     rules = {">=": margin_rule(0.0), "+0.005": margin_rule(0.005), "tolerance -0.01": margin_rule(-0.01)}
@@ -113,8 +113,8 @@ def years(repeats: int, weeks: int) -> None:
         rules[f"policy {name}"] = policy_rule(load_policy(values))
     print("| gate set | images | rule | promotions | truly worse | final true gain | of `>=` |")
     print("|---|---|---|---|---|---|---|")
-    for kept in (False, True):
-        for images in SIZES:
+    for images in sizes:
+        for kept in (False, True):
             reference = 0.0
             for name, rule in rules.items():
                 done = year(rule, images=images, repeats=repeats, weeks=weeks, kept=kept, seed=images)
@@ -177,6 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=300)
     parser.add_argument("--weeks", type=int, default=52)
+    parser.add_argument("--images", type=int, nargs="+", default=SIZES)
     parser.add_argument("--trials", type=int, default=8_000)
     parser.add_argument("--only", choices=("equal", "year"))
     options = parser.parse_args()
@@ -186,7 +187,7 @@ def main() -> None:
         equal_models(options.trials)
         print()
     if options.only != "equal":
-        years(options.repeats, options.weeks)
+        years(options.images, options.repeats, options.weeks)
     print(f"\n{time.monotonic() - start:.0f} s")
 
 

@@ -17,6 +17,8 @@ from ratchet.home import home
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ratchet.retraining import Outcome
+
 _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
@@ -82,8 +84,9 @@ def retrain(
         from ratchet.report import print_outcome  # noqa: PLC0415
 
         state = flow(list(overrides), model=model, metric=metric, mode=mode, to=to, return_state=True)  # type: ignore[call-overload]
+        outcome: Outcome = state.result()
         console = _console()
-        print_outcome(state.result(), console)
+        print_outcome(outcome, console)
         console.print("see it in MLflow and Prefect: ratchet up", highlight=False)
 
 
@@ -105,6 +108,8 @@ def use_embedded_prefect() -> None:
     if not configured and not (Path.home() / ".prefect" / "profiles.toml").exists():
         os.environ["PREFECT_HOME"] = str(home() / "prefect")
         os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        # A new database's tables take longer than Prefect's 20 s on a busy machine.
+        os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 
 def _quieten() -> None:
@@ -112,9 +117,6 @@ def _quieten() -> None:
     # The console only: the server keeps every line for the run's page.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    from ratchet.training.process import PATIENT_THREADS  # noqa: PLC0415
-
-    os.environ.setdefault(*PATIENT_THREADS)
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from prefect import flow
-from prefect.states import Completed, State
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from ratchet.registry import Stage
 from ratchet.retraining import Outcome, conclude, skip

@@ -10,6 +10,7 @@ import difflib
 import importlib
 import inspect
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -121,10 +122,7 @@ def compose_sweep(overrides: Sequence[str], *, sweep: bool = True) -> list[Trial
                 raise ConfigError(f"{override.input_line}: Hydra itself is not configured here. Leave this out.")
             if "${" in (override.input_line or ""):
                 raise ConfigError(f"{override.input_line}: interpolations are not taken here. Write the value out.")
-        if sweep:
-            jobs = BasicSweeper.split_arguments(parsed, None)[0]
-        else:
-            jobs = [list(overrides)]
+        jobs = BasicSweeper.split_arguments(parsed, None)[0] if sweep else [list(overrides)]
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             configs = [_settings(hydra_compose("config", overrides=job)) for job in jobs]
@@ -221,7 +219,7 @@ def _translated(overrides: Sequence[str]) -> Iterator[None]:
         message = " ".join(str(error).split())
         if "not in struct" in message or "Could not override" in message:
             raise UnknownKeyError(f"{message}{_nearest(message, overrides)}") from error
-        raise ConfigError(message) from error
+        raise ConfigError(f"{message.split(' Config search path')[0]}{_nearest_entry(message)}") from error
     except OmegaConfBaseException as error:
         message = str(error).splitlines()[0]
         key = getattr(error, "full_key", None)
@@ -241,6 +239,14 @@ def _nearest(message: str, overrides: Sequence[str]) -> str:
     close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
     close += [key for key in known if key.split(".")[-1] == wanted.split(".")[-1] and key not in close]
     return f" Nearest known: {', '.join(close)}." if close else ""
+
+
+def _nearest_entry(message: str) -> str:
+    """Name the entries of the tree that look most like the one that Hydra could not find."""
+    found = re.search(r"Could not find '([^']+)'", message)
+    entries = [str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml")]
+    close = difflib.get_close_matches(found.group(1), entries, n=3) if found else []
+    return f" Nearest: {', '.join(entry.replace('/', '=', 1) for entry in close)}." if close else ""
 
 
 def _is_group(key: str) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from ratchet.registry import DirectoryModelManager, LedgerModelManager, MlflowModelManager
+from ratchet.registry.tracking import client, ensure_experiment
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 KINDS = ("directory", "sqlite", "http", "postgres", "http_postgres")
@@ -69,8 +70,6 @@ class Backend:
             return manager.log_run(
                 experiment, metrics=metrics or {}, model=model, status=status, parameters=parameters, tags=tags
             )
-        from ratchet.registry.tracking import client, ensure_experiment
-
         opened = client(self.address)
         run = opened.create_run(ensure_experiment(experiment, self.address), tags=tags)
         for name, value in (metrics or {}).items():
@@ -209,10 +208,10 @@ def name() -> str:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory that MLflow's own loaders and torch alone can serve."""
-    import mlflow.pytorch
-    import numpy as np
-    import torch
-    from mlflow.models import infer_signature
+    import mlflow.pytorch  # noqa: PLC0415 (child processes import this module, and need none of these)
+    import numpy as np  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+    from mlflow.models import infer_signature  # noqa: PLC0415
 
     torch.manual_seed(0)
     net = torch.nn.Conv2d(3, 1, 3, padding=1).eval()

@@ -106,12 +106,10 @@ def test_the_champion_and_the_way_back_cannot_be_archived_or_deleted_without_for
 
 
 def test_a_number_given_again_after_its_model_was_made_anew_is_another_version() -> None:
-    state, judged = log(
-        (PROMOTED, 1),
-        (EventKind.DELETED, 1, {"outside": True, "created": 1}),
-        (EventKind.REGISTERED, 1, {"created": 500}),
-    )
-    assert all(event.counts for event in judged)
+    anew = (EventKind.REGISTERED, 1, {"created": 500, "id": "anew"})
+    gone = (EventKind.DELETED, 1, {"outside": True, "created": 1})
+    state, judged = log((PROMOTED, 1), anew, gone, (EventKind.REGISTERED, 1, {"created": 1}), anew)
+    assert [event.counts for event in judged] == [True, False, True, False, True]
     assert (state.stages[1], state.created[1], state.champion, dict(state.deleted)) == (Stage.NONE, 500, None, {})
 
 

@@ -56,7 +56,9 @@ def test_a_users_text_that_leaves_no_room_is_left_alone() -> None:
 
 
 def test_markup_in_names_and_reasons_is_shown_not_obeyed() -> None:
-    evil = "<script>alert(1)</script> [click](javascript:x) ![i](http://x) www.x.y `c` *b* a|b &lt; https://e.vil\n# big"
+    evil = (
+        "<script>alert(1)</script> [click](javascript:x) ![i](http://x) www.x.y `c` *b* a|b &lt; https://e.vil\n# big"
+    )
     text = shown(None, 2, reason=evil, who="<b>eve</b>@host")
     body = text.removeprefix(MARKER)
     for sign in ("<", ">", "](", "`c`", "*b*", "://", "www.", "\n# big", "@"):

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
@@ -31,8 +32,6 @@ ACTIVE = {"staging": Stage.STAGING, "production": Stage.PRODUCTION}
 
 def torchscript_file() -> bytes:
     """The smallest model that torch can load without Python code."""
-    import torch
-
     with tempfile.TemporaryDirectory() as folder:
         torch.jit.script(torch.nn.Identity()).save(str(Path(folder) / "model.pt"))
         return (Path(folder) / "model.pt").read_bytes()
@@ -66,7 +65,7 @@ class Expected:
             self.champions.append(version)
             self.empty = False
 
-    def refusal(self, version: int, stage: Stage, expected: int | None | str) -> type[RegistryError] | None:
+    def refusal(self, version: int, stage: Stage, expected: int | str | None) -> type[RegistryError] | None:
         champion = self.holder(Stage.PRODUCTION)
         if version not in self.stage:
             return VersionNotFoundError
@@ -133,7 +132,7 @@ class Registry(RuleBasedStateMachine):
         to=st.sampled_from(sorted(ACTIVE)),
         expected=st.one_of(st.just("any"), st.none(), versions),
     )
-    def promote(self, who: int, version: int, to: str, expected: int | None | str) -> None:
+    def promote(self, who: int, version: int, to: str, expected: int | str | None) -> None:
         manager, stage = self.managers[who], ACTIVE[to]
         champion = self.expected.holder(Stage.PRODUCTION)
         settled = version in self.expected.stage and (version == champion or self.expected.stage[version] is stage)

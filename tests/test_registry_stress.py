@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import random
 import signal
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from registry_backends import Backend, kinds, open_manager
+from registry_backends import Backend, kinds
 
 from ratchet.errors import (
     ChampionMovedError,
@@ -44,14 +43,17 @@ def one_operation(manager: LedgerModelManager, name: str, chance: random.Random)
     if version.quarantined:
         manager.release(name, version.version)
     time.sleep(chance.random() * 0.05)  # the gate takes its time
-    manager.promote(name, version.version, expected_champion=champion.version if champion else None, reason="stress")
-    return EventKind.PROMOTED.value
+    token = str(chance.random())
+    manager.promote(name, version.version, expected_champion=champion.version if champion else None, reason=token)
+    if any(event.reason == token and event.counts for event in manager.history(name)):
+        return EventKind.PROMOTED.value
+    return "already so"  # another process had just promoted the same version
 
 
-def work(kind: str, address: str, name: str, who: str, operations: int, report: str) -> None:
+def work(backend: Backend, name: str, who: str, operations: int, report: str) -> None:
     """One process. Its report is one JSON line for each operation: what it did, or what it was told."""
     os.chdir(Path(report).parent)
-    manager, chance = open_manager(kind, address, who), random.Random(who)
+    manager, chance = backend.open(who), random.Random(who)
     with Path(report).open("w", buffering=1) as lines:
         for _ in range(operations):
             try:
@@ -62,7 +64,7 @@ def work(kind: str, address: str, name: str, who: str, operations: int, report: 
 
 
 def start(backend: Backend, name: str, who: str, folder: Path, operations: int = OPERATIONS) -> BaseProcess:
-    arguments = (backend.kind, backend.address, name, who, operations, str(folder / f"{who}.jsonl"))
+    arguments = (backend, name, who, operations, str(folder / f"{who}.jsonl"))
     process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
     process.start()
     return process
@@ -153,9 +155,9 @@ def test_eight_processes_lose_nothing_and_one_that_is_killed_does_not_stop_the_r
         told = lines_of(tmp_path, who)
         assert len(told) == OPERATIONS
         counted = Counter(event.kind.value for event in manager.history(name) if event.who == who and event.counts)
-        assert Counter(line["done"] for line in told if "done" in line) == Counter(
-            {kind: count for kind, count in counted.items() if kind != EventKind.RELEASED.value}
-        )
+        done = Counter(line["done"] for line in told if "done" in line)
+        for kind in (EventKind.PROMOTED.value, EventKind.ROLLED_BACK.value):
+            assert done[kind] == counted[kind]
         assert all("v" in line["why"] for line in told if "lost" in line)
 
 
@@ -189,13 +191,9 @@ def test_five_hundred_events_are_all_there_and_the_description_still_fits(
         number = len(ledger.read(name)[1])
         event = ledger.event(EventKind.PROMOTED, number % VERSIONS + 1, reason=f"reason {number} " + "word " * 100)
         ledger.append(name, event)
-    begun = time.monotonic()
     manager.promote(name, next(v.version for v in manager.versions(name) if v.stage is Stage.ARCHIVED), reason="last")
-    took = time.monotonic() - begun
     fresh = backend.open()
-    begun = time.monotonic()
     history = fresh.history(name)
-    print(f"500 events on Postgres: promote {took:.2f} s, first reading {time.monotonic() - begun:.2f} s")
     assert len(history) == 500
     assert sum(event.counts for event in history) > 400
     assert all(f"reason {number} " in history[number].reason for number in range(VERSIONS + 1, 499))
@@ -220,12 +218,11 @@ def test_one_source_registered_by_many_at_once_is_one_version(
         except (RegistryError, VersionNotFoundError) as error:
             got.append(error)
 
-    with tempfile.TemporaryDirectory():
-        threads = [threading.Thread(target=register) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    threads = [threading.Thread(target=register) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     manager = backend.open()
     assert [version.version for version in manager.versions(name)] == got[:1]
     assert got == got[:1] * 4

@@ -1,0 +1,1 @@
+"""How good a model is: per-image counts, metrics, and the exported model that is scored."""

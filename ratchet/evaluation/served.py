@@ -48,8 +48,10 @@ class ServedModel:
         try:
             self.card = ModelCard.model_validate_json((directory / CARD_FILE).read_bytes())
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # TorchScript is on its way out; model.json's form follows
-                self._network = torch.jit.load(str(directory / TORCHSCRIPT_FILE), map_location=device).eval()
+                warnings.simplefilter(
+                    "ignore", FutureWarning
+                )  # TorchScript is on its way out; model.json's form follows
+                self._network = torch.jit.load(str(directory / TORCHSCRIPT_FILE), map_location=device).eval()  # type: ignore[no-untyped-call]
         except (OSError, ValueError, RuntimeError, ValidationError) as error:
             raise ModelFilesError(
                 f"{directory} does not hold a model that Ratchet can serve ({CARD_FILE} and {TORCHSCRIPT_FILE}): {error}"

@@ -3,7 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ratchet.gate.backtest import PastVersion, backtest
 from ratchet.gate.digests import Metadata, counts_digest
 from ratchet.gate.evidence import Cost, Evidence, LeakEvidence, ServesEvidence, find_leaks
 from ratchet.gate.judge import judge
@@ -28,13 +27,11 @@ __all__ = [
     "Metadata",
     "ModelRef",
     "NonInferiority",
-    "PastVersion",
     "Policy",
     "Serves",
     "ServesEvidence",
     "Superiority",
     "Verdict",
-    "backtest",
     "counts_digest",
     "find_leaks",
     "judge",

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ratchet.registry.abstract import AbstractModelManager
+    from ratchet.registry.directory import DirectoryModelManager
+    from ratchet.registry.events import Event, EventKind
+    from ratchet.registry.manager import LedgerModelManager
+    from ratchet.registry.mlflow_manager import MlflowModelManager
+    from ratchet.registry.retention import PrunePlan
+    from ratchet.registry.values import BestRun, ModelVersion, Stage
 
 _HOMES = {
     "AbstractModelManager": "abstract",

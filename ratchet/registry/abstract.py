@@ -28,7 +28,7 @@ class AbstractModelManager(ABC):
         """
 
     @abstractmethod
-    def register_best_model(  # noqa: PLR0917 (what users already write)
+    def register_best_model(
         self,
         experiment_name: str,
         metric: str,

@@ -90,7 +90,7 @@ class DirectoryModelManager(LedgerModelManager):
         """The finished run, among those with `tags`, whose value of `metric` is best and whose model is there."""
         return next(self._candidates(experiment_name, metric, mode, tags, model_path))
 
-    def register_best_model(  # noqa: PLR0917 (what users already write)
+    def register_best_model(
         self,
         experiment_name: str,
         metric: str,

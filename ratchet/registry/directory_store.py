@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,12 @@ class DirectoryStore(Store):
         for path in _files(folder / "aliases"):
             if _text(path) == str(version):
                 path.unlink(missing_ok=True)
+
+    def lighten(self, run_id: str, paths: Sequence[str]) -> None:
+        """Remove below the run's directory."""
+        for run in self._root.glob(f"experiments/*/{file_name(run_id)}"):
+            for path in paths:
+                shutil.rmtree(run / path, ignore_errors=True)
 
     def fetch(self, location: str, into: Path) -> None:
         """Copy."""

@@ -13,12 +13,13 @@ from ratchet.errors import ModelFilesError
 if TYPE_CHECKING:
     import torch
 
+_NOT_THE_MODEL = {"registered_model_meta"}  # MLflow's loaders write it into the directory that they load from
 MODEL_MARKS = ("MLmodel", "model.pt")  # either makes a directory a model
 
 
 def digests_of(directory: Path) -> dict[str, str]:
     """The sha256 of every file below `directory`, by its path inside it, sorted."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name not in _NOT_THE_MODEL)
     return {path.relative_to(directory).as_posix(): _sha256(path) for path in files}
 
 

@@ -78,7 +78,9 @@ class _Fold:
         self.clock = event.time if self.clock is None else max(self.clock, event.time)
         event = replace(event, time=self.clock, from_stage=self.stages.get(event.version))
         champion, self.number = self.champion, event.number
-        void = Void.WRITTEN_TWICE if event.id in self.seen else _RULES[event.kind](self, event)
+        # A registration may be written again, after its number was given to a version made anew: its rule sees to it.
+        twice = event.id in self.seen and event.kind is not EventKind.REGISTERED
+        void = Void.WRITTEN_TWICE if twice else _RULES[event.kind](self, event)
         self.seen.add(event.id)
         self.head = event.number
         if self.champion != champion:
@@ -133,7 +135,7 @@ class _Fold:
 
 
 def _registered(fold: _Fold, event: Event) -> Void | None:
-    if event.version in fold.stages:
+    if event.version in fold.stages or (event.version in fold.deleted and fold.deleted[event.version] == event.created):
         return Void.NOTHING_TO_DO
     fold.deleted.pop(event.version, None)
     fold.created[event.version] = event.created

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -17,6 +17,7 @@ from ratchet.registry.ledger import event_id
 from ratchet.registry.reading import RegistryReader, number_of, shown
 from ratchet.registry.refusal import refuse
 from ratchet.registry.registration import register, with_digests
+from ratchet.registry.retention import HEAVY, PrunePlan, plan
 from ratchet.registry.values import FINGERPRINT_TAG, BestRun, ModelVersion, Stage, checked_model_name
 
 if TYPE_CHECKING:
@@ -211,6 +212,34 @@ class LedgerModelManager(RegistryReader):
         self._store.delete_version(model_name, number)
         self._store.discard(seen.location)
         self._ledger.project(model_name)
+
+    def prune(
+        self,
+        model_name: str,
+        *,
+        keep: int = 10,
+        rollbacks: int = 5,
+        needed: Collection[int] = (),
+        heavy: Sequence[str] = HEAVY,
+        dry_run: bool = False,
+    ) -> PrunePlan:
+        """Delete archived and rejected versions beyond the newest `keep`, and the `heavy` artifacts of their runs.
+
+        What stays whatever its age: see `ratchet.registry.retention.plan`; `needed` are versions that something else
+        needs, such as the gate's anchor. With `dry_run` nothing is touched. Returns what went, or would go.
+        """
+        if keep < 0 or rollbacks < 1:
+            raise RegistryError(f"keep must be 0 or more and rollbacks 1 or more, not {keep} and {rollbacks}")
+        versions = self.versions(model_name)
+        state, events = self._ledger.read(model_name)
+        planned = plan(versions, state, events, keep=keep, rollbacks=rollbacks, needed=needed)
+        if dry_run:
+            return planned
+        for number in planned.goes:
+            self.delete_model(model_name, number, f"pruned: beyond the newest {keep}")
+        for run_id in planned.runs:
+            self._store.lighten(run_id, heavy)
+        return planned
 
     def download_model(self, model_name: str, version: int | str, output_path: str | Path) -> Path:
         """Copy the files of a version or alias into `output_path`, checked."""

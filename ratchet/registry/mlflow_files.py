@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -189,6 +190,15 @@ class MlflowFiles:
                 return
             _repository(location, self._uri).delete_artifacts()
             self._client.delete_logged_model(model.model_id)
+
+    def lighten(self, run_id: str, paths: Sequence[str]) -> None:
+        """Delete artifacts of a run; a run or a path that is not there is fine."""
+        with answering(self._uri):
+            run = self._run(run_id)
+        for path in paths:
+            if run is not None and self._list(run.info.artifact_uri, path):
+                with answering(self._uri):
+                    _repository(run.info.artifact_uri, self._uri).delete_artifacts(path)
 
     def fetch(self, location: str, into: Path) -> None:
         """Copy the files at a location into the new directory `into`. Raises `ModelFilesError` if there are none."""

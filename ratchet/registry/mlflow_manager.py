@@ -52,7 +52,7 @@ class MlflowModelManager(LedgerModelManager):
         """
         return next(self._selection.candidates(experiment_name, metric, mode, tags, model_path))
 
-    def register_best_model(  # noqa: PLR0917 (what users already write)
+    def register_best_model(
         self,
         experiment_name: str,
         metric: str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -230,6 +230,10 @@ class MlflowStore(Store):
     def fetch(self, location: str, into: Path) -> None:
         """Download."""
         self._files.fetch(location, into)
+
+    def lighten(self, run_id: str, paths: Sequence[str]) -> None:
+        """Delete below the run's artifacts."""
+        self._files.lighten(run_id, paths)
 
     def create_version(
         self, model: str, kept: Kept, source: Source, *, description: str, tags: Mapping[str, str]

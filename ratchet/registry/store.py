@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -151,3 +151,7 @@ class Store(ABC):
     @abstractmethod
     def fetch(self, location: str, into: Path) -> None:
         """Copy the files at `location` into the new directory `into`. Raises `ModelFilesError` if there are none."""
+
+    @abstractmethod
+    def lighten(self, run_id: str, paths: Sequence[str]) -> None:
+        """Remove artifacts of a run; what is not there is fine. Its metrics and parameters stay."""

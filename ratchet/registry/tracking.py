@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -55,10 +59,23 @@ def client(uri: str | None = None, registry_uri: str | None = None) -> MlflowCli
 
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    with answering(uri):
+    with answering(uri), _one_at_a_time(uri):
         opened = MlflowClient(tracking_uri=uri, registry_uri=registry_uri)
         opened.search_experiments(max_results=1)  # creates the tables of a new database, or finds the server mute
     return opened
+
+
+@contextmanager
+def _one_at_a_time(uri: str) -> Iterator[None]:
+    """Keep other processes of this user and machine from opening the same database: MLflow creates the tables of a new
+    one without care for who else is at it. A lock of the dead is released by the system."""
+    if uri.startswith("http"):
+        yield
+        return
+    mark = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"ratchet-{os.getuid()}-{mark}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def require_listening(uri: str) -> None:

@@ -75,7 +75,7 @@ def _write_mlflow(network: nn.Module, example: Tensor, expected: Tensor, directo
 
 def _write_torchscript(network: nn.Module, example: Tensor, directory: Path) -> None:
     with torch.no_grad():
-        traced = torch.jit.trace(network, example, check_trace=False)
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(torch.jit.freeze(traced), str(directory / TORCHSCRIPT_FILE))
 
 
@@ -98,7 +98,7 @@ def _answers(example: Tensor, directory: Path, types: Sequence[str]) -> dict[str
     answers = {"pt2": np.asarray(mlflow.pyfunc.load_model(str(directory)).predict(images))}
     if "torchscript" in types:
         with torch.inference_mode():
-            answers["torchscript"] = torch.jit.load(str(directory / TORCHSCRIPT_FILE))(example).numpy()
+            answers["torchscript"] = torch.jit.load(str(directory / TORCHSCRIPT_FILE))(example).numpy()  # type: ignore[no-untyped-call]
     if "onnx" in types:
         import onnxruntime  # noqa: PLC0415 - the extra `onnx`
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def create_network(
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"{arch} cannot be built on {encoder_name}: {error}") from error
     if encoder_weights is not None and not from_hub:
-        load_encoder_weights(network.encoder, Path(encoder_weights))  # type: ignore[arg-type]
+        load_encoder_weights(network.encoder, Path(encoder_weights))
     if freeze_encoder:
         network.encoder.requires_grad_(False)  # type: ignore[operator]
     return network
@@ -102,7 +103,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         ValueError,
         EOFError,
         ImportError,
-        torch.serialization.pickle.UnpicklingError,
+        pickle.UnpicklingError,
     ) as error:
         raise WeightsUnavailableError(f"backbone.model.encoder_weights={path} is not a state dict: {error}") from error
     state = state.get("state_dict", state)  # type: ignore[assignment]

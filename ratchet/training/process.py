@@ -20,10 +20,6 @@ from ratchet.settings import TrialConfig
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
-# OpenMP's threads sleep at a barrier instead of spinning. On two cores that something else uses too, a forward pass of
-# small images took 14 times as long with spinning threads. Read when torch is loaded.
-PATIENT_THREADS = ("OMP_WAIT_POLICY", "PASSIVE")
-
 _SECONDS_TO_END = 10.0
 
 # Imported once by the fork server: a trial then starts in milliseconds, where a fresh interpreter takes ten seconds.
@@ -56,7 +52,6 @@ class TrialProcess:
     @classmethod
     def start(cls, order: TrialOrder) -> TrialProcess:
         """Start it."""
-        os.environ.setdefault(*PATIENT_THREADS)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOAD)
         ours, theirs = context.Pipe()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ratchet.data.dataset import SegmentationDataset
 
 _ROWS = 8
+_FEW = 40  # points of a curve that are still drawn as dots
 
 
 def write_report(
@@ -105,9 +106,9 @@ def _curves(history: Sequence[Metric]) -> Figure:
                 axis.plot(
                     *zip(*series[key], strict=True),
                     label=label,
-                    marker="o" if len(series[key]) < 40 else None,
+                    marker="o" if len(series[key]) < _FEW else None,
                     markersize=3,
-                )  # noqa: PLR2004
+                )
         axis.set(title=title, xlabel="step")
         if len(lines) > 1:
             axis.legend(frameon=False)

@@ -1,0 +1,84 @@
+"""Which versions may go, and why the others stay: a pure decision on what the registry shows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ratchet.registry.events import Event, EventKind
+from ratchet.registry.fold import State
+from ratchet.registry.values import ModelVersion, Stage
+
+HEAVY = ("deployment_model", "checkpoints")  # what weighs in a trial's run; its metrics, parameters and report stay
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """The versions that go, oldest first, and the reason why each of the others stays.
+
+    `runs` are those whose heavy artifacts go along: no version that stays was made from them.
+    """
+
+    model: str
+    goes: tuple[int, ...]
+    stays: Mapping[int, str] = field(default_factory=dict)
+    runs: tuple[str, ...] = ()
+
+
+def plan(
+    versions: Sequence[ModelVersion],
+    state: State,
+    events: Sequence[Event],
+    *,
+    keep: int,
+    rollbacks: int,
+    needed: Collection[int] = (),
+) -> PrunePlan:
+    """Decide which versions of one model go: archived and rejected ones beyond the newest `keep`.
+
+    Whatever their age, these stay: the champion, staging, the last `rollbacks` versions that a rollback can reach,
+    pinned versions, those in quarantine (a release needs them), those that wait for a verdict, and `needed`.
+    """
+    stays: dict[int, str] = {}
+    spare, newest = list[ModelVersion](), 0
+    reachable = reachable_by_rollback(state)[:rollbacks]
+    verdicts = {event.version: event.outcome for event in events if event.kind is EventKind.GATED and event.counts}
+    for version in sorted(versions, key=lambda version: version.version, reverse=True):
+        why = _protection(version, reachable, verdicts.get(version.version), needed)
+        if why is not None:
+            stays[version.version] = why
+        elif newest < keep:
+            newest += 1
+            stays[version.version] = "among the newest"
+        else:
+            spare.append(version)
+    kept_runs = {version.run_id for version in versions if version.version in stays}
+    runs = {version.run_id for version in spare if version.run_id is not None} - kept_runs
+    goes = tuple(sorted(version.version for version in spare))
+    return PrunePlan(versions[0].model if versions else "", goes, stays, tuple(sorted(filter(None, runs))))
+
+
+def reachable_by_rollback(state: State) -> list[int]:
+    """The versions that rollbacks would go through, next one first."""
+    found: list[int] = []
+    for version in reversed(state.previous):
+        fit = version in state.stages and version not in state.quarantined and version != state.champion
+        if fit and version not in found:
+            found.append(version)
+    return found
+
+
+def _protection(
+    version: ModelVersion, reachable: Collection[int], outcome: str | None, needed: Collection[int]
+) -> str | None:
+    """Why a version must stay whatever its age, or None."""
+    active = {Stage.PRODUCTION: "in production", Stage.STAGING: "in staging"}
+    reasons = (
+        (version.stage in active, active.get(version.stage, "")),
+        (version.version in reachable, "a rollback may return to it"),
+        (version.pinned, "pinned"),
+        (version.quarantined, "in quarantine until it is released"),
+        (version.version in needed, "needed"),
+        (version.stage is Stage.NONE and outcome != "reject", "not rejected by any verdict"),
+    )
+    return next((why for holds, why in reasons if holds), None)

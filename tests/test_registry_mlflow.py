@@ -1,0 +1,294 @@
+"""What is particular to MLflow: registries used by hand, many runs, logged models, and servers that do not answer."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import mlflow.pytorch
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from registry_backends import Backend, free_port, kinds
+
+from ratchet.errors import ExperimentNotFoundError, ModelFilesError, RegistryError, ServerUnreachableError
+from ratchet.registry import EventKind, MlflowModelManager, Stage
+from ratchet.registry.mlflow_files import MlflowFiles
+from ratchet.registry.rendering import MARKER
+from ratchet.registry.selection import MlflowSelection
+from ratchet.registry.tracking import client, embedded_uri, ensure_experiment, tracking_uri
+
+pytest_plugins = ["registry_backends"]
+sqlite = pytest.mark.parametrize("backend", kinds("sqlite"), indirect=True)
+served = pytest.mark.parametrize("backend", kinds("sqlite", "http"), indirect=True)
+
+MakeModel = Callable[[], Path]
+
+
+def clone_runs(address: str, run_id: str, metric: str, values: Sequence[float]) -> list[str]:
+    """Copies of a run in an SQLite store, one for each value, a millisecond apart; far faster than the client."""
+    made = [uuid.uuid4().hex for _ in values]
+    with sqlite3.connect(address.removeprefix("sqlite:///")) as database:
+        for table in ("runs", "metrics", "latest_metrics", "params", "tags"):
+            rows = database.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", (run_id,))
+            names = [column[0] for column in rows.description]
+            for row in [dict(zip(names, found, strict=True)) for found in rows.fetchall()]:
+                copies = [_copy(row, metric, made[n], values[n], n + 1) for n in range(len(made))]
+                places = ", ".join("?" * len(names))
+                database.executemany(f"INSERT INTO {table} VALUES ({places})", copies)
+    return made
+
+
+def _copy(row: dict[str, Any], metric: str, run: str, value: float, number: int) -> list[Any]:
+    changed = {**row, "run_uuid": run}
+    if row.get("key") == metric and "is_nan" in row:
+        changed |= {"value": 0.0 if math.isnan(value) else value, "is_nan": math.isnan(value)}
+    if "start_time" in row:
+        changed["start_time"] = row["start_time"] + number
+    return list(changed.values())
+
+
+class Counting:
+    """A client that counts what it is asked."""
+
+    def __init__(self, inner: MlflowClient) -> None:
+        self.inner, self.calls = inner, 0
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.calls += 1
+            return getattr(self.inner, name)(*arguments, **options)
+
+        return call
+
+
+@sqlite
+def test_the_selection_is_right_among_thousands_of_runs_and_asks_as_little_as_among_few(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    experiment, asked = f"experiment {name}", []
+    first = backend.run(experiment, make_model(), metrics={"val loss": 0.9}, parameters=7)
+    for values in ([0.8, 0.2, math.nan], [0.5 + number / 10_000 for number in range(2_500)] + [0.1, math.nan]):
+        made = clone_runs(backend.address, first, "val loss", values)
+        counting = Counting(client(backend.address))
+        selection = MlflowSelection(counting, backend.address, MlflowFiles(counting, backend.address))  # type: ignore[arg-type]
+        best = next(selection.candidates(experiment, "val loss", "min", None, "deployment_model"))
+        assert best.run_id == made[-2]
+        asked.append(counting.calls)
+    assert asked[0] == asked[1] <= 4
+    assert MlflowModelManager(backend.address).best_run(experiment, "val loss", "max").run_id == first
+
+
+@sqlite
+def test_a_tie_of_more_runs_than_a_page_goes_to_the_earliest(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    experiment = f"experiment {name}"
+    first = backend.run(experiment, make_model(), metrics={"score": 1e-7}, parameters=7)
+    clone_runs(backend.address, first, "score", [1e-7] * 450)
+    for mode in ("min", "max"):
+        assert MlflowModelManager(backend.address).best_run(experiment, "score", mode).run_id == first
+
+
+@served
+def test_a_logged_model_is_found_through_its_run_and_a_failed_one_never_wins(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    opened, experiment = client(backend.address), f"experiment {name}"
+    made = []
+    for status, score in (("FAILED", 0.9), ("READY", 0.5)):
+        run = backend.run(experiment, None, metrics={"score": score})
+        logged = opened.create_logged_model(
+            ensure_experiment(experiment, backend.address), "deployment_model", source_run_id=run
+        )
+        opened.log_model_artifacts(logged.model_id, str(make_model()))
+        opened.finalize_logged_model(logged.model_id, status)
+        made.append(run)
+    manager = MlflowModelManager(backend.address)
+    assert manager.register_best_model(experiment, "score", name).run_id == made[1]
+    assert manager.register_model(f"runs:/{made[1]}/deployment_model/model.pt", name).version == 1
+    with pytest.raises(ModelFilesError):
+        manager.register_model(f"runs:/{made[0]}/deployment_model", name)
+
+
+@served
+def test_a_registry_that_was_used_by_hand_is_taken_over_without_loss(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    opened = client(backend.address)
+    opened.create_registered_model(name, description="Our *old* model.\n\nDo not touch.")
+    runs = [backend.run(f"experiment {name}", make_model()) for _ in range(5)]
+    for number, run in enumerate(runs, 1):
+        root = opened.get_run(run).info.artifact_uri
+        opened.create_model_version(name, f"{root}/deployment_model", run, description=f"made by hand {number}")
+    for number, stage in ((1, "Archived"), (2, "Production"), (3, "Production"), (4, "Staging")):
+        opened.transition_model_version_stage(name, str(number), stage)
+    opened.set_registered_model_alias(name, "shadow", "5")
+    opened.set_registered_model_alias(name, "production", "2")
+    manager = MlflowModelManager(backend.address)
+    stages = [version.stage for version in manager.versions(name)]
+    assert stages == [Stage.ARCHIVED, Stage.PRODUCTION, Stage.ARCHIVED, Stage.STAGING, Stage.NONE]
+    assert manager.version(name, "shadow").version == 5
+    assert manager.version(name, 5).pinned
+    assert manager.version(name, 1).description == "made by hand 1"
+    history = manager.history(name)
+    assert [event.kind for event in history[:5]] == [EventKind.REGISTERED] * 5
+    assert all(event.outside for event in history)
+    description = opened.get_registered_model(name).description
+    assert description.startswith("Our *old* model.\n\nDo not touch.\n\n" + MARKER)
+    assert MlflowModelManager(backend.address).history(name) == history
+    assert manager.load_model(name, "production") is not None
+    assert manager.version(name, 2).digests is not None
+
+
+@served
+def test_a_version_loads_with_mlflows_own_loaders(
+    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    manager = MlflowModelManager(backend.address)
+    run = backend.run(f"experiment {name}", make_model())
+    manager.register_model(f"runs:/{run}/deployment_model", name)
+    manager.promote(name, 1)
+    mlflow.set_tracking_uri(backend.address)
+    images = np.random.default_rng(0).random((3, 3, 8, 8), dtype=np.float32)
+    served_by_mlflow = mlflow.pyfunc.load_model(f"models:/{name}@production").predict(images)
+    assert mlflow.pytorch.load_model(f"models:/{name}/Production") is not None
+    import torch  # noqa: PLC0415
+
+    ours = manager.load_model(name, "production")(torch.from_numpy(images)).detach().numpy()
+    assert np.allclose(served_by_mlflow, ours, atol=1e-6)
+
+
+@sqlite
+def test_without_stages_the_aliases_and_the_history_carry_all(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    manager = MlflowModelManager(backend.address, stages=False)
+    for number in (1, 2):
+        manager.register_model(str(make_model()), name)
+        manager.promote(name, number)
+    manager.register_model(str(make_model()), name)
+    manager.promote(name, 3, "staging")
+    assert [version.stage for version in manager.versions(name)] == [Stage.ARCHIVED, Stage.PRODUCTION, Stage.STAGING]
+    seen = client(backend.address).search_model_versions(f"name='{name}'")
+    assert {version.current_stage for version in seen} == {"None"}
+    assert manager.rollback(name, "back").version == 1
+
+
+@sqlite
+def test_a_model_deleted_by_hand_and_made_anew_starts_afresh(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    manager = MlflowModelManager(backend.address)
+    manager.register_model(str(make_model()), name)
+    manager.promote(name, 1)
+    client(backend.address).delete_registered_model(name)
+    assert name not in manager.models()
+    made = manager.register_model(str(make_model()), name)
+    assert (made.version, made.stage, manager.champion(name)) == (1, Stage.NONE, None)
+    assert manager.promote(name, 1, expected_champion=None).stage is Stage.PRODUCTION
+    assert [event.kind for event in manager.history(name) if event.counts] == [
+        EventKind.REGISTERED,
+        EventKind.PROMOTED,
+        EventKind.DELETED,
+        EventKind.REGISTERED,
+        EventKind.PROMOTED,
+    ]
+
+
+@sqlite
+def test_a_description_edited_in_the_ui_keeps_what_stands_above_the_history(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    manager, opened = MlflowModelManager(backend.address), client(backend.address)
+    manager.register_model(str(make_model()), name)
+    text = opened.get_registered_model(name).description
+    opened.update_registered_model(name, "Mine, added later.\n\n" + text + "\nscribble below")
+    manager.promote(name, 1)
+    text = opened.get_registered_model(name).description
+    assert text.startswith("Mine, added later.\n\n" + MARKER)
+    assert "scribble" not in text
+    assert [event.kind for event in manager.history(name)] == [EventKind.REGISTERED, EventKind.PROMOTED]
+
+
+def test_a_server_that_does_not_answer_is_named_within_seconds() -> None:
+    port, begun = free_port(), time.monotonic()
+    for address in (f"http://127.0.0.1:{port}", f"postgresql+psycopg://me:secret@127.0.0.1:{port}/mlflow"):
+        with pytest.raises(ServerUnreachableError, match=f"127.0.0.1:{port}") as caught:
+            MlflowModelManager(address)
+        assert "secret" not in str(caught.value)
+    assert time.monotonic() - begun < 10
+
+
+def test_an_address_that_mlflow_does_not_know_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RegistryError, match="nonsense"):
+        MlflowModelManager("nonsense://here")
+
+
+def test_the_store_is_the_one_of_the_environment_or_lies_under_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
+    assert tracking_uri() == "http://somewhere:5000"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert tracking_uri() == embedded_uri() == f"sqlite:///{tmp_path}/home/mlflow.db"
+    assert not (tmp_path / "home").exists()
+    experiment = ensure_experiment("cats")
+    assert ensure_experiment("cats") == experiment
+    location = client().get_experiment(experiment).artifact_location
+    assert location == (tmp_path / "home" / "mlartifacts").as_uri()
+
+
+def test_a_deleted_experiment_of_the_name_is_told_apart(tmp_path: Path) -> None:
+    address = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client(address).delete_experiment(ensure_experiment("cats", address))
+    with pytest.raises(ExperimentNotFoundError, match="restore"):
+        ensure_experiment("cats", address)
+
+
+def _ensure(address: str, results: Any) -> None:
+    results.put(ensure_experiment("cats", address))
+
+
+def test_two_processes_may_make_the_database_and_the_experiment_at_once(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    results, address = spawn.Queue(), f"sqlite:///{tmp_path / 'mlflow.db'}"
+    processes = [spawn.Process(target=_ensure, args=(address, results)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    ids = {results.get(timeout=120) for _ in processes}
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(ids) == 1
+
+
+def test_importing_the_registry_imports_neither_mlflow_nor_torch() -> None:
+    code = (
+        "import sys, ratchet.registry as r; r.MlflowModelManager; r.DirectoryModelManager; r.Event; r.PrunePlan; "
+        "assert all(hasattr(r, name) for name in r.__all__); print({'mlflow', 'torch', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_nothing_but_the_answer_reaches_the_terminal(tmp_path: Path, tiny_model: Path) -> None:
+    code = (
+        "import sys; from ratchet.registry import MlflowModelManager as M; m = M(sys.argv[1]); "
+        "m.register_model(sys.argv[2], 'x'); m.promote('x', 1); m.download_model('x', 1, 'out'); "
+        "print(m.champion('x').version)"
+    )
+    command = [sys.executable, "-c", code, f"sqlite:///{tmp_path / 'mlflow.db'}", str(tiny_model)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("1\n", "")
