@@ -69,9 +69,6 @@ def fill(database: Path, store: MlflowClient, experiment: str, runs: int, locati
     rows = [(0.9, "FINISHED", True), *traps, *((value, "FINISHED", True) for value in values)]
     ids = [uuid.uuid4().hex for _ in rows]
     root = location or database.parent / "artifacts" / made.info.experiment_id
-    model = database.parent / "model"
-    model.mkdir(exist_ok=True)
-    (model / "MLmodel").write_text("flavors: {}\n")
     with sqlite3.connect(database) as connection:
         for table in ("runs", "metrics", "latest_metrics", "params", "tags"):
             found = connection.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", (made.info.run_id,))
@@ -81,9 +78,9 @@ def fill(database: Path, store: MlflowClient, experiment: str, runs: int, locati
                 connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(names))})", copies)
     for run, (_, _, whole) in zip(ids, rows, strict=True):
         folder = root / run / "artifacts"
-        folder.mkdir(parents=True)
+        (folder / PATH if whole else folder).mkdir(parents=True)
         if whole:
-            (folder / PATH).symlink_to(model)
+            (folder / PATH / "MLmodel").write_text("flavors: {}\n")
     store.delete_run(made.info.run_id)
     return ids[0]
 

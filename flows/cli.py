@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -83,10 +83,9 @@ def retrain(
         from flows.retrain import retrain as flow  # noqa: PLC0415
         from ratchet.report import print_outcome  # noqa: PLC0415
 
-        state = flow(list(overrides), model=model, metric=metric, mode=mode, to=to, return_state=True)  # type: ignore[call-overload]
-        outcome: Outcome = state.result()
+        state = flow(list(overrides), model=model, metric=metric, mode=mode, to=to, return_state=True)
         console = _console()
-        print_outcome(outcome, console)
+        print_outcome(cast("Outcome", state.result()), console)
         console.print("see it in MLflow and Prefect: ratchet up", highlight=False)
 
 
@@ -106,7 +105,9 @@ def use_embedded_prefect() -> None:
     """Keep Prefect's files under RATCHET_HOME where nothing of Prefect is configured otherwise."""
     configured = {"PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"} & os.environ.keys()
     if not configured and not (Path.home() / ".prefect" / "profiles.toml").exists():
-        os.environ["PREFECT_HOME"] = str(home() / "prefect")
+        folder = home() / "prefect"
+        folder.mkdir(parents=True, exist_ok=True)  # Prefect's server cannot make more than the last folder itself
+        os.environ["PREFECT_HOME"] = str(folder)
         os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         # A new database's tables take longer than Prefect's 20 s on a busy machine.
         os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")

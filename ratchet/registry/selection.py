@@ -79,11 +79,11 @@ class MlflowSelection:
         finished = "attributes.status = 'FINISHED'" + "".join(
             f" and tags.{quoted(key)} = {_text(value)}" for key, value in (tags or {}).items()
         )
-        # Bounding the metric keeps infinity out, and lets the database use its index: 10,000 runs in 0.1 s, not 6.
-        bounds = f"{name} > {_digits(-INFINITE)} and {name} < {_digits(INFINITE)}"
-        direction = "ASC" if order == "min" else "DESC"
-        page = self._search(experiment, f"{finished} and {bounds}", [f"{name} {direction}"], _PAGE)
-        runs = [run for run in page if math.isfinite(run.data.metrics.get(metric, math.nan))]
+        # The bound keeps infinity from the top, and lets SQLite begin at the metric's index: 10,000 runs in 0.1 s, not 6.
+        # Two bounds lose that again, so the other infinity, which sorts last, is left out here, like NaN.
+        best, direction = (f"> {_digits(-INFINITE)}", "ASC") if order == "min" else (f"< {_digits(INFINITE)}", "DESC")
+        page = self._search(experiment, f"{finished} and {name} {best}", [f"{name} {direction}"], _PAGE)
+        runs = [run for run in page if abs(run.data.metrics.get(metric, math.nan)) < INFINITE]
         if len(page) < _PAGE or len(runs) < len(page):
             return runs
         first, last = runs[0].data.metrics[metric], runs[-1].data.metrics[metric]

@@ -57,9 +57,9 @@ def create_network(
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"{arch} cannot be built on {encoder_name}: {error}") from error
     if encoder_weights is not None and not from_hub:
-        load_encoder_weights(network.encoder, Path(encoder_weights))
+        load_encoder_weights(network.get_submodule("encoder"), Path(encoder_weights))
     if freeze_encoder:
-        network.encoder.requires_grad_(False)  # type: ignore[operator]
+        network.get_submodule("encoder").requires_grad_(False)
     return network
 
 

@@ -1,0 +1,36 @@
+"""What many tests share: an embedded home of their own, and a data set small enough to train on in seconds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+TINY = (
+    "experiment=generic/shapes/segmentation/smp",
+    "trainer.max_epochs=1",
+    "trainer.accelerator=cpu",
+    "datamodule.months=2",
+    "datamodule.images_per_month=30",
+    "transforms.input_height=32",
+    "transforms.input_width=32",
+    "backbone.model.encoder_name=mobilenet_v2",
+    "core.name=tiny",
+)
+
+
+@pytest.fixture
+def ratchet_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A RATCHET_HOME of the test's own, tracked in its embedded store."""
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("RATCHET_SEARCH_PATH", raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RATCHET_DATA_ROOTS", "RATCHET_ALLOWED_TARGETS"):
+        if name in os.environ:
+            monkeypatch.delenv(name)

@@ -1,0 +1,157 @@
+"""The configuration: every entry composes, every mistake is told, nothing forbidden is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ratchet.config import CONFIGS, application, check_targets, compose, compose_sweep
+from ratchet.errors import ConfigError, ForbiddenPathError, ForbiddenTargetError, UnknownKeyError
+
+pytestmark = pytest.mark.usefixtures("ratchet_home")
+
+OWN = {"config.yaml"}
+ENTRIES = sorted(
+    str(path.relative_to(CONFIGS).with_suffix(""))
+    for path in CONFIGS.rglob("*.yaml")
+    if path.relative_to(CONFIGS).parts[0] not in {"hydra", *OWN}
+)
+NEEDED = {"datamodule/base/segmentation": ["datamodule.data_path=/data", "datamodule.idx_to_class={1: a}"]}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_entry_of_every_group_composes(entry: str) -> None:
+    group, name = entry.split("/", 1)
+    config = compose([f"{group}={name}", *NEEDED.get(entry, [])])
+    check_targets(config.model_dump())
+
+
+def test_lists_of_values_give_a_configuration_for_each_combination() -> None:
+    configs = compose_sweep(["backbone.model.arch=unet,fpn", "optimizer.lr=0.1,0.2,0.3", "trainer.max_epochs=5"])
+    pairs = [(config.backbone.model["arch"], config.optimizer["lr"]) for config in configs]
+    assert len(set(pairs)) == len(pairs) == 6
+    assert {config.trainer["max_epochs"] for config in configs} == {5}
+
+
+def test_two_foreground_classes_take_three_outputs_and_one_takes_one() -> None:
+    assert compose(["experiment=generic/shapes/segmentation/smp"]).backbone.model["num_classes"] == 3
+    assert compose(["experiment=generic/oxford_pet/segmentation/smp"]).backbone.model["num_classes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("trainer.max_epoch=3", "trainer.max_epochs"),
+        ("backbone.model.archs=unet,fpn", "backbone.model.arch"),
+        ("optimiser.lr=0.1", "optimizer.lr"),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest_known_one(override: str, nearest: str) -> None:
+    with pytest.raises(UnknownKeyError, match=nearest):
+        compose_sweep([override])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("loss=dise", "loss=dice"),
+        ("experiment=generic/shape/segmentation/smp", "generic/shapes/segmentation/smp"),
+        ("transforms.input_height=5", "transforms.input_height"),
+        ("trainer.max_epochs", "missing EQUAL"),
+        ("export.types=[pt3]", "export.types"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_key(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compose([override])
+
+
+@pytest.mark.parametrize("override", ["hydra.run.dir=/", "hydra/launcher=basic", "core.tag=${oc.env:HOME}"])
+def test_an_override_from_outside_cannot_reach_hydra_or_the_environment(override: str) -> None:
+    with pytest.raises(ConfigError):
+        compose([override])
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.open",
+        "torch.load",
+        "torch.hub.load",
+        "torch.nn.functional.torch.load",
+        "torch.optim.lr_scheduler.types.FunctionType",
+        "torch.nn.modules.module.torch.load",
+        "torch.optim.sys",
+        "ratchet.training.run_sweep",
+        "ratchet.data.import_module",
+        "pytorch_lightning.callbacks._private",
+        "subprocess.run",
+    ],
+)
+def test_a_target_outside_the_allow_list_is_refused_wherever_it_stands(target: str) -> None:
+    for node in ({"_target_": target}, {"inner": [{"_target_": target}]}):
+        with pytest.raises(ForbiddenTargetError, match="not allowed"):
+            check_targets(node)
+
+
+def test_a_target_of_the_right_module_must_be_of_the_right_kind() -> None:
+    check_targets({"_target_": "torch.optim.AdamW"})
+    with pytest.raises(ForbiddenTargetError):
+        check_targets({"_target_": "torch.nn.Parameter"})
+
+
+def test_the_operator_can_allow_a_module_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ForbiddenTargetError):
+        check_targets({"_target_": "fractions.Fraction"})
+    monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "fractions")
+    check_targets({"_target_": "fractions.Fraction"})
+
+
+def test_paths_stay_under_the_roots_that_the_deployment_allows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RATCHET_DATA_ROOTS", str(tmp_path))
+    compose([f"datamodule.data_path={tmp_path}/sub"])
+    for path in ("/etc", f"{tmp_path}/../elsewhere"):
+        with pytest.raises(ForbiddenPathError, match=r"datamodule\.data_path"):
+            compose([f"datamodule.data_path={path}"])
+
+
+def test_a_users_own_tree_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "mine.yaml").write_text("_target_: torch.nn.CrossEntropyLoss\n")
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", f"file://{tmp_path}")
+    assert compose(["loss=mine"]).loss["_target_"] == "torch.nn.CrossEntropyLoss"
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path / "absent"))
+    with pytest.raises(ConfigError, match="RATCHET_SEARCH_PATH"):
+        compose([])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--help"], "backbone.model.arch=unet,fpn"),
+        (["--cfg", "job", "trainer.max_epochs=7"], "max_epochs: 7"),
+        (["--info", "searchpath"], "configs"),
+    ],
+)
+def test_hydras_own_flags_print_and_train_nothing(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert application(arguments) == []
+    assert said in capsys.readouterr().out
+
+
+def test_the_users_command_composes_its_four_trials() -> None:
+    configs = application(
+        [
+            "experiment=generic/oxford_pet/segmentation/smp",
+            "trainer.max_epochs=5",
+            "core.name=cats_vs_dogs",
+            "backbone.model.arch=unet,unetplusplus",
+            "backbone.model.encoder_name=resnet18,resnet50",
+            "--multirun",
+        ]
+    )
+    models = [(config.backbone.model["arch"], config.backbone.model["encoder_name"]) for config in configs]
+    assert models == [(arch, encoder) for arch in ("unet", "unetplusplus") for encoder in ("resnet18", "resnet50")]
+    assert {config.core.name for config in configs} == {"cats_vs_dogs"}
