@@ -98,11 +98,9 @@ class _Lines:
     def _line(self, trial: TrialResult) -> str:
         if trial.status == "running" and trial.progress.phase == "training":
             progress = trial.progress
-            value = progress.metrics.get("val_iou")
-            if value is None or progress.step % max(progress.steps_per_epoch, 1):
-                return ""
+            value = progress.metrics.get("val_iou", float("nan"))
             return (
-                f"epoch {progress.step // max(progress.steps_per_epoch, 1)}/{progress.max_epochs}, val_iou {value:.4f}"
+                f"epoch {progress.validated}/{progress.max_epochs}, val_iou {value:.4f}" if progress.validated else ""
             )
         if trial.status == "running":
             return trial.progress.phase

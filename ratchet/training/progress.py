@@ -19,6 +19,7 @@ class Progress(BaseModel):
     step: int = 0
     steps_per_epoch: int = 0
     metrics: dict[str, float] = {}
+    validated: int = 0
     phase: str = "starting"
 
     @property
@@ -33,6 +34,7 @@ class ProgressCallback(pl.Callback):
 
     def __init__(self, report: Callable[[Progress], None]) -> None:
         self._report = report
+        self._validated = 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         """Report the step."""
@@ -40,6 +42,7 @@ class ProgressCallback(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Report the validation's metrics."""
+        self._validated += 1
         self._send(trainer)
 
     def _send(self, trainer: pl.Trainer) -> None:
@@ -53,6 +56,7 @@ class ProgressCallback(pl.Callback):
                 step=trainer.global_step,
                 steps_per_epoch=per_epoch,
                 metrics=values,
+                validated=self._validated,
                 phase="training",
             )
         )
