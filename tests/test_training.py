@@ -154,7 +154,7 @@ def test_the_fingerprint_follows_what_decides_the_weights_and_nothing_else() -> 
 
     same = fingerprint()
     assert fingerprint("core.name=other", "datamodule.num_workers=3", "logger.batch=1", "gate=strict") == same
-    for change in ("optimizer.lr=0.5", "core.seed=1", "trainer.max_epochs=9", "loss=focal", "datamodule.data_seed=1"):
+    for change in ("optimizer.lr=0.5", "core.seed=1", "trainer.max_epochs=9", "loss=focal", "datamodule.months=3"):
         assert fingerprint(change) != same
 
 
