@@ -208,10 +208,10 @@ def name() -> str:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory that MLflow's own loaders and torch alone can serve."""
-    import mlflow.pytorch  # noqa: PLC0415 (child processes import this module, and need none of these)
-    import numpy as np  # noqa: PLC0415
-    import torch  # noqa: PLC0415
-    from mlflow.models import infer_signature  # noqa: PLC0415
+    import mlflow.pytorch
+    import numpy as np
+    import torch
+    from mlflow.models import infer_signature
 
     torch.manual_seed(0)
     net = torch.nn.Conv2d(3, 1, 3, padding=1).eval()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from ratchet.config import compose, instantiate
 from ratchet.errors import ConfigError, WeightsUnavailableError
 from ratchet.training.network import create_network, load_encoder_weights
@@ -23,7 +24,7 @@ TINY = ["backbone.model.encoder_name=mobilenet_v2", "backbone.model.encoder_weig
     + [f"optimizer={name}" for name in ("adam", "adamw", "sgd")],
 )
 def test_every_loss_and_optimizer_takes_a_step(override: str, classes: tuple[str, ...]) -> None:
-    names = {index: name for index, name in enumerate(classes, start=1)}
+    names = dict(enumerate(classes, start=1))
     config = compose([*TINY, override, f"datamodule.idx_to_class={names}".replace("'", "")])
     if len(classes) == 1:
         config = compose([*TINY, override, "experiment=generic/oxford_pet/segmentation/smp", TINY[0], TINY[1]])

@@ -163,7 +163,7 @@ def test_a_version_loads_with_mlflows_own_loaders(
     images = np.random.default_rng(0).random((3, 3, 8, 8), dtype=np.float32)
     served_by_mlflow = mlflow.pyfunc.load_model(f"models:/{name}@production").predict(images)
     assert mlflow.pytorch.load_model(f"models:/{name}/Production") is not None
-    import torch  # noqa: PLC0415
+    import torch
 
     ours = manager.load_model(name, "production")(torch.from_numpy(images)).detach().numpy()
     assert np.allclose(served_by_mlflow, ours, atol=1e-6)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import TINY
+
 from ratchet import MlflowModelManager
 from ratchet.data.shapes import generate
 from ratchet.errors import ConfigError

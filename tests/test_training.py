@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
 import numpy as np
+import psutil
 import pytest
 import torch
 from conftest import TINY
 from mlflow import MlflowClient
 from PIL import Image
+
 from ratchet.config import compose, compose_sweep
 from ratchet.errors import ConfigError, SweepFailedError
 from ratchet.registry.tracking import client
@@ -126,13 +131,8 @@ def test_a_trial_is_reused_unless_forced_and_a_failing_one_stops_no_other(tmp_pa
 
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_killed_trial_fails_alone_and_its_run_says_why() -> None:
-    import os
-    import signal
-
-    import psutil
-
-    def kill(results: object) -> None:
-        for result in results:  # type: ignore[attr-defined]
+    def kill(results: Sequence[TrialResult]) -> None:
+        for result in results:
             if result.status == "running" and result.progress.phase == "training":
                 for child in psutil.Process().children(recursive=True):
                     if child.num_threads() > 1 and child.ppid() != os.getpid():

@@ -1,0 +1,87 @@
+"""The command line as its users type it: on the embedded store, and on a real MLflow server over HTTP."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from registry_backends import http_address as http_address  # noqa: PLC0414 - a fixture
+
+from ratchet import MlflowModelManager
+
+RATCHET = str(Path(sys.executable).parent / "ratchet")
+
+
+def ratchet(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    settings = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "RATCHET_HOME"))}
+    return subprocess.run(
+        [RATCHET, *arguments],
+        env=settings | {"RATCHET_HOME": str(home)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def test_help_answers_without_loading_what_trains() -> None:
+    script = "import sys; from flows.cli import main; print([m for m in ('torch', 'mlflow', 'prefect', 'hydra') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_mistake_is_told_in_a_sentence_and_fails(tmp_path: Path) -> None:
+    done = ratchet("train", "trainer.max_epoch=3", home=tmp_path)
+    assert done.returncode == 1
+    assert "trainer.max_epochs" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.trains
+def test_a_server_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    done = ratchet("train", *TINY, home=tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "ServerUnreachableError" in done.stderr
+    assert "http://127.0.0.1:9" in done.stderr
+
+
+@pytest.mark.server
+@pytest.mark.trains
+def test_a_sweep_on_a_server_can_be_registered_and_moved_as_in_the_tutorial(
+    http_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = [*TINY, "core.name=cats_vs_dogs", "backbone.model.arch=unet,linknet", "--multirun"]
+    done = ratchet("train", *sweep, home=tmp_path, MLFLOW_TRACKING_URI=http_address)
+    assert done.returncode == 0, done.stderr
+    assert "linknet: finished" in done.stderr
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", http_address)
+    manager = MlflowModelManager()
+    first = manager.register_best_model(
+        experiment_name="cats_vs_dogs",
+        metric="val_loss_epoch",
+        model_path="deployment_model",
+        model_name="cvsd_model",
+        tags={"type": "segmentation"},
+        mode="min",
+    )
+    manager.transition_model(model_name="cvsd_model", version=1, stage="staging", description="Staging Model for demo")
+    other = manager.best_run("cats_vs_dogs", "val_loss_epoch", "max").run_id
+    assert other != first.run_id
+    second = manager.register_model(
+        model_location=f"runs:/{other}/deployment_model/model.pt",
+        model_name="cvsd_model",
+        tags={"type": "smp"},
+        description="Better model",
+    )
+    manager.transition_model(model_name="cvsd_model", version=2, stage="production", description="Better than v1")
+    stages = {version.version: str(version.stage) for version in manager.versions("cvsd_model")}
+    assert (second.version, stages) == (2, {1: "Staging", 2: "Production"})
+    folder = manager.download_model("cvsd_model", 2, tmp_path / "served")
+    logits = torch.jit.load(str(folder / "model.pt"))(torch.zeros(1, 3, 32, 32))
+    assert logits.shape == (1, 3, 32, 32)
