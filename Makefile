@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 retrain: setup  ## train, judge and promote a model on generated images, on the embedded default
 	$(BIN)/ratchet retrain experiment=generic/shapes/segmentation/smp \
-		backbone.model.arch=unet,fpn --model shapes_model
+		backbone.model.encoder_name=resnet18,mobilenet_v2 --model shapes_model
 
 test: setup  ## all tests
 	$(BIN)/python -m pytest

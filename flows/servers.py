@@ -44,7 +44,9 @@ def serve(*, mlflow_port: int, prefect_port: int, console: Console) -> None:
                 addresses = {"MLflow": f"http://{HOST}:{mlflow_port}"}
                 servers = {"MLflow": stack.enter_context(_server("mlflow", _mlflow(store, mlflow_port), {}))}
             prefect = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
-            servers["Prefect"] = stack.enter_context(_server("prefect", prefect, {"PREFECT_UI_ENABLED": "true"}))
+            # The page asks port 4200 unless it is told; a page on another port would find nothing there.
+            ui = {"PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{prefect_port}/api"}
+            servers["Prefect"] = stack.enter_context(_server("prefect", prefect, ui))
             addresses["Prefect"] = f"http://{HOST}:{prefect_port}"
             health = {"MLflow": f"{addresses['MLflow']}/health", "Prefect": f"{addresses['Prefect']}/api/health"}
             with console.status("starting MLflow and Prefect"):

@@ -57,7 +57,13 @@ def test_a_server_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
 def test_a_sweep_on_a_server_can_be_registered_and_moved_as_in_the_tutorial(
     http_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep = [*TINY, "core.name=cats_vs_dogs", "backbone.model.arch=unet,linknet", "--multirun"]
+    sweep = [
+        *TINY,
+        "core.name=cats_vs_dogs",
+        "backbone.model.arch=unet,linknet",
+        "export.checkpoint_selection=last",
+        "--multirun",
+    ]
     done = ratchet("train", *sweep, home=tmp_path, MLFLOW_TRACKING_URI=http_address)
     assert done.returncode == 0, done.stderr
     assert "linknet: finished" in done.stderr

@@ -9,13 +9,16 @@ import pytest
 import torch
 
 from ratchet.config import compose, instantiate
-from ratchet.errors import ConfigError, WeightsUnavailableError
+from ratchet.errors import ConfigError, ExportError, WeightsUnavailableError
+from ratchet.evaluation.served import ModelCard, ServedModel
+from ratchet.training.export import export_network
 from ratchet.training.network import create_network, load_encoder_weights
-from ratchet.training.trial import build_module
+from ratchet.training.trial import build_module, resolve_precision
 
 TINY = ["backbone.model.encoder_name=mobilenet_v2", "backbone.model.encoder_weights=null"]
 
 
+@pytest.mark.trains
 @pytest.mark.usefixtures("ratchet_home")
 @pytest.mark.parametrize("classes", [("pet",), ("disc", "polygon")])
 @pytest.mark.parametrize(
@@ -37,6 +40,56 @@ def test_every_loss_and_optimizer_takes_a_step(override: str, classes: tuple[str
     assert torch.isfinite(loss)
     assert loss.ndim == 0
     assert any(not torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.parametrize(
+    "override",
+    [f"scheduler={name}" for name in ("plateau", "step", "cosine", "one_cycle", "constant")]
+    + ["trainer=gradient_clipping", "trainer=mixed_precision", "callbacks=early_stopping"],
+)
+def test_every_schedule_trainer_and_callback_takes_a_step(override: str, tmp_path: Path) -> None:
+    config = compose([*TINY, override, "trainer.accelerator=cpu", "trainer.max_epochs=2"])
+    module = build_module(config, ("disc", "polygon"))
+    batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.randint(0, 3, (2, 32, 32))}
+    trainer = instantiate(
+        config.trainer | {"precision": resolve_precision(config.trainer)},
+        callbacks=[instantiate(node) for node in config.callbacks.values() if node is not None],
+        default_root_dir=str(tmp_path),
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    loader = torch.utils.data.DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
+    trainer.fit(module, loader, loader)
+    assert trainer.global_step == 2
+    assert torch.isfinite(trainer.callback_metrics["val_loss_epoch"])
+    wanted = config.callbacks["early_stopping"] is not None
+    assert wanted == any(type(callback).__name__ == "EarlyStopping" for callback in trainer.callbacks)
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("arch", ["unet", "unetplusplus", "fpn", "linknet", "deeplabv3plus", "segformer"])
+def test_every_kind_of_architecture_is_exported_and_answers_as_it_was_trained(arch: str, tmp_path: Path) -> None:
+    network = create_network(arch=arch, encoder_name="resnet18", encoder_weights=None, num_classes=1)
+    card = ModelCard(
+        input_height=64, input_width=64, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), classes=("background", "pet")
+    )
+    export_network(network, card, tmp_path / "model", types=["pt2", "torchscript"])
+    served = ServedModel(tmp_path / "model")
+    image = torch.randint(0, 255, (48, 80, 3), dtype=torch.uint8).numpy()
+    assert served.predict(image).shape == (48, 80)
+    assert served.logits([image] * 3).shape == (3, 1, 64, 64)
+
+
+def test_a_network_that_diverged_is_not_exported(tmp_path: Path) -> None:
+    network = torch.nn.Conv2d(3, 1, 1)
+    torch.nn.init.constant_(network.weight, float("nan"))
+    card = ModelCard(input_height=8, input_width=8, mean=(0, 0, 0), std=(1, 1, 1), classes=("background", "pet"))
+    with pytest.raises(ExportError, match="NaN"):
+        export_network(network, card, tmp_path / "model", types=["pt2"])
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_frozen_encoder_keeps_its_weights_and_its_batch_statistics() -> None:
