@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
     from ratchet.retraining import Outcome
 
+_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
@@ -87,6 +91,94 @@ def retrain(
         console = _console()
         print_outcome(cast("Outcome", state.result()), console)
         console.print("see it in MLflow and Prefect: ratchet up", highlight=False)
+
+
+@main.command()
+@click.argument("experiment")
+@click.option("--metric", required=True, help="Metric whose last value decides, as it is named in MLflow.")
+@click.option(
+    "--mode", type=click.Choice(["min", "max"]), default="max", show_default=True, help="Which value is best."
+)
+@click.option("--model", required=True, help="Registered model's name.")
+@click.option("--description", help="Description of the new version.")
+def register(experiment: str, metric: str, mode: Literal["min", "max"], model: str, description: str | None) -> None:
+    """Register the model of the best finished run of EXPERIMENT."""
+    with _errors_told():
+        from ratchet import MlflowModelManager  # noqa: PLC0415
+
+        made = MlflowModelManager().register_best_model(experiment, metric, model, description, mode=mode)
+        click.echo(f"v{made.version} of {model} is the model of run {made.run_id}")
+
+
+@main.command()
+@click.argument("model")
+@click.option(
+    "--at",
+    type=click.DateTime(_TIMES),
+    help="Only who was champion then (UTC).",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document a line.")
+def history(model: str, at: datetime | None, as_json: bool) -> None:
+    """Print what happened to MODEL, oldest first."""
+    with _errors_told():
+        from ratchet import MlflowModelManager  # noqa: PLC0415
+        from ratchet.registry.rendering import headline  # noqa: PLC0415
+
+        manager = MlflowModelManager()
+        if at is not None:
+            champion = manager.champion_at(model, at.replace(tzinfo=UTC))
+            click.echo(json.dumps({"champion": champion}) if as_json else f"v{champion}" if champion else "no champion")
+            return
+        for event in manager.history(model):
+            if as_json:
+                click.echo(json.dumps(asdict(event), default=str))
+            else:
+                void = "" if event.counts else f" (void: {event.void})"
+                reason = f": {event.reason}" if event.reason else ""
+                click.echo(f"{event.time:%Y-%m-%d %H:%M:%S} UTC  {headline(event)}, {event.who}{void}{reason}")
+
+
+@main.command()
+@click.argument("model")
+@click.option("--reason", default="", help="Why; it goes into the history.")
+def rollback(model: str, reason: str) -> None:
+    """Put the version back that was in production before, and quarantine the one that is there now."""
+    with _errors_told():
+        from ratchet import MlflowModelManager  # noqa: PLC0415
+
+        manager = MlflowModelManager()
+        left = manager.champion(model)
+        now = manager.rollback(model, reason)
+        was = f"; v{left.version} is quarantined: ratchet release {model} {left.version}" if left else ""
+        click.echo(f"v{now.version} of {model} is in production{was}")
+
+
+@main.command()
+@click.argument("model")
+@click.argument("version", type=int)
+@click.option("--reason", default="", help="Why; it goes into the history.")
+def release(model: str, version: int, reason: str) -> None:
+    """Let VERSION of MODEL be promoted again after a rollback quarantined it."""
+    with _errors_told():
+        from ratchet import MlflowModelManager  # noqa: PLC0415
+
+        MlflowModelManager().release(model, version, reason)
+        click.echo(f"v{version} of {model} may be promoted again")
+
+
+@main.command()
+@click.argument("model")
+@click.option("--keep", default=10, show_default=True, help="Archived and rejected versions to keep.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+def prune(model: str, keep: int, dry_run: bool) -> None:
+    """Delete old archived and rejected versions of MODEL, and the heavy files of their runs."""
+    with _errors_told():
+        from ratchet import MlflowModelManager  # noqa: PLC0415
+
+        plan = MlflowModelManager().prune(model, keep=keep, dry_run=dry_run)
+        click.echo(f"{'would go' if dry_run else 'gone'}: {', '.join(f'v{v}' for v in plan.goes) or 'nothing'}")
+        for version, why in plan.stays.items():
+            click.echo(f"v{version} stays: {why}")
 
 
 @main.command()

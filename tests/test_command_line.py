@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -89,6 +90,28 @@ def test_a_sweep_on_a_server_can_be_registered_and_moved_as_in_the_tutorial(
     manager.transition_model(model_name="cvsd_model", version=2, stage="production", description="Better than v1")
     stages = {version.version: str(version.stage) for version in manager.versions("cvsd_model")}
     assert (second.version, stages) == (2, {1: "Staging", 2: "Production"})
+    _roll_back_on_the_command_line(manager, http_address, tmp_path)
     folder = manager.download_model("cvsd_model", 2, tmp_path / "served")
     logits = torch.jit.load(str(folder / "model.pt"))(torch.zeros(1, 3, 32, 32))
     assert logits.shape == (1, 3, 32, 32)
+
+
+def _roll_back_on_the_command_line(manager: MlflowModelManager, address: str, home: Path) -> None:
+    def said(*arguments: str) -> str:
+        done = ratchet(*arguments, home=home, MLFLOW_TRACKING_URI=address)
+        return done.stdout + done.stderr
+
+    best = manager.best_run("cats_vs_dogs", "val_loss_epoch", "min").run_id
+    assert best in said("register", "cats_vs_dogs", "--metric", "val_loss_epoch", "--mode", "min", "--model", "other")
+    assert "NothingToRollBackError" in said("rollback", "cvsd_model")
+    manager.transition_model("cvsd_model", 1, "production", "back and forth")
+    assert "v2 of cvsd_model is in production" in said("rollback", "cvsd_model", "--reason", "it blurs")
+    champion = manager.champion("cvsd_model")
+    assert champion is not None
+    assert champion.version == 2
+    assert manager.version("cvsd_model", 1).quarantined
+    assert "may be promoted again" in said("release", "cvsd_model", "1")
+    events = [json.loads(line) for line in said("history", "cvsd_model", "--json").splitlines()]
+    assert [event["reason"] for event in events if event["kind"] == "rolled back"] == ["it blurs"]
+    assert "it blurs" in said("history", "cvsd_model")
+    assert "v1 stays" in said("prune", "cvsd_model", "--dry-run")

@@ -77,6 +77,22 @@ def test_one_model_from_the_first_training_to_its_replacement(home: Path) -> Non
     assert second.verdict.champion is not None
     assert second.verdict.champion.version == 1
     assert name == second.status
+    _prune(manager)
+
+
+def _prune(manager: MlflowModelManager) -> None:
+    from flows.prune import prune
+
+    for dry_run in (True, False):
+        before = {version.version for version in manager.versions("m")}
+        state = prune("m", keep=0, dry_run=dry_run, return_state=True)
+        after = {version.version for version in manager.versions("m")}
+        assert state.is_completed()
+        gone = set() if dry_run else set(state.result().goes)
+        assert after == before - gone
+        champion = manager.champion("m")
+        assert champion is not None
+        assert champion.version in after
 
 
 def _check_artifacts(outcome: Outcome, home: Path) -> None:

@@ -1,0 +1,25 @@
+"""The retention flow: old archived and rejected versions go, whatever production may need stays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from tasks.registry import prune_versions
+
+
+@flow(name="prune")
+def prune(model: str, keep: int = 10, dry_run: bool = False) -> State[Any]:
+    """Delete old archived and rejected versions of a model, and the heavy files of their runs.
+
+    Args:
+        model: The registered model's name.
+        keep: How many archived and rejected versions stay.
+        dry_run: Only say what would go.
+    """
+    plan = prune_versions(model, keep, dry_run)
+    gone = ", ".join(f"v{version}" for version in plan.goes) or "nothing"
+    return Completed(message=f"{'would go' if dry_run else 'gone'}: {gone}", data=plan)
