@@ -22,8 +22,8 @@ retrain: setup  ## train, judge and promote a model on generated images, on the 
 test: setup  ## all tests
 	$(BIN)/python -m pytest
 
-fast: setup  ## the tests that need neither training nor a server
-	$(BIN)/python -m pytest -m "not trains and not server and not flow and not postgres and not slow" --durations=5
+fast: setup  ## the tests that need neither training nor a server nor much time
+	$(BIN)/python -m pytest -n 2 -m "not trains and not server and not flow and not postgres and not slow" --durations=5
 
 check: setup  ## lint, types and layers
 	$(BIN)/ruff check .

@@ -33,7 +33,7 @@ from ratchet.registry.ledger import difference_of
 from ratchet.registry.tracking import client
 
 pytest_plugins = ["registry_backends"]
-pytestmark = pytest.mark.parametrize("backend", kinds(), indirect=True)
+pytestmark = [pytest.mark.parametrize("backend", kinds(), indirect=True), pytest.mark.slow]
 
 MakeModel = Callable[[], Path]
 

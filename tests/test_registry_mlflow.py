@@ -27,6 +27,8 @@ from ratchet.registry.rendering import MARKER
 from ratchet.registry.selection import MlflowSelection
 from ratchet.registry.tracking import client, embedded_uri, ensure_experiment, tracking_uri
 
+pytestmark = pytest.mark.slow  # real stores, many operations
+
 pytest_plugins = ["registry_backends"]
 sqlite = pytest.mark.parametrize("backend", kinds("sqlite"), indirect=True)
 served = pytest.mark.parametrize("backend", kinds("sqlite", "http"), indirect=True)

@@ -25,6 +25,8 @@ from ratchet.registry import EventKind, LedgerModelManager, Stage
 from ratchet.registry.ledger import difference_of
 from ratchet.registry.values import FINGERPRINT_TAG
 
+pytestmark = pytest.mark.slow  # real stores, many operations
+
 NAME = "a model"
 OUTCOMES = (ChampionMovedError, NothingToRollBackError, ProtectedVersionError, QuarantinedError, VersionNotFoundError)
 ACTIVE = {"staging": Stage.STAGING, "production": Stage.PRODUCTION}

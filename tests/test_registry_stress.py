@@ -27,6 +27,8 @@ from ratchet.errors import (
 from ratchet.registry import EventKind, LedgerModelManager, Stage
 from ratchet.registry.ledger import difference_of
 
+pytestmark = pytest.mark.slow  # real stores, many operations
+
 pytest_plugins = ["registry_backends"]
 
 PROCESSES, OPERATIONS, VERSIONS = 8, 25, 6

@@ -227,3 +227,8 @@ def test_the_default_data_set_has_a_gate_set_large_enough_to_decide(tmp_path: Pa
     data = ShapesDataModule(data_path=tmp_path, val_size=0.15, test_size=0.25, **{**OPTIONS, "size": 64})
     assert len(data.samples[data.gate_split]) >= 120
     assert 300 <= len(data.samples["train"]) <= 400
+
+
+def test_the_folder_may_be_given_as_text(tmp_path: Path) -> None:
+    assert len(generate(str(tmp_path / "shapes"), months=1, images_per_month=2)) == 1
+    assert len(list((tmp_path / "shapes" / "images").iterdir())) == 2

@@ -57,7 +57,7 @@ class Manifest:
 
 
 def generate(
-    path: Path,
+    path: str | Path,
     *,
     months: int = 6,
     images_per_month: int = 100,
@@ -77,6 +77,7 @@ def generate(
         DatasetNotFoundError: `path` holds shapes of another seed, size or version of the generator, or other images.
     """
     _check(months, images_per_month, size, drift, label_noise)
+    path = Path(path)
     present = read_manifest(path)
     if present is not None and len(present.months) >= months:
         _check_same(path, present, seed, size)
