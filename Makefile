@@ -23,7 +23,7 @@ test: setup  ## all tests
 	$(BIN)/python -m pytest
 
 fast: setup  ## the tests that need neither training nor a server nor much time
-	$(BIN)/python -m pytest -n 2 -m "not trains and not server and not flow and not postgres and not slow" --durations=5
+	$(BIN)/python -m pytest -n 2 -m "not trains and not server and not flow and not postgres and not slow and not pets" --durations=5
 
 check: setup  ## lint, types and layers
 	$(BIN)/ruff check .
