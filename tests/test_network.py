@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import socket
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -146,13 +148,20 @@ def test_the_wheel_with_imagenet_weights_fits_its_encoder() -> None:
     assert torch.equal(stem, file["_conv_stem.weight"])
 
 
-def test_a_hub_out_of_reach_names_the_three_ways_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from huggingface_hub import constants
-
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        with pytest.raises(WeightsUnavailableError, match=r"imagenet.*null.*path of a state dict"):
-            create_network(arch="unet", encoder_name="resnet18", encoder_weights="imagenet", num_classes=1)
+def test_a_hub_out_of_reach_names_the_three_ways_out(tmp_path: Path) -> None:
+    script = (
+        "from ratchet.training.network import create_network\n"
+        "create_network(arch='unet', encoder_name='resnet18', encoder_weights='imagenet', num_classes=1)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("ratchet.errors.WeightsUnavailableError")
+    for way in ("imagenet", "null", "path of a state dict"):
+        assert way in said
