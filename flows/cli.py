@@ -82,13 +82,15 @@ def retrain(
     OVERRIDES are Hydra's, as for `ratchet train`; lists of values are swept.
     """
     with _errors_told():
-        use_embedded_prefect()
+        embedded = use_embedded_prefect()
         _quieten()
+        console, settings = _console(), {"model": model, "metric": metric, "mode": mode, "to": to}
+        if embedded and _nothing_to_do(overrides, settings, console):
+            return
         from flows.retrain import retrain as flow  # noqa: PLC0415
         from ratchet.report import print_outcome  # noqa: PLC0415
 
-        state = flow(list(overrides), model=model, metric=metric, mode=mode, to=to, return_state=True)
-        console = _console()
+        state = flow(list(overrides), **settings, return_state=True)
         print_outcome(cast("Outcome", state.result()), console)
         console.print("see it in MLflow and Prefect: ratchet up", highlight=False)
 
@@ -193,16 +195,30 @@ def up(mlflow_port: int, prefect_port: int) -> None:
         serve(mlflow_port=mlflow_port, prefect_port=prefect_port, console=_console())
 
 
-def use_embedded_prefect() -> None:
-    """Keep Prefect's files under RATCHET_HOME where nothing of Prefect is configured otherwise."""
+def _nothing_to_do(overrides: tuple[str, ...], settings: dict[str, str | None], console: Console) -> bool:
+    """See whether the flow would be skipped, before an embedded Prefect is started for nothing: that takes its time."""
+    from ratchet.report import print_outcome  # noqa: PLC0415
+    from ratchet.retraining import plan_retraining, skip  # noqa: PLC0415
+
+    plan = plan_retraining(overrides, settings)
+    if plan.unchanged_since is None:
+        return False
+    print_outcome(skip(plan), console)
+    return True
+
+
+def use_embedded_prefect() -> bool:
+    """Keep Prefect's files under RATCHET_HOME, unless something of Prefect is configured otherwise; tell which."""
     configured = {"PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"} & os.environ.keys()
-    if not configured and not (Path.home() / ".prefect" / "profiles.toml").exists():
+    embedded = not configured and not (Path.home() / ".prefect" / "profiles.toml").exists()
+    if embedded:
         folder = home() / "prefect"
         folder.mkdir(parents=True, exist_ok=True)  # Prefect's server cannot make more than the last folder itself
         os.environ["PREFECT_HOME"] = str(folder)
         os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         # A new database's tables take longer than Prefect's 20 s on a busy machine.
         os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    return embedded
 
 
 def _quieten() -> None:

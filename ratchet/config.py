@@ -45,7 +45,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 # change.
 ALLOWED_MODULES: Mapping[str, str] = {
     "pytorch_lightning.callbacks": "pytorch_lightning.Callback",
-    "ratchet.data": "pytorch_lightning.LightningDataModule",
+    "ratchet.data": "ratchet.data.datamodule.SegmentationDataModule",
     "ratchet.training.losses": "torch.nn.Module",
     "segmentation_models_pytorch.losses": "torch.nn.Module",
     "torch.nn": "torch.nn.Module",
@@ -122,6 +122,11 @@ def compose_sweep(overrides: Sequence[str], *, sweep: bool = True) -> list[Trial
                 raise ConfigError(f"{override.input_line}: Hydra itself is not configured here. Leave this out.")
             if "${" in (override.input_line or ""):
                 raise ConfigError(f"{override.input_line}: interpolations are not taken here. Write the value out.")
+            if os.environ.get("RATCHET_DATA_ROOTS") and (override.key_or_group or "").startswith(_OPERATORS):
+                raise ConfigError(
+                    f"{override.input_line}: where data are downloaded from is the operator's to say, in a tree of "
+                    "RATCHET_SEARCH_PATH. Leave this out."
+                )
         jobs = BasicSweeper.split_arguments(parsed, None)[0] if sweep else [list(overrides)]
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -145,16 +150,21 @@ def instantiate(node: Node, **keywords: Any) -> Any:
         raise cause from error
 
 
-def check_targets(node: Any) -> None:
-    """Raise `ForbiddenTargetError` at the first `_target_` under `node` that is not on the allow-list."""
+def check_targets(node: Any, *, load: bool = True) -> None:
+    """Raise `ForbiddenTargetError` at the first `_target_` under `node` that is not on the allow-list.
+
+    With `load=False` only the names are looked at: nothing is imported, and what a name stands for is not known.
+    """
     if isinstance(node, Mapping):
         if "_target_" in node:
-            _check_target(node["_target_"])
+            _check_name(node["_target_"])
+            if load:
+                _check_class(node["_target_"])
         for value in node.values():
-            check_targets(value)
+            check_targets(value, load=load)
     elif isinstance(node, list | tuple):
         for value in node:
-            check_targets(value)
+            check_targets(value, load=load)
 
 
 def check_paths(config: TrialConfig) -> None:
@@ -162,7 +172,10 @@ def check_paths(config: TrialConfig) -> None:
     roots = [Path(root).resolve() for root in os.environ.get("RATCHET_DATA_ROOTS", "").split(os.pathsep) if root]
     if not roots:
         return
-    paths = {f"datamodule.{key}": value for key, value in config.datamodule.items() if key.endswith(("_path", "_file"))}
+    paths = {f"datamodule.{key}": value for key, value in config.datamodule.items() if key.endswith("_path")}
+    lists = {key: value for key, value in config.datamodule.items() if key.endswith("_file") and value}
+    # As the data module reads them: below its folder, unless they are absolute.
+    paths |= {f"datamodule.{key}": str(Path(config.datamodule["data_path"]) / file) for key, file in lists.items()}
     paths["backbone.model.encoder_weights"] = config.backbone.model.get("encoder_weights")
     paths["core.home"] = str(config.core.home)
     for key, value in paths.items():
@@ -172,6 +185,8 @@ def check_paths(config: TrialConfig) -> None:
             allowed = ", ".join(map(str, roots))
             raise ForbiddenPathError(f"{key}={value} is outside the folders that this deployment allows: {allowed}.")
 
+
+_OPERATORS = ("datamodule.download_url", "datamodule.checksums")
 
 _hydra_lock = threading.RLock()  # Hydra keeps one global state for a process
 
@@ -198,6 +213,7 @@ def _package_file(package: str, file: str) -> str:
 
 def _settings(tree: DictConfig) -> TrialConfig:
     container = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+    check_targets(container, load=False)
     try:
         return TrialConfig.model_validate(container)
     except ValidationError as error:
@@ -260,7 +276,7 @@ def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
             yield from _keys(value, f"{prefix}{key}.")
 
 
-def _check_target(target: Any) -> None:
+def _check_name(target: Any) -> None:
     module, _, name = str(target).rpartition(".")
     extra = {entry.strip() for entry in os.environ.get("RATCHET_ALLOWED_TARGETS", "").split(";")}
     if target in ALLOWED_NAMES:
@@ -270,6 +286,12 @@ def _check_target(target: Any) -> None:
             f"_target_: {target} is not allowed. Allowed are the public classes of {', '.join(sorted(ALLOWED_MODULES))}. "
             "The operator of a deployment adds modules with RATCHET_ALLOWED_TARGETS=package.module;…"
         )
+
+
+def _check_class(target: str) -> None:
+    module, _, name = target.rpartition(".")
+    if target in ALLOWED_NAMES:
+        return
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.config import compose_sweep, instantiate
 from ratchet.errors import ConfigError, GateError, ModelNotFoundError
 from ratchet.gate import Policy, Verdict, load_policy
-from ratchet.judgement import OnImage, judge_version
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.values import FINGERPRINT_TAG
 from ratchet.settings import RetrainSettings, TrialConfig
 from ratchet.training.sweep import OnProgress, PlannedTrial, TrialResult, plan_trials, run_sweep, sweep_tag
+
+if TYPE_CHECKING:
+    from ratchet.judgement import OnImage
 
 RETRAINING_TAG = "ratchet.retraining"
 
@@ -121,6 +123,8 @@ def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None,
 
     Raises `RegistryError`, `DataError`, `GateError`: then nothing may be promoted.
     """
+    from ratchet.judgement import judge_version  # noqa: PLC0415 - imports torch, which planning does not need
+
     manager = manager or MlflowModelManager()
     settings, data = plan.settings, instantiate(plan.config.datamodule)
     if settings.metric.startswith(f"{data.gate_split}_"):

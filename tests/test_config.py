@@ -118,6 +118,31 @@ def test_paths_stay_under_the_roots_that_the_deployment_allows(monkeypatch: pyte
             compose([f"datamodule.data_path={path}"])
 
 
+def test_split_lists_are_looked_for_where_the_data_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RATCHET_DATA_ROOTS", str(tmp_path))
+    data = f"datamodule.data_path={tmp_path}"
+    compose([data, "+datamodule.test_split_file=lists/test.txt"])
+    for file in ("../../etc/passwd", "/etc/passwd"):
+        with pytest.raises(ForbiddenPathError, match=r"datamodule\.test_split_file"):
+            compose([data, f"+datamodule.test_split_file={file}"])
+
+
+def test_a_form_cannot_say_where_data_are_downloaded_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pets = ["experiment=generic/oxford_pet/segmentation/smp", f"datamodule.data_path={tmp_path}"]
+    assert compose([*pets, "+datamodule.download_url=http://10.0.0.1"]).datamodule["download_url"]
+    monkeypatch.setenv("RATCHET_DATA_ROOTS", str(tmp_path))
+    with pytest.raises(ConfigError, match="operator"):
+        compose([*pets, "+datamodule.download_url=http://10.0.0.1"])
+
+
+def test_a_forbidden_target_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "evil.yaml").write_text("_target_: os.system\n")
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path))
+    with pytest.raises(ForbiddenTargetError, match=r"os\.system"):
+        compose(["loss=evil"])
+
+
 def test_a_users_own_tree_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "loss").mkdir()
     (tmp_path / "loss" / "mine.yaml").write_text("_target_: torch.nn.CrossEntropyLoss\n")

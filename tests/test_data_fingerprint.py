@@ -104,5 +104,4 @@ def test_preparing_twice_reads_once(folder: Path) -> None:
     data.prepare()
     shutil.rmtree(folder)
     data.prepare()
-    data.setup("fit")
     assert sum(map(len, data.samples.values())) == 40

@@ -9,6 +9,7 @@ import torch
 from torchvision.transforms import v2
 
 from ratchet.data import ShapesDataModule
+from ratchet.training.trial import Loaders
 
 pytestmark = pytest.mark.trains
 
@@ -52,7 +53,7 @@ def fit(folder: Path, epochs: int, *, resume: Path | None = None, workers: int =
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=data, ckpt_path=None if resume is None else str(resume))
+    trainer.fit(module, datamodule=Loaders(data), ckpt_path=None if resume is None else str(resume))
     return module, trainer
 
 

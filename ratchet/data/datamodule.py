@@ -6,19 +6,20 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-import torch
-from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ratchet.data.classes import build_class_map
 from ratchet.data.content import check_contents_disjoint, fingerprint, read_contents
-from ratchet.data.dataset import EpochSampler, InputFormat, SegmentationDataset, Transform
 from ratchet.data.listing import Listing, check_disjoint, check_pairs, read_metadata, read_split_list
-from ratchet.data.samples import SPLITS, Sample
+from ratchet.data.samples import SPLITS, InputFormat, Sample
 from ratchet.data.splitting import SplitSizes, assign_splits, choose_names
 from ratchet.errors import ConfigError, EmptySplitError
+
+if TYPE_CHECKING:
+    import torch
+    from torch.utils.data import DataLoader
+
+    from ratchet.data.dataset import SegmentationDataset, Transform
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,15 @@ class _Prepared:
     gate_fingerprint: str
 
 
-class SegmentationDataModule(LightningDataModule):
+class SegmentationDataModule:
     """Images and masks in splits. A subclass says where the files are (`list_samples`), and may make them (`fetch`).
 
     Splits come from lists (`train_split_file`, …; by default `train.txt`, … if the folder holds them, one name a line),
     otherwise from the content of the images and `seed`. `val_size`, `test_size` and `gate_size` are the shares for
     which there is no list; with `gate_size: 0` and no list, the gate judges on the test split. `train_transform`
     augments image and mask (uint8, already of the input's size) in training; everything else sees what serving sees.
+
+    Neither torch nor Lightning is imported before a loader is asked for: planning and fingerprinting need neither.
     """
 
     name: str
@@ -68,7 +71,6 @@ class SegmentationDataModule(LightningDataModule):
         Raises:
             ConfigError: settings that contradict themselves.
         """
-        super().__init__()
         self.data_path = Path(data_path).expanduser()
         self.name = name or self.data_path.name
         self._class_map = build_class_map(idx_to_class, mask_values)
@@ -135,19 +137,11 @@ class SegmentationDataModule(LightningDataModule):
         """
         self._prepare_once()
 
-    def prepare_data(self) -> None:
-        """Prepare; called by Lightning."""
-        self.prepare()
+    def train_dataloader(self, *, epoch: int = 0) -> DataLoader[dict[str, torch.Tensor]]:
+        """Augmented batches in an order that follows from seed and epoch; `epoch` is the one to begin with."""
+        from ratchet.data.dataset import EpochSampler  # noqa: PLC0415
 
-    def setup(self, stage: str | None = None) -> None:
-        """Prepare; called by Lightning."""
-        self.prepare()
-
-    def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        """Augmented batches in an order that follows from seed and epoch."""
         dataset = self._dataset("train", self._train_transform)
-        # Lightning starts the workers of a resumed training before it tells the sampler the epoch.
-        epoch = 0 if self.trainer is None else self.trainer.current_epoch
         sampler = EpochSampler(len(dataset), seed=self._sizes.seed, epoch=epoch)
         # A last batch of one image would stop networks that normalise over a batch of 1x1 features.
         lonely = len(dataset) > self._batch_size > 1 and len(dataset) % self._batch_size == 1
@@ -170,6 +164,8 @@ class SegmentationDataModule(LightningDataModule):
         return self._dataset(split, None)
 
     def _dataset(self, split: str, transform: Transform | None) -> SegmentationDataset:
+        from ratchet.data.dataset import SegmentationDataset  # noqa: PLC0415
+
         if split not in self.samples:
             raise EmptySplitError(f"{self.name} has no split {split!r}; it has {', '.join(self.samples)}")
         return SegmentationDataset(
@@ -181,6 +177,9 @@ class SegmentationDataModule(LightningDataModule):
         )
 
     def _loader(self, dataset: SegmentationDataset, **options: Any) -> DataLoader[dict[str, torch.Tensor]]:
+        import torch  # noqa: PLC0415
+        from torch.utils.data import DataLoader  # noqa: PLC0415
+
         return DataLoader(
             dataset,
             batch_size=self._batch_size,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -13,20 +12,10 @@ from torchvision import tv_tensors
 
 from ratchet.data.preparation import normalise, resize_image, resize_mask
 from ratchet.data.reading import read_image, read_mask
-from ratchet.data.samples import Sample
+from ratchet.data.samples import InputFormat, Sample
 
 Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[torch.Tensor, torch.Tensor]]
 """An augmentation: takes and returns an image, uint8 (3, H, W), and a mask, uint8 (H, W), of the same size."""
-
-
-@dataclass(frozen=True)
-class InputFormat:
-    """The input of a network: height and width in pixels, and mean and standard deviation of RGB in [0, 1]."""
-
-    height: int
-    width: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 class Draw(NamedTuple):

@@ -23,3 +23,13 @@ class Sample:
     mask: Path
     split: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """The input of a network: height and width in pixels, and mean and standard deviation of RGB in [0, 1]."""
+
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]

@@ -15,6 +15,7 @@ from ratchet.evaluation.scoring import score_models
 from ratchet.evaluation.served import ServedModel
 from ratchet.gate import Context, ModelRef, Policy, Verdict, judge
 from ratchet.gate.record import write_record
+from ratchet.judgement.location import PICTURE_FILE, judgement_path
 from ratchet.registry.tracking import client
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 OnImage = Callable[[int, int], None] | None
 """Told how many images are scored, of how many."""
-
-PICTURE_FILE = "comparison.jpg"
 
 
 def judge_version(
@@ -74,11 +73,6 @@ def judge_version(
         run_id=challenger.run_id,
     )
     return verdict
-
-
-def judgement_path(verdict: Verdict) -> str:
-    """Where a verdict and its evidence lie among the artifacts of the challenger's run."""
-    return f"gate/{verdict.digest[:12]}"
 
 
 def _download(

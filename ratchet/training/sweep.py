@@ -62,7 +62,8 @@ def plan_trials(configs: Sequence[TrialConfig]) -> list[PlannedTrial]:
     for config, name in zip(configs, trial_names(configs), strict=True):
         key = repr(sorted(config.datamodule.items(), key=lambda item: item[0]))
         if key not in contents:
-            contents[key] = instantiate(config.datamodule).fingerprint
+            # The augmentation does not change the content, and would import torchvision.
+            contents[key] = instantiate(config.datamodule | {"train_transform": None}).fingerprint
         fingerprint = trial_fingerprint(config, contents[key])
         if fingerprint in trials:
             raise ConfigError(f"the trials {trials[fingerprint].name} and {name} are the same: leave one of them out.")

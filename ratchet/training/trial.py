@@ -18,15 +18,17 @@ import torch
 import yaml
 
 from ratchet.config import instantiate
+from ratchet.data.datamodule import SegmentationDataModule
 from ratchet.errors import ConfigError, TrainingError
 from ratchet.evaluation.counts import ImageCounts, class_scores, score
 from ratchet.evaluation.scoring import score_batches
 from ratchet.evaluation.served import ModelCard
 from ratchet.settings import TrialConfig
+from ratchet.training.callback import ProgressCallback
 from ratchet.training.export import export_network
 from ratchet.training.logger import RunLogger
 from ratchet.training.module import LOGGED_METRICS, SegmentationModule
-from ratchet.training.progress import Progress, ProgressCallback
+from ratchet.training.progress import Progress
 from ratchet.training.report import write_report
 from ratchet.training.run import MODEL_PATH, PARAMETERS_TAG, TrialRun, metric_rows
 
@@ -92,7 +94,7 @@ def fit(
         enable_model_summary=False,
     )
     run.tag({"ratchet.precision": str(trainer.precision), "ratchet.device": trainer.strategy.root_device.type})
-    trainer.fit(module, datamodule=data)
+    trainer.fit(module, datamodule=Loaders(data))
     if trainer.interrupted:
         raise KeyboardInterrupt("training was interrupted")
     checkpoint = callbacks.get("model_checkpoint")
@@ -112,6 +114,22 @@ def fit(
     kept.parent.mkdir(parents=True)
     shutil.copyfile(path, kept)
     return module, trainer, logger
+
+
+class Loaders(pl.LightningDataModule):
+    """A data module's loaders, as Lightning asks for them."""
+
+    def __init__(self, data: SegmentationDataModule) -> None:
+        super().__init__()
+        self._data = data
+
+    def train_dataloader(self) -> Any:
+        """Begin with the epoch that a resumed training is in: workers start before the sampler is told."""
+        return self._data.train_dataloader(epoch=0 if self.trainer is None else self.trainer.current_epoch)
+
+    def val_dataloader(self) -> Any:
+        """The validation split."""
+        return self._data.val_dataloader()
 
 
 def build_module(config: TrialConfig, classes: tuple[str, ...]) -> SegmentationModule:

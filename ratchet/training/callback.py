@@ -1,0 +1,43 @@
+"""Lets Lightning tell a trial's progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+
+from ratchet.training.progress import Progress
+
+
+class ProgressCallback(pl.Callback):
+    """Reports after every optimiser step and every validation."""
+
+    def __init__(self, report: Callable[[Progress], None]) -> None:
+        self._report = report
+        self._validated = 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        """Report the step."""
+        self._send(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Report the validation's metrics."""
+        self._validated += 1
+        self._send(trainer)
+
+    def _send(self, trainer: pl.Trainer) -> None:
+        shown = ("loss", "val_loss", "val_loss_epoch", "val_iou")
+        values = {key: float(value) for key, value in trainer.callback_metrics.items() if key in shown}
+        per_epoch = int(trainer.estimated_stepping_batches) // max(trainer.max_epochs or 1, 1)
+        self._report(
+            Progress(
+                epoch=trainer.current_epoch + 1,
+                max_epochs=trainer.max_epochs or 0,
+                step=trainer.global_step,
+                steps_per_epoch=per_epoch,
+                metrics=values,
+                validated=self._validated,
+                phase="training",
+            )
+        )
