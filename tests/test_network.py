@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from weights_hub import encoder_file, serve_hub
 
 from ratchet.config import compose, instantiate
 from ratchet.errors import ConfigError, ExportError, WeightsUnavailableError
@@ -146,6 +147,22 @@ def test_the_wheel_with_imagenet_weights_fits_its_encoder() -> None:
     stem = network.get_submodule("encoder").state_dict()["model.conv_stem.weight"]
     file = torch.load(config.backbone.model["encoder_weights"], weights_only=True)
     assert torch.equal(stem, file["_conv_stem.weight"])
+
+
+@pytest.mark.slow
+def test_imagenet_weights_come_from_the_hub_and_from_its_cache_afterwards(tmp_path: Path) -> None:
+    state, file = encoder_file("mobilenet_v2")
+    script = (
+        "import sys, torch; from ratchet.training.network import create_network\n"
+        "network = create_network(arch='unet', encoder_name='mobilenet_v2', encoder_weights='imagenet', num_classes=1)\n"
+        "torch.save(network.encoder.state_dict(), sys.argv[1])"
+    )
+    with serve_hub({"mobilenet_v2": file}) as address:
+        for name, hub in (("downloaded.pt", address), ("cached.pt", "http://127.0.0.1:9")):
+            environment = os.environ | {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "hub")}
+            subprocess.run([sys.executable, "-c", script, str(tmp_path / name)], env=environment, check=True)
+            loaded = torch.load(tmp_path / name, weights_only=True)
+            assert all(torch.equal(loaded[key], tensor) for key, tensor in state.items())
 
 
 def test_a_hub_out_of_reach_names_the_three_ways_out(tmp_path: Path) -> None:
