@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from parts import write_parts
 
 TINY = (
     "experiment=generic/shapes/segmentation/smp",
@@ -27,6 +28,12 @@ def ratchet_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("RATCHET_SEARCH_PATH", raising=False)
     return tmp_path / "home"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Forty pairs of image and mask, without lists."""
+    return write_parts(tmp_path / "parts")
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,11 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from parts import module, names, write_list, write_pair
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -16,47 +16,7 @@ from ratchet.errors import (
     MetadataError,
 )
 
-OPTIONS: dict[str, Any] = {
-    "idx_to_class": {1: "scratch", 2: "dent"},
-    "input_height": 32,
-    "input_width": 32,
-    "mean": (0.5, 0.5, 0.5),
-    "std": (0.5, 0.5, 0.5),
-    "batch_size": 4,
-    "seed": 1,
-}
 AUGMENTATION = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(15, (0.1, 0.1)), v2.ColorJitter(0.2, 0.2)])
-
-
-def write_pair(root: Path, name: str, number: int, size: tuple[int, int] = (40, 48)) -> None:
-    rng = np.random.default_rng(number)
-    for folder, array in (
-        ("images", rng.integers(0, 256, size=(*size, 3), dtype=np.uint8)),
-        ("masks", rng.integers(0, 3, size=size, dtype=np.uint8)),
-    ):
-        path = root / folder / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array).save(path)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "parts"
-    for number in range(40):
-        write_pair(root, f"part_{number:02d}", number)
-    return root
-
-
-def module(folder: Path, **options: Any) -> FolderDataModule:
-    return FolderDataModule(data_path=folder, **{**OPTIONS, **options})
-
-
-def names(data: FolderDataModule, split: str) -> list[str]:
-    return [sample.name for sample in data.samples[split]]
-
-
-def write_list(folder: Path, split: str, *numbers: int) -> None:
-    (folder / f"{split}.txt").write_text("".join(f"part_{number:02d}\n" for number in numbers))
 
 
 def test_a_folder_without_lists_is_split_by_content(folder: Path) -> None:

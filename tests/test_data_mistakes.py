@@ -4,11 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from parts import module, write_list
 from PIL import Image
 
-from ratchet.data import FolderDataModule
 from ratchet.errors import (
     ConfigError,
     DatasetNotFoundError,
@@ -21,43 +20,6 @@ from ratchet.errors import (
     SplitOverlapError,
     UnreadableImageError,
 )
-
-OPTIONS: dict[str, Any] = {
-    "idx_to_class": {1: "scratch", 2: "dent"},
-    "input_height": 32,
-    "input_width": 32,
-    "mean": (0.5, 0.5, 0.5),
-    "std": (0.5, 0.5, 0.5),
-    "batch_size": 4,
-    "seed": 1,
-}
-
-
-def write_pair(root: Path, name: str, number: int, size: tuple[int, int] = (40, 48)) -> None:
-    rng = np.random.default_rng(number)
-    for folder, array in (
-        ("images", rng.integers(0, 256, size=(*size, 3), dtype=np.uint8)),
-        ("masks", rng.integers(0, 3, size=size, dtype=np.uint8)),
-    ):
-        path = root / folder / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(array).save(path)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    root = tmp_path / "parts"
-    for number in range(40):
-        write_pair(root, f"part_{number:02d}", number)
-    return root
-
-
-def module(folder: Path, **options: Any) -> FolderDataModule:
-    return FolderDataModule(data_path=folder, **{**OPTIONS, **options})
-
-
-def write_list(folder: Path, split: str, *numbers: int) -> None:
-    (folder / f"{split}.txt").write_text("".join(f"part_{number:02d}\n" for number in numbers))
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
