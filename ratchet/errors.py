@@ -19,7 +19,6 @@
     │   └── MetadataError            a metadata.csv that cannot be used
     ├── TrainingError                a trial or a sweep that could not end well
     │   ├── WeightsUnavailableError  pretrained weights that cannot be loaded
-    │   ├── TrialFailedError         one trial raised, or its process died
     │   ├── SweepFailedError         no trial of the sweep finished
     │   └── ExportError              the trained model cannot be exported
     ├── RegistryError                the model registry refused or cannot answer
@@ -121,10 +120,6 @@ class TrainingError(RatchetError):
 
 class WeightsUnavailableError(TrainingError):
     """Pretrained weights that cannot be loaded."""
-
-
-class TrialFailedError(TrainingError):
-    """One trial raised, or its process died."""
 
 
 class SweepFailedError(TrainingError):
