@@ -230,4 +230,4 @@ def _require_one_job(configs: Sequence[TrialConfig]) -> None:
         raise ConfigError("the overrides give several data sets: the trials of one retraining are judged on one.")
 
 
-_SOURCE = ("_target_", "data_path", "seed", "val_size", "test_size", "gate_size", "idx_to_class", "mask_values")
+_SOURCE = ("_target_", "data_path", "split_seed", "val_size", "test_size", "gate_size", "idx_to_class", "mask_values")

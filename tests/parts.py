@@ -18,6 +18,7 @@ OPTIONS: dict[str, Any] = {
     "std": (0.5, 0.5, 0.5),
     "batch_size": 4,
     "seed": 1,
+    "split_seed": 1,
 }
 
 

@@ -33,7 +33,12 @@ def test_one_byte_of_any_file_changes_the_fingerprint(folder: Path, kind: str) -
 
 @pytest.mark.parametrize(
     "options",
-    [{"seed": 2}, {"val_size": 0.3}, {"mask_values": {0: 0, 1: 2, 2: 1}}, {"idx_to_class": {1: "dent", 2: "scratch"}}],
+    [
+        {"split_seed": 2},
+        {"val_size": 0.3},
+        {"mask_values": {0: 0, 1: 2, 2: 1}},
+        {"idx_to_class": {1: "dent", 2: "scratch"}},
+    ],
 )
 def test_what_the_data_means_changes_the_fingerprint(folder: Path, options: dict[str, Any]) -> None:
     assert module(folder, **options).fingerprint != module(folder).fingerprint
@@ -61,3 +66,9 @@ def test_preparing_twice_reads_once(folder: Path) -> None:
     shutil.rmtree(folder)
     data.prepare()
     assert sum(map(len, data.samples.values())) == 40
+
+
+def test_another_training_seed_leaves_every_image_in_its_split(folder: Path) -> None:
+    one, other = module(folder, seed=1), module(folder, seed=2)
+    assert one.samples == other.samples
+    assert one.fingerprint == other.fingerprint

@@ -166,7 +166,7 @@ def test_an_augmentation_moves_image_and_mask_together(folder: Path) -> None:
             array[number // 4 : 12, 18 : 20 + number % 10] = 1 if sample == "masks" else 255
             Image.fromarray(array).save(path)
     move = v2.RandomAffine(0, (0.2, 0.2))
-    for batch in module(folder, train_transform=move, seed=2).train_dataloader():
+    for batch in module(folder, train_transform=move, split_seed=2).train_dataloader():
         assert torch.equal(batch["image"][:, 0] > 0, batch["mask"] > 0)
 
 

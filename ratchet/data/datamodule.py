@@ -33,7 +33,8 @@ class SegmentationDataModule:
     """Images and masks in splits. A subclass says where the files are (`list_samples`), and may make them (`fetch`).
 
     Splits come from lists (`train_split_file`, …; by default `train.txt`, … if the folder holds them, one name a line),
-    otherwise from the content of the images and `seed`. `val_size`, `test_size` and `gate_size` are the shares for
+    otherwise from the content of the images and `split_seed`; `seed` is of the training's order and augmentation alone, so
+    that another seed leaves every image in its split. `val_size`, `test_size` and `gate_size` are the shares for
     which there is no list; with `gate_size: 0` and no list, the gate judges on the test split. `train_transform`
     augments image and mask (uint8, already of the input's size) in training; everything else sees what serving sees.
 
@@ -56,6 +57,7 @@ class SegmentationDataModule:
         batch_size: int = 16,
         num_workers: int = 0,
         seed: int = 42,
+        split_seed: int = 42,
         mask_values: Mapping[int, int] | None = None,
         val_size: float = 0.2,
         test_size: float = 0.2,
@@ -80,7 +82,8 @@ class SegmentationDataModule:
             raise ConfigError("datamodule.batch_size must be at least 1, datamodule.num_workers at least 0")
         self._batch_size = batch_size
         self._num_workers = num_workers
-        self._sizes = SplitSizes(val=val_size, test=test_size, gate=gate_size, seed=seed)
+        self._sizes = SplitSizes(val=val_size, test=test_size, gate=gate_size, seed=split_seed)
+        self._seed = seed
         files = (train_split_file, val_split_file, test_split_file, gate_split_file)
         self._split_files = {split: file for split, file in zip(SPLITS, files, strict=True) if file is not None}
         self._prepared: _Prepared | None = None
@@ -142,7 +145,7 @@ class SegmentationDataModule:
         from ratchet.data.dataset import EpochSampler  # noqa: PLC0415
 
         dataset = self._dataset("train", self._train_transform)
-        sampler = EpochSampler(len(dataset), seed=self._sizes.seed, epoch=epoch)
+        sampler = EpochSampler(len(dataset), seed=self._seed, epoch=epoch)
         # A last batch of one image would stop networks that normalise over a batch of 1x1 features.
         lonely = len(dataset) > self._batch_size > 1 and len(dataset) % self._batch_size == 1
         return self._loader(dataset, sampler=sampler, drop_last=lonely)
@@ -173,7 +176,7 @@ class SegmentationDataModule:
             mask_values=self.mask_values,
             input_format=self._input_format,
             transform=transform,
-            seed=self._sizes.seed,
+            seed=self._seed,
         )
 
     def _loader(self, dataset: SegmentationDataset, **options: Any) -> DataLoader[dict[str, torch.Tensor]]:

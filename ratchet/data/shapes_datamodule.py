@@ -31,7 +31,8 @@ class ShapesDataModule(SegmentationDataModule):
     ) -> None:
         """Keep the settings: those of `shapes.generate`, with its `seed` as `data_seed`, and of SegmentationDataModule.
 
-        `seed` decides on splits and order, `data_seed` on the scenes: another training seed trains on the same images.
+        `seed` decides on the order, `split_seed` on the splits, `data_seed` on the scenes: another training seed trains on
+        the same images.
         """
         super().__init__(idx_to_class=idx_to_class or CLASSES, name=name, **options)
         self._parameters: dict[str, Any] = {
