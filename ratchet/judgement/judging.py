@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.errors import ModelFilesError
-from ratchet.evaluation.pictures import comparison
 from ratchet.evaluation.scoring import score_models
 from ratchet.evaluation.served import ServedModel
 from ratchet.gate import Context, ModelRef, Policy, Verdict, judge
 from ratchet.gate.record import write_record
-from ratchet.registry.tracking import client
+from ratchet.judgement.page import write_page
+from ratchet.judgement.records import REPORT_FILE, earlier_uses, keep_record
 
 if TYPE_CHECKING:
     from ratchet.data import Sample
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 OnImage = Callable[[int, int], None] | None
 """Told how many images are scored, of how many."""
-
-PICTURE_FILE = "comparison.jpg"
 
 
 def judge_version(
@@ -34,14 +32,18 @@ def judge_version(
     data: Any,
     policy: Policy,
     manager: MlflowModelManager,
+    against: int | None = None,
     on_image: OnImage = None,
 ) -> Verdict:
-    """Judge `version` against the champion of this moment on the gate set of a data module.
+    """Judge `version` against the champion of this moment, or the version `against`, on the gate set of a data module.
 
-    The verdict, the counts and the pictures become artifacts of the challenger's run (`judgement_path`); an event with
-    the verdict's digest goes into the history. Raises `RegistryError`, `DataError`, `GateError`.
+    The verdict, the counts and the report become artifacts of the challenger's run (`judgement_path`); an event with
+    the verdict's digest goes into the history: *gated*, or *noted* for a comparison with another than the champion,
+    which decides nothing. Raises `RegistryError`, `DataError`, `GateError`.
     """
     challenger, champion = manager.version(model, version), manager.champion(model)
+    noted = against is not None and (champion is None or champion.version != against)
+    champion = champion if against is None else manager.version(model, against)
     samples = data.samples[data.gate_split]
     with tempfile.TemporaryDirectory(prefix="gate-") as folder:
         models = _download(manager, {"challenger": challenger, "champion": champion}, Path(folder) / "models")
@@ -56,29 +58,25 @@ def judge_version(
                 champion=None if champion is None else _model_ref(champion),
                 gate_set=data.gate_fingerprint,
                 data=data.fingerprint,
+                earlier_uses=earlier_uses(manager.history(model), data.gate_fingerprint, challenger),
             ),
             metadata=_metadata(samples),
         )
-        if challenger.run_id is not None:
-            artifacts = Path(folder) / "artifacts"
-            write_record(artifacts, verdict, counts, metadata=_metadata(samples))
-            comparison(models, samples, data.mask_values, counts).savefig(artifacts / PICTURE_FILE, dpi=80)
-            client().log_artifacts(challenger.run_id, str(artifacts), judgement_path(verdict))
+        artifacts = Path(folder) / "artifacts"
+        write_record(artifacts, verdict, counts, metadata=_metadata(samples))
+        write_page(artifacts / REPORT_FILE, verdict, models, samples, data.mask_values, counts)
+        run_id = keep_record(artifacts, verdict, challenger)
     manager.record(
         model,
-        "gated",
+        "noted" if noted else "gated",
         version=version,
         outcome=verdict.outcome,
-        reason=verdict.sentence,
+        reason=f"compared with v{against}: {verdict.sentence}" if noted else verdict.sentence,
         verdict_digest=verdict.digest,
-        run_id=challenger.run_id,
+        gate_set=verdict.gate_set,
+        run_id=run_id,
     )
     return verdict
-
-
-def judgement_path(verdict: Verdict) -> str:
-    """Where a verdict and its evidence lie among the artifacts of the challenger's run."""
-    return f"gate/{verdict.digest[:12]}"
 
 
 def _download(
