@@ -56,7 +56,7 @@ def backtest(policy: Policy, records: Sequence[Record]) -> tuple[Row, ...]:
     for record in records:
         same = _ask(policy, record)
         own = same
-        if champion != record.verdict.champion:
+        if champion != record.verdict.champion or policy.anchor is not None:
             own = _ask_against(policy, record, champion, reigned, scored)
         if own.outcome == "promote":
             champion = record.verdict.challenger
@@ -105,11 +105,10 @@ def _ask_against(
         return Answer(champion, None, f"v{champion.version} was not scored on these gate images")
     here = [ref for ref in reigned if (ref.digest, gate_set) in scored]
     counts = {role: table for role, table in record.counts.items() if role == "challenger"}
-    evidence = verdict.evidence.model_copy(update={"champion_cost": None})  # of another run: no ratio can be taken
-    anchor = None
+    evidence, anchor = verdict.evidence, None
     if champion is not None:
         counts["champion"], known = scored[champion.digest, gate_set]
-        evidence = _with_champion(evidence, known)
+        evidence = evidence if champion == verdict.champion else _with_champion(evidence, known)
     if here and policy.anchor is not None and not unmeasured(policy.metric, counts["challenger"]):
         anchor = max(
             here, key=lambda ref: score(policy.metric, scored[ref.digest, gate_set][0], average=policy.average)
@@ -121,7 +120,10 @@ def _ask_against(
 
 
 def _with_champion(evidence: Evidence, known: Evidence | None) -> Evidence:
-    """The evidence with what is known of another champion from the record in which it was the challenger."""
+    """The evidence with what is known of another champion from the record in which it was the challenger.
+
+    Its cost was measured in another run than the challenger's, so no ratio can be taken: it counts as not measured.
+    """
     leak, serves = evidence.leak, evidence.serves
     if leak is not None:
         seen = None if known is None or known.leak is None else known.leak.challenger_seen
@@ -129,7 +131,7 @@ def _with_champion(evidence: Evidence, known: Evidence | None) -> Evidence:
     if serves is not None:
         signature = None if known is None or known.serves is None else known.serves.signature
         serves = serves.model_copy(update={"champion_signature": signature})
-    return evidence.model_copy(update={"leak": leak, "serves": serves})
+    return evidence.model_copy(update={"leak": leak, "serves": serves, "champion_cost": None})
 
 
 def _gaps(policy: Policy, record: Record) -> Iterator[tuple[str, str]]:

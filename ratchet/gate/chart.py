@@ -10,6 +10,7 @@ from ratchet.gate.intervals import interval_range, interval_rows
 from ratchet.gate.verdict import Interval, Verdict
 
 _TICKS = 6
+_MINUS = "\N{MINUS SIGN}"
 
 
 def interval_chart(verdict: Verdict) -> str:
@@ -55,7 +56,7 @@ def _ticks(ends: tuple[float, float]) -> Sequence[float]:
 
 
 def _tick(value: float) -> str:
-    return f"{value:+.3g}" if abs(value) > 1e-12 else "0"  # noqa: PLR2004
+    return f"{value:+.3g}".replace("-", _MINUS) if abs(value) > 1e-12 else "0"  # noqa: PLR2004
 
 
 def _end(value: float | None) -> str:
@@ -63,4 +64,4 @@ def _end(value: float | None) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:+.4f}".replace("-", _MINUS)

@@ -74,10 +74,10 @@ def judge(
     case = _Case(policy, challenger, champion, anchor, context, needed, evidence or Evidence())
     _refuse_what_cannot_be_judged(case)
     checks = [rules.scored(policy, counts, role=role) for role, counts in case.roles.items()]
+    checks += [rules.different(context)] if champion is not None else []
     checks += rules.floors(policy, challenger, first=champion is None)
     overall: Interval | None = None
     if champion is not None:
-        checks.append(rules.different(context))
         compared, overall = _compare(case, champion, comparable=all(c.passed for c in checks if c.rule == "scored"))
         checks += compared
     with_champion = champion is not None

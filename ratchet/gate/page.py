@@ -36,7 +36,8 @@ table { width: 100%; border-collapse: collapse; font-size: .92rem }
 table.narrow { width: auto; min-width: min(28rem, 100%) }
 th { text-align: left; color: var(--faint); font-weight: 500; font-size: .82rem; white-space: nowrap }
 th, td { padding: .42rem .9rem .42rem 0; border-bottom: 1px solid var(--rule); vertical-align: top }
-td { overflow-wrap: anywhere }
+td { overflow-wrap: break-word; max-width: 34rem }
+td.on { min-width: 6.5rem; max-width: 14rem }
 .n { text-align: right; font-variant-numeric: tabular-nums; padding: .42rem 0 .42rem 1.5rem; white-space: nowrap }
 .mark { font-weight: 600; white-space: nowrap }
 .rule { white-space: nowrap }
@@ -74,7 +75,7 @@ img { max-width: 100%; height: auto; display: block }
 .example .down { color: var(--failed); font-weight: 600 }
 .strip { display: grid; grid-template-columns: repeat(4, minmax(0, 15rem)); gap: .5rem }
 figure { margin: 0 }
-figure img { width: 100%; border-radius: 4px }
+figure img { width: 100%; max-height: 15rem; object-fit: contain; object-position: left top }
 figcaption { color: var(--faint); font-size: .82rem; padding-top: .15rem }
 code, pre { font: .86em ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere }
 pre { margin: .3rem 0; padding: .7rem 1rem; background: var(--soft); border-radius: 8px; overflow-x: auto }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -40,7 +41,7 @@ def html_report(
     `colours` (RGB, 0 to 255) are those of the classes in the examples' pictures. Without a champion, the examples are
     the worst and the best images.
     """
-    first = verdict.champion is None
+    first, metric = verdict.champion is None, verdict.policy.metric_title
     return Template(PAGE).substitute(
         outcome=verdict.outcome,
         what=escape(f"{wording.parties(verdict)}, {verdict.n_images:,} gate images, policy {verdict.policy.name}"),
@@ -52,8 +53,8 @@ def html_report(
         checks=_checks(verdict.checks),
         classes=_classes(verdict),
         costs=_costs(verdict),
-        worsened=_examples("Worst images" if first else "Most worsened images", worsened, colours or {}),
-        improved=_examples("Best images" if first else "Most improved images", improved, colours or {}),
+        worsened=_examples("Worst images" if first else "Most worsened images", worsened, colours or {}, metric),
+        improved=_examples("Best images" if first else "Most improved images", improved, colours or {}, metric),
         again=_again(verdict),
     )
 
@@ -84,7 +85,7 @@ def _checks(checks: Sequence[Check]) -> str:
 def _check_table(checks: Sequence[Check]) -> str:
     rows = "".join(
         f"<tr class={check.state}><td class=mark>{wording.MARKS[check.state]}<td class=rule>{wording.rule(check)}"
-        f"<td>{escape(check.slice)}<td class=asked>{escape(check.required)}<td class=why>{escape(check.why)}"
+        f"<td class=on>{escape(check.slice)}<td class=asked>{escape(check.required)}<td class=why>{escape(check.why)}"
         for check in checks
     )
     return f"<table class=checks><tr><th>outcome<th>rule<th>on<th>asked<th>why{rows}</table>"
@@ -130,12 +131,14 @@ def _cost(value: float | None, unit: str) -> str:
     return "unknown" if value is None else f"{value:.4g} {unit}"
 
 
-def _examples(title: str, examples: Sequence[Example], colours: Colours) -> str:
+def _examples(title: str, examples: Sequence[Example], colours: Colours, metric: str) -> str:
+    compared = any(one.champion_score is not None for one in examples)
+    hint = f"{escape(wording.capital(metric))} of the image alone{', champion → challenger' if compared else ''}."
     legend = "".join(
         f'<span><i style="background:rgb({r},{g},{b})"></i>{escape(name)}</span>' for name, (r, g, b) in colours.items()
     )
-    legend = f"<div class=legend>{legend}</div>" if legend and examples else ""
-    return _section(title, legend + "".join(map(_example, examples)) if examples else "")
+    body = f"<div class=legend>{legend}</div>" if legend and examples else ""
+    return _section(title, body + "".join(map(_example, examples)), hint)
 
 
 def _example(one: Example) -> str:
@@ -157,7 +160,7 @@ def _image(data: bytes, alt: str) -> str:
 
 
 def _again(verdict: Verdict) -> str:
-    command = f"ratchet gate replay {verdict.model} {verdict.challenger.version}"
+    command = f"ratchet gate replay {shlex.quote(verdict.model)} {verdict.challenger.version}"
     rows = "".join(f"<tr><th>{escape(k)}<td><code>{escape(v)}</code>" for k, v in wording.facts(verdict))
     body = (
         f"<pre>{escape(command)}\nratchet gate replay verdict.json</pre>"

@@ -51,10 +51,10 @@ def backtest_summary(name: str, rows: Sequence[Row]) -> str:
     """How many versions were promoted then, and how many the policy would have promoted."""
     then = sum(row.then.passed for row in rows)
     same, own = ([getattr(row, which).outcome for row in rows] for which in ("same", "own"))
-    unknown = f"; of {same.count('unknown')} the record cannot tell" if "unknown" in same else ""
+    unknown = f" (of {same.count('unknown')} the record cannot tell)" if "unknown" in same else ""
     return (
-        f"of {len(rows)} judged versions, {then} were decided to be promoted; policy {name} says promote of "
-        f"{same.count('promote')}{unknown}. On its own line of champions: {own.count('promote')}"
+        f"{len(rows)} judged versions: then {then} promote; policy {name} {same.count('promote')}{unknown}, and along its "
+        f"own champions {own.count('promote')}"
     )
 
 

@@ -38,15 +38,15 @@ def judge_version(
     """Judge `version` against the champion of this moment, or the version `against`, on the gate set of a data module.
 
     The verdict, the counts and the report become artifacts of the challenger's run (`judgement_path`); an event with
-    the verdict's digest goes into the history: *gated*, or *noted* for a comparison with another than the champion,
-    which decides nothing. Raises `RegistryError`, `DataError`, `GateError`.
+    the verdict's digest goes into the history: *gated*, or *noted* where it decides nothing, because it is of the champion
+    itself or against another version. Raises `RegistryError`, `DataError`, `GateError`.
     """
     challenger, champion = manager.version(model, version), manager.champion(model)
-    noted = against is not None and (champion is None or champion.version != against)
-    champion = champion if against is None else manager.version(model, against)
+    other = champion if against is None else manager.version(model, against)
+    decides = other == champion and challenger != champion
     samples = data.samples[data.gate_split]
     with tempfile.TemporaryDirectory(prefix="gate-") as folder:
-        models = _download(manager, {"challenger": challenger, "champion": champion}, Path(folder) / "models")
+        models = _download(manager, {"challenger": challenger, "champion": other}, Path(folder) / "models")
         counts = score_models(models, samples, data.mask_values, on_image=on_image)
         verdict = judge(
             policy=policy,
@@ -55,7 +55,7 @@ def judge_version(
             context=Context(
                 model=model,
                 challenger=_model_ref(challenger),
-                champion=None if champion is None else _model_ref(champion),
+                champion=None if other is None else _model_ref(other),
                 gate_set=data.gate_fingerprint,
                 data=data.fingerprint,
                 earlier_uses=earlier_uses(manager.history(model), data.gate_fingerprint, challenger),
@@ -68,10 +68,10 @@ def judge_version(
         run_id = keep_record(artifacts, verdict, challenger)
     manager.record(
         model,
-        "noted" if noted else "gated",
+        "gated" if decides else "noted",
         version=version,
         outcome=verdict.outcome,
-        reason=f"compared with v{against}: {verdict.sentence}" if noted else verdict.sentence,
+        reason=verdict.sentence if decides or other is None else f"compared with v{other.version}: {verdict.sentence}",
         verdict_digest=verdict.digest,
         gate_set=verdict.gate_set,
         run_id=run_id,
