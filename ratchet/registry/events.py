@@ -54,6 +54,7 @@ class Event:
     `follows` names the event that an observation was made after: it counts only directly behind it. `moves` are the
     changes that an observation found, in order. `created` (milliseconds since 1970) tells a version from a later one
     that got the same number, after its model was deleted and made anew.
+    `anchor` is the version, best of all that ever were in production, that a verdict compared with too.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Event:
     forced: bool = False
     outcome: str | None = None
     verdict_digest: str | None = None
+    anchor: int | None = None
     fingerprint: str | None = None
     run_id: str | None = None
     flow_run: str | None = None
