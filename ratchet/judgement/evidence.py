@@ -10,6 +10,7 @@ import numpy as np
 
 from ratchet.data.reading import read_image
 from ratchet.data.seen import SeenImages
+from ratchet.errors import ModelFilesError
 from ratchet.evaluation.probe import Answer, Exported, time_models, try_model
 from ratchet.evaluation.served import TORCHSCRIPT_FILE, ModelCard
 from ratchet.evaluation.signature import expected_shape, read_signature
@@ -27,8 +28,8 @@ def collect_evidence(
     """Measure what the policy's rules leak, serves and budget need, and nothing else.
 
     `files` are the model directories by role, challenger and champion; `image_digests` the gate images' content by
-    name. A model that fails is evidence too. Raises `ModelFilesError` where a directory is no model at all, and the
-    errors of reading images (`DataError`).
+    name. A challenger that fails is evidence too. Raises `ModelFilesError` for a champion that fails, and where a
+    directory is no model at all; and the errors of reading images (`DataError`).
     """
     leak = _find_leaks(files, image_digests) if policy.leak else None
     if (policy.serves is None and policy.budget is None) or not samples:
@@ -40,6 +41,10 @@ def collect_evidence(
         for role, model in exported.items()
         if role == "challenger" or policy.budget is not None
     }
+    if "champion" in answers and (error := answers["champion"].error):
+        raise ModelFilesError(
+            f"the champion does not serve, so nothing can be compared with it: {error}. Roll it back."
+        )
     costs, notes = _measure_costs(policy, exported, answers)
     return Evidence(
         leak=leak,
@@ -90,22 +95,16 @@ def _serves(files: Mapping[str, Path], answer: Answer) -> ServesEvidence:
 def _measure_costs(
     policy: Policy, exported: Mapping[str, Exported], answers: Mapping[str, Answer]
 ) -> tuple[dict[str, Cost], tuple[str, ...]]:
-    """Cost by role, and why something was not measured. A model that does not answer is not timed either."""
-    if policy.budget is None:
+    """Cost by role, and a note on why there is no latency. With a challenger that does not answer nothing is timed."""
+    if policy.budget is None or answers["challenger"].error:
         return {}, ()
-    sound = {role: model for role, model in exported.items() if answers[role].error is None}
-    errors = {f"the {role} when it was tried": answer.error for role, answer in answers.items() if answer.error}
-    samples: Mapping[str, tuple[float, ...]] = {}
-    if sound:
-        timed = time_models(sound, least=policy.budget.min_samples, time_limit=policy.budget.time_limit)
-        samples = timed.samples
-        errors |= {"latency": timed.error} if timed.error else {}
+    timed = time_models(exported, least=policy.budget.min_samples, time_limit=policy.budget.time_limit)
     costs = {
         role: Cost(
-            latency_ms=samples.get(role, ()),
+            latency_ms=timed.samples.get(role, ()),
             memory_mb=answers[role].memory_mb,
             size_mb=(model.directory / TORCHSCRIPT_FILE).stat().st_size / 1e6,
         )
-        for role, model in sound.items()
+        for role, model in exported.items()
     }
-    return costs, tuple(f"{what}: {error}" for what, error in errors.items())
+    return costs, (f"the latency was not measured: {timed.error}",) if timed.error else ()
