@@ -75,5 +75,6 @@ def facts(verdict: Verdict) -> list[tuple[str, str]]:
     found += [("gate set", context.gate_set), ("training data", context.data or "not recorded")]
     found += [("code", context.code or "not recorded"), ("verdict", verdict.digest)]
     found += [(f"counts of {role}", digest) for role, digest in verdict.counts.items()]
+    found += [("measured", note) for note in verdict.evidence.notes]
     found += [("policy", f"{policy.name}: {policy.model_dump_json()}")]
     return [*found, ("computed with", ", ".join(f"{name} {used}" for name, used in context.versions.items()))]

@@ -55,6 +55,7 @@ class Event:
     changes that an observation found, in order. `created` (milliseconds since 1970) tells a version from a later one
     that got the same number, after its model was deleted and made anew.
     `gate_set` is the fingerprint of the images that a verdict was made on.
+    `anchor` is the version, best of all that ever were in production, that a verdict compared with too.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Event:
     outcome: str | None = None
     verdict_digest: str | None = None
     gate_set: str | None = None
+    anchor: int | None = None
     fingerprint: str | None = None
     run_id: str | None = None
     flow_run: str | None = None

@@ -165,6 +165,7 @@ class LedgerModelManager(RegistryReader):
         outcome: str | None = None,
         verdict_digest: str | None = None,
         gate_set: str | None = None,
+        anchor: int | None = None,
         run_id: str | None = None,
         flow_run: str | None = None,
     ) -> Event:
@@ -193,6 +194,7 @@ class LedgerModelManager(RegistryReader):
             outcome=outcome,
             verdict_digest=verdict_digest,
             gate_set=gate_set,
+            anchor=anchor,
             fingerprint=look.observed.versions[number].tags.get(FINGERPRINT_TAG),
             run_id=run_id,
             flow_run=flow_run,
@@ -231,7 +233,7 @@ class LedgerModelManager(RegistryReader):
         """Delete archived and rejected versions beyond the newest `keep`, and the `heavy` artifacts of their runs.
 
         What stays whatever its age: see `ratchet.registry.retention.plan`; `needed` are versions that something else
-        needs, such as the gate's anchor. With `dry_run` nothing is touched. Returns what went, or would go.
+        needs. With `dry_run` nothing is touched. Returns what went, or would go.
         """
         if keep < 0 or rollbacks < 1:
             raise RegistryError(f"keep must be 0 or more and rollbacks 1 or more, not {keep} and {rollbacks}")
