@@ -108,12 +108,14 @@ def year(rule: Rule, *, images: int, repeats: int, weeks: int, kept: bool, seed:
     return float(promotions.mean()), float(worse.mean()), float(quality.mean() - START)
 
 
+SCORES_ONLY = {"floor": None, "leak": False, "serves": None, "budget": None}
+
+
 def years(sizes: Sequence[int], repeats: int, weeks: int) -> None:
     """The table of policies and rules of thumb."""
-    without = {"floor": None, "leak": False, "serves": None, "budget": None}
     rules = {">=": margin_rule(0.0), "+0.005": margin_rule(0.005), "tolerance -0.01": margin_rule(-0.01)}
     for name in ("default", "strict", "permissive"):
-        values = load_policy(name).model_dump() | without
+        values = load_policy(name).model_dump() | SCORES_ONLY
         rules[f"policy {name}"] = policy_rule(load_policy(values))
     print("| gate set | images | rule | promotions | truly worse | final true gain | of `>=` |")
     print("|---|---|---|---|---|---|---|")
@@ -186,7 +188,8 @@ def main() -> None:
     parser.add_argument("--only", choices=("equal", "year"))
     options = parser.parse_args()
     start = time.monotonic()
-    print(f"simulation and judge agree: {agrees_with_judge(load_policy('default'))}\n")
+    policy = load_policy(load_policy("default").model_dump() | SCORES_ONLY)
+    print(f"simulation and judge agree: {agrees_with_judge(policy)}\n")
     if options.only != "year":
         equal_models(options.trials)
         print()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from ratchet.errors import RatchetError
+from flows.gate_cli import gate
+from flows.terminal import errors_told, open_console, quieten
 from ratchet.home import home
 
 if TYPE_CHECKING:
@@ -32,29 +31,32 @@ def main() -> None:
     """Retrain segmentation models; promote to production only what is proven better."""
 
 
+main.add_command(gate)
+
+
 @main.command(
     context_settings=_PASS_ON, add_help_option=False, short_help="Train one configuration, or a sweep of them."
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def train(arguments: tuple[str, ...]) -> None:
     """Train what the overrides compose. It is a Hydra application: see `ratchet train --help`."""
-    with _errors_told():
+    with errors_told():
         from ratchet.config import application  # noqa: PLC0415
 
         configs = application(arguments)
         if not configs:
             return
-        _quieten()
+        quieten()
         from ratchet.training.display import results_table, show_sweep  # noqa: PLC0415
         from ratchet.training.sweep import plan_trials, run_sweep  # noqa: PLC0415
 
-        with show_sweep(_console(stderr=True)) as on_progress:
+        with show_sweep(open_console(stderr=True)) as on_progress:
             results = run_sweep(plan_trials(configs), on_progress=on_progress)
-        console = _console()
+        console = open_console()
         console.print(results_table(results, metric=configs[0].retrain.metric))
         failed = [result for result in results if result.status == "failed"]
         for result in failed:
-            _console(stderr=True).print(
+            open_console(stderr=True).print(
                 f"{result.name} failed: {result.error}", style="red", highlight=False, soft_wrap=True
             )
         console.print(
@@ -81,10 +83,10 @@ def retrain(
 
     OVERRIDES are Hydra's, as for `ratchet train`; lists of values are swept.
     """
-    with _errors_told():
+    with errors_told():
         embedded = use_embedded_prefect()
-        _quieten()
-        console, settings = _console(), {"model": model, "metric": metric, "mode": mode, "to": to}
+        quieten()
+        console, settings = open_console(), {"model": model, "metric": metric, "mode": mode, "to": to}
         if embedded and _nothing_to_do(overrides, settings, console):
             return
         from flows.retrain import retrain as flow  # noqa: PLC0415
@@ -105,7 +107,7 @@ def retrain(
 @click.option("--description", help="Description of the new version.")
 def register(experiment: str, metric: str, mode: Literal["min", "max"], model: str, description: str | None) -> None:
     """Register the model of the best finished run of EXPERIMENT."""
-    with _errors_told():
+    with errors_told():
         from ratchet import MlflowModelManager  # noqa: PLC0415
 
         made = MlflowModelManager().register_best_model(experiment, metric, model, description, mode=mode)
@@ -122,7 +124,7 @@ def register(experiment: str, metric: str, mode: Literal["min", "max"], model: s
 @click.option("--json", "as_json", is_flag=True, help="One JSON document a line.")
 def history(model: str, at: datetime | None, as_json: bool) -> None:
     """Print what happened to MODEL, oldest first."""
-    with _errors_told():
+    with errors_told():
         from ratchet import MlflowModelManager  # noqa: PLC0415
         from ratchet.registry.rendering import headline  # noqa: PLC0415
 
@@ -145,7 +147,7 @@ def history(model: str, at: datetime | None, as_json: bool) -> None:
 @click.option("--reason", default="", help="Why; it goes into the history.")
 def rollback(model: str, reason: str) -> None:
     """Put the version back that was in production before, and quarantine the one that is there now."""
-    with _errors_told():
+    with errors_told():
         from ratchet import MlflowModelManager  # noqa: PLC0415
 
         manager = MlflowModelManager()
@@ -161,7 +163,7 @@ def rollback(model: str, reason: str) -> None:
 @click.option("--reason", default="", help="Why; it goes into the history.")
 def release(model: str, version: int, reason: str) -> None:
     """Let VERSION of MODEL be promoted again after a rollback quarantined it."""
-    with _errors_told():
+    with errors_told():
         from ratchet import MlflowModelManager  # noqa: PLC0415
 
         MlflowModelManager().release(model, version, reason)
@@ -174,7 +176,7 @@ def release(model: str, version: int, reason: str) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 def prune(model: str, keep: int, dry_run: bool) -> None:
     """Delete old archived and rejected versions of MODEL, and the heavy files of their runs."""
-    with _errors_told():
+    with errors_told():
         from ratchet import MlflowModelManager  # noqa: PLC0415
 
         plan = MlflowModelManager().prune(model, keep=keep, dry_run=dry_run)
@@ -188,11 +190,11 @@ def prune(model: str, keep: int, dry_run: bool) -> None:
 @click.option("--prefect-port", default=4200, show_default=True, help="Port of Prefect's pages.")
 def up(mlflow_port: int, prefect_port: int) -> None:
     """Serve the pages of MLflow and Prefect on what is in RATCHET_HOME, until Ctrl-C."""
-    with _errors_told():
+    with errors_told():
         use_embedded_prefect()
         from flows.servers import serve  # noqa: PLC0415
 
-        serve(mlflow_port=mlflow_port, prefect_port=prefect_port, console=_console())
+        serve(mlflow_port=mlflow_port, prefect_port=prefect_port, console=open_console())
 
 
 def _nothing_to_do(overrides: tuple[str, ...], settings: dict[str, str | None], console: Console) -> bool:
@@ -221,32 +223,7 @@ def use_embedded_prefect() -> bool:
     return embedded
 
 
-def _quieten() -> None:
-    """Leave the terminal to the progress display, unless somebody asked for logs."""
-    # The console only: the server keeps every line for the run's page.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console  # noqa: PLC0415
-
-    # Not a terminal: as wide as the tables want to be, so that a log or a pipe keeps every figure.
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=200)
-
-
 def _tracking() -> str:
     from ratchet.registry.tracking import tracking_uri  # noqa: PLC0415
 
     return tracking_uri()
-
-
-@contextmanager
-def _errors_told() -> Iterator[None]:
-    """Print our own errors in a sentence; others are defects, and show their trace."""
-    try:
-        yield
-    except RatchetError as error:
-        click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
-        sys.exit(1)

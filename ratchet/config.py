@@ -169,17 +169,24 @@ def check_targets(node: Any, *, load: bool = True) -> None:
 
 def check_paths(config: TrialConfig) -> None:
     """Raise `ForbiddenPathError` where a path leaves the roots of RATCHET_DATA_ROOTS (separated as PATH is; unset: any)."""
+    check_data_paths(config.datamodule)
+    weights = config.backbone.model.get("encoder_weights")
+    _check_roots({"backbone.model.encoder_weights": weights, "core.home": str(config.core.home)})
+
+
+def check_data_paths(datamodule: Node) -> None:
+    """Raise `ForbiddenPathError` where a path of the data module leaves the roots of RATCHET_DATA_ROOTS."""
+    paths = {key: value for key, value in datamodule.items() if key.endswith("_path")}
+    # As the data module reads its lists: below its folder, unless they are absolute.
+    lists = {key: value for key, value in datamodule.items() if key.endswith("_file") and value}
+    paths |= {key: str(Path(datamodule["data_path"]) / file) for key, file in lists.items()}
+    _check_roots({f"datamodule.{key}": value for key, value in paths.items()})
+
+
+def _check_roots(paths: Mapping[str, Any]) -> None:
     roots = [Path(root).resolve() for root in os.environ.get("RATCHET_DATA_ROOTS", "").split(os.pathsep) if root]
-    if not roots:
-        return
-    paths = {f"datamodule.{key}": value for key, value in config.datamodule.items() if key.endswith("_path")}
-    lists = {key: value for key, value in config.datamodule.items() if key.endswith("_file") and value}
-    # As the data module reads them: below its folder, unless they are absolute.
-    paths |= {f"datamodule.{key}": str(Path(config.datamodule["data_path"]) / file) for key, file in lists.items()}
-    paths["backbone.model.encoder_weights"] = config.backbone.model.get("encoder_weights")
-    paths["core.home"] = str(config.core.home)
     for key, value in paths.items():
-        if not value or value == "imagenet":
+        if not roots or not value or value == "imagenet":
             continue
         if not any(Path(value).resolve().is_relative_to(root) for root in (*roots, home().resolve())):
             allowed = ", ".join(map(str, roots))

@@ -18,7 +18,9 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from ratchet.config import compose, compose_sweep
+from ratchet.data.seen import SeenImages
 from ratchet.errors import ConfigError, SweepFailedError
+from ratchet.evaluation.signature import read_signature
 from ratchet.registry.tracking import client
 from ratchet.training.run import DATA_FINGERPRINT_TAG, FAILURE_TAG, FINGERPRINT_TAG
 from ratchet.training.sweep import TrialResult, plan_trials, run_sweep, trial_names
@@ -100,6 +102,23 @@ def test_the_exported_forms_answer_alike(trained: tuple[TrialResult, MlflowClien
     signature = mlflow.models.get_model_info(str(model)).signature
     assert signature is not None
     assert signature.inputs.to_dict()[0]["tensor-spec"]["shape"] == (-1, 3, 32, 32)
+
+
+def test_the_export_holds_what_the_gate_asks_of_it(trained: tuple[TrialResult, MlflowClient, Path]) -> None:
+    _, _, folder = trained
+    model = folder / "deployment_model"
+    with np.load(model / "reference.npz") as reference:
+        served = torch.jit.load(str(model / "model.pt"))(torch.from_numpy(reference["input"])).detach().numpy()
+        np.testing.assert_allclose(served, reference["output"], atol=1e-3)
+    signature = read_signature(model)
+    assert signature == "float32[-1, 3, 32, 32] → float32[-1, 3, 32, 32]"
+    (model / "MLmodel").rename(folder / "MLmodel")
+    assert read_signature(model) == signature
+    (folder / "MLmodel").rename(model / "MLmodel")
+    seen = SeenImages.read(model)
+    assert seen is not None
+    assert len(seen.train) > len(seen.val) > 0
+    assert not seen.train & seen.val
 
 
 def test_the_run_keeps_checkpoint_configuration_and_pictures(trained: tuple[TrialResult, MlflowClient, Path]) -> None:

@@ -39,22 +39,43 @@ class ModelCard(BaseModel):
     std: tuple[float, float, float]
     classes: tuple[str, ...]
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The numbers of output channels C that these classes allow."""
+        return (1, 2) if len(self.classes) == 2 else (len(self.classes),)  # noqa: PLR2004 - background and foreground
+
+    @classmethod
+    def read(cls, directory: Path) -> ModelCard:
+        """Read the card of an exported directory. Raises `ModelFilesError`."""
+        try:
+            return cls.model_validate_json((directory / CARD_FILE).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise ModelFilesError(
+                f"{directory} does not hold a model that Ratchet can serve ({CARD_FILE}): {error}"
+            ) from error
+
+    def prepare(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """Turn B RGB images (H, W, 3), each of its own size, into the network's input (B, 3, height, width)."""
+        size = {"height": self.input_height, "width": self.input_width}
+        return torch.stack([prepare_image(image, **size, mean=self.mean, std=self.std) for image in images])
+
 
 class ServedModel:
     """A model loaded from an exported directory."""
 
     def __init__(self, directory: Path, device: str = "cpu") -> None:
         """Load it. Raises `ModelFilesError`."""
+        self.card = ModelCard.read(directory)
+        self._name = directory
         try:
-            self.card = ModelCard.model_validate_json((directory / CARD_FILE).read_bytes())
             with warnings.catch_warnings():
                 warnings.simplefilter(
                     "ignore", FutureWarning
                 )  # TorchScript is on its way out; model.json's form follows
                 self._network = torch.jit.load(str(directory / TORCHSCRIPT_FILE), map_location=device).eval()  # type: ignore[no-untyped-call]
-        except (OSError, ValueError, RuntimeError, ValidationError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise ModelFilesError(
-                f"{directory} does not hold a model that Ratchet can serve ({CARD_FILE} and {TORCHSCRIPT_FILE}): {error}"
+                f"{directory} does not hold a model that Ratchet can serve ({TORCHSCRIPT_FILE}): {error}"
             ) from error
         self._device = torch.device(device)
 
@@ -65,11 +86,21 @@ class ServedModel:
 
     @torch.inference_mode()
     def logits(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """Return logits (B, C, input_height, input_width) of B RGB images (H, W, 3), each of its own size."""
-        card = self.card
-        size = {"height": card.input_height, "width": card.input_width}
-        batch = torch.stack([prepare_image(image, **size, mean=card.mean, std=card.std) for image in images])
-        logits: Tensor = self._network(batch.to(self._device))
+        """Return logits (B, C, height, width) of B RGB images (H, W, 3), each of its own size.
+
+        Raises `ModelFilesError` for a model that fails, or whose answer has another form than its card says.
+        """
+        batch = self.card.prepare(images).to(self._device)
+        try:
+            logits: Tensor = self._network(batch)
+        except RuntimeError as error:
+            raise ModelFilesError(f"the model in {self._name} does not answer: {error}") from error
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if len(shape) != batch.ndim or shape[0] != len(batch) or shape[1] not in self.card.channels:
+            raise ModelFilesError(
+                f"the model in {self._name} answers {len(batch)} images with {shape}, but its card names "
+                f"{len(self.card.classes)} classes: (B, C, height, width) with C in {self.card.channels} is needed."
+            )
         return logits
 
     def decide(self, logits: Tensor, size: Sequence[int]) -> Tensor:
@@ -80,3 +111,13 @@ class ServedModel:
     def predict(self, image: NDArray[np.uint8]) -> Tensor:
         """Return class indices (H, W), uint8, at the image's own size."""
         return self.decide(self.logits([image])[0], image.shape[:2])
+
+
+class SilentModel(ServedModel):
+    """Stands in for a model that gave no usable answer when it was tried: it finds nothing on any image."""
+
+    def __init__(self, card: ModelCard) -> None:
+        """Take the place of the model with this card."""
+        self.card = card
+        self._device = torch.device("cpu")
+        self._network = lambda batch: batch.new_zeros(len(batch), 1, 1, 1)

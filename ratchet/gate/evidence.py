@@ -59,16 +59,19 @@ class ServesEvidence(Settings):
     finite: bool | None = Field(None, description="All output values were finite.")
     output_shape: tuple[int, ...] | None = Field(None, description="Shape of the answer.")
     expected_shape: tuple[int, ...] | None = Field(None, description="Shape that it should have.")
-    max_difference: Measured = Field(None, description="Largest difference to the trained model's output.")
+    max_difference: Measured = Field(
+        None, description="Largest difference to the trained model's output, over its largest value if above 1."
+    )
     signature: str | None = Field(None, description="The challenger's input and output signature.")
     champion_signature: str | None = Field(None, description="The champion's.")
+    isolation: str | None = Field(None, description="What kept the process off the network.")
 
 
 class Cost(Settings):
     """What one model costs to run."""
 
-    latency_ms: tuple[float, ...] = Field((), description="Samples, milliseconds per batch.")
-    memory_mb: Measured = Field(None, description="Peak resident memory.")
+    latency_ms: tuple[float, ...] = Field((), description="Samples, milliseconds of CPU time per image.")
+    memory_mb: Measured = Field(None, description="Peak resident memory of a process that serves it.")
     size_mb: Measured = Field(None, description="Size on disk.")
 
     @property
@@ -85,3 +88,4 @@ class Evidence(Settings):
     serves: ServesEvidence | None = Field(None, description="The trial of the exported model.")
     challenger_cost: Cost | None = Field(None, description="What the challenger costs to run.")
     champion_cost: Cost | None = Field(None, description="What the champion costs, measured in the same run.")
+    notes: tuple[str, ...] = Field((), description="What a reader should know of how it was measured.")

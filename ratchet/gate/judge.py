@@ -73,17 +73,18 @@ def judge(
     needed = contrasts.needed_metadata(policy, challenger.names, metadata or {})
     case = _Case(policy, challenger, champion, anchor, context, needed, evidence or Evidence())
     _refuse_what_cannot_be_judged(case)
-    checks = [rules.scored(policy, counts, role=role) for role, counts in case.roles.items()]
+    with_champion = champion is not None
+    checks = [rules.different(context)] if with_champion else []
+    # What does not serve is scored as finding nothing, so its checks come first: they are the reason.
+    checks += rules.serves(policy, case.evidence, with_champion=with_champion)
+    checks += [rules.scored(policy, counts, role=role) for role, counts in case.roles.items()]
     checks += rules.floors(policy, challenger, first=champion is None)
     overall: Interval | None = None
     if champion is not None:
-        checks.append(rules.different(context))
         compared, overall = _compare(case, champion, comparable=all(c.passed for c in checks if c.rule == "scored"))
         checks += compared
-    with_champion = champion is not None
     if policy.leak:
         checks += rules.leak(challenger.names, case.evidence, with_champion=with_champion)
-    checks += rules.serves(policy, case.evidence, with_champion=with_champion)
     checks += rules.budget(policy, case.evidence, with_champion=with_champion)
     return _verdict(case, tuple(checks), overall)
 
@@ -209,4 +210,4 @@ def _notes(case: _Case) -> list[str]:
             confidence=policy.superiority.confidence, uses=case.context.earlier_uses + 1, risk=policy.reuse_risk
         )
         notes += [note] if note else []
-    return notes
+    return [*notes, *case.evidence.notes]

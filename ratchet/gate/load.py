@@ -17,7 +17,7 @@ PRESETS = Path(__file__).resolve().parents[2] / "configs" / "gate"
 
 
 def load_policy(source: str | Path | Mapping[str, Any] | Policy) -> Policy:
-    """A policy from a preset's name (`default`, `strict`, `permissive`), a YAML or JSON file, or a mapping.
+    """A policy from a preset's name (`default`, `strict`, `permissive`), a YAML or JSON file, JSON text, or a mapping.
 
     Raises PolicyError, naming the key and the nearest known one, for anything that is no policy.
     """
@@ -25,14 +25,15 @@ def load_policy(source: str | Path | Mapping[str, Any] | Policy) -> Policy:
         return source
     if isinstance(source, Mapping):
         return _parse(dict(source), "the policy")
-    path = _find(source)
+    inline = str(source).lstrip().startswith("{")
+    where = "the policy" if inline else str(_find(source))
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(str(source) if inline else Path(where).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PolicyError(f"{path} cannot be read as a policy: {error}") from error
+        raise PolicyError(f"{where} cannot be read as a policy: {error}") from error
     if not isinstance(values, dict):
-        raise PolicyError(f"{path} holds no policy: it must be a mapping of rules, see configs/gate/default.yaml.")
-    return _parse(values, str(path))
+        raise PolicyError(f"{where} holds no policy: it must be a mapping of rules, see configs/gate/default.yaml.")
+    return _parse(values, where)
 
 
 def _find(source: str | Path) -> Path:
@@ -43,7 +44,7 @@ def _find(source: str | Path) -> Path:
     if str(source) not in presets:
         raise PolicyError(
             f"There is no policy {str(source)!r}{_nearest(str(source), presets)}. "
-            f"Presets are {', '.join(presets)}; your own needs its path, ending in .yaml."
+            f"Presets are {', '.join(presets)}; your own needs its path, ending in .yaml or .json, or JSON text."
         )
     return PRESETS / f"{source}.yaml"
 

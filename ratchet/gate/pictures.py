@@ -8,33 +8,13 @@ from textwrap import shorten
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ratchet.gate.verdict import Check, Interval, Verdict
+from ratchet.gate.intervals import interval_range, interval_rows
+from ratchet.gate.verdict import Interval, Verdict
 
 # Colours that the colour-blind can tell apart (Okabe and Ito 2008); the words beside them say the same.
 COLOURS = {"passed": "#009E73", "undecided": "#E69F00", "failed": "#D55E00", "measured": "#0072B2"}
 _INK, _FAINT = "#1f2328", "#8c959f"
 _LABEL = 40  # characters
-
-
-def state(check: Check) -> str:
-    """Passed, undecided or failed."""
-    return "passed" if check.passed else "undecided" if check.undecided else "failed"
-
-
-def interval_rows(verdict: Verdict) -> list[tuple[str, str, Interval]]:
-    """What the picture shows, top to bottom: label, state and interval of each comparison."""
-    names = {"superiority": "better than", "non_inferiority": "not worse than", "anchor": "not worse than"}
-    champion = f"v{verdict.champion.version}" if verdict.champion else "champion"
-    anchor = f"v{verdict.context.anchor.version}, the best ever" if verdict.context.anchor else "the best ever"
-    rows = []
-    for check in verdict.checks:
-        if check.interval is not None:
-            other = anchor if check.rule == "anchor" else champion
-            label = f"{names[check.rule]} {other}" if check.slice == "all" else check.slice
-            rows.append((label, state(check), check.interval))
-    if verdict.interval is not None and not any(check.interval and check.slice == "all" for check in verdict.checks):
-        rows.insert(0, (f"all, against {champion}", "measured", verdict.interval))
-    return rows
 
 
 def interval_figure(verdict: Verdict) -> Figure | None:
@@ -44,7 +24,7 @@ def interval_figure(verdict: Verdict) -> Figure | None:
         return None
     figure = Figure(figsize=(8.4, 1.0 + 0.31 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    ends = _range([interval for _, _, interval in rows])
+    ends = interval_range([interval for _, _, interval in rows])
     for place, (_, outcome, interval) in enumerate(rows):
         _draw(axes, place, interval, COLOURS[outcome], ends)
     axes.axvline(0, color=_FAINT, linewidth=0.8, zorder=0)
@@ -54,12 +34,6 @@ def interval_figure(verdict: Verdict) -> Figure | None:
     axes.set_xlabel(f"difference of {verdict.policy.metric_title}, challenger minus champion; black: the line to beat")
     _frame(axes)
     return figure
-
-
-def _range(intervals: list[Interval]) -> tuple[float, float]:
-    ends = [end for i in intervals for end in (i.low, i.high, i.estimate, i.line, 0.0) if end is not None]
-    width = max(max(ends) - min(ends), 1e-3)
-    return min(ends) - 0.06 * width, max(ends) + 0.06 * width
 
 
 def _draw(axes: Axes, place: int, interval: Interval, colour: str, ends: tuple[float, float]) -> None:

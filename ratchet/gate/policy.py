@@ -54,24 +54,30 @@ class Anchor(Settings):
 class Serves(Settings):
     """The exported model loads in a fresh process and answers as the trained one does."""
 
-    max_difference: float = Field(1e-3, ge=0, description="Largest difference to the trained model's output.")
+    max_difference: float = Field(
+        1e-3, ge=0, description="Largest difference to the trained model's output, over its largest value if above 1."
+    )
+    time_limit: int = Field(120, ge=1, description="Seconds for loading and answering; then it is killed.")
     same_signature: bool = Field(True, description="Input and output signature must be the champion's.")
 
 
 class Budget(Settings):
     """What the challenger may cost to run; ratios are to the champion, measured in the same run."""
 
-    latency_p95_ms: Positive | None = Field(None, description="Most milliseconds per batch at the 95th percentile.")
+    latency_p95_ms: Positive | None = Field(None, description="Most milliseconds per image at the 95th percentile.")
     latency_ratio: Positive | None = Field(None, description="Most times the champion's p95 latency.")
     memory_mb: Positive | None = Field(None, description="Most megabytes of peak memory.")
     memory_ratio: Positive | None = Field(None, description="Most times the champion's peak memory.")
     size_mb: Positive | None = Field(None, description="Most megabytes on disk.")
     size_ratio: Positive | None = Field(None, description="Most times the champion's size on disk.")
     min_samples: int = Field(20, ge=1, description="Fewer latency samples than this prove nothing.")
+    time_limit: int = Field(900, ge=1, description="Seconds for measuring; then it is killed.")
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Budget:
-        if all(getattr(self, name) is None for name in type(self).model_fields if name != "min_samples"):
+        if all(
+            getattr(self, name) is None for name in type(self).model_fields if name.endswith(("_ms", "_mb", "_ratio"))
+        ):
             raise ValueError("it asks nothing: set a bound on latency, memory or size")
         return self
 

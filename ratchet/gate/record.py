@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import VerdictChangedError
@@ -13,6 +14,7 @@ from ratchet.gate.artifact import read_counts, read_metadata, write_counts, writ
 from ratchet.gate.contrasts import needed_metadata
 from ratchet.gate.digests import Metadata, counts_digest, metadata_digest
 from ratchet.gate.judge import judge
+from ratchet.gate.policy import Policy
 from ratchet.gate.verdict import Verdict
 
 VERDICT_FILE = "verdict.json"
@@ -40,11 +42,20 @@ def write_record(
     (folder / VERDICT_FILE).write_text(verdict.to_json(), encoding="utf-8")
 
 
-def replay(path: Path, *, digest: str | None = None) -> Verdict:
-    """Derive a verdict again from the counts beside `verdict.json`, bit for bit; no model is run.
+@dataclass(frozen=True)
+class Record:
+    """A verdict with all that it was made from, every artifact checked against the digest that the verdict names."""
 
-    `digest` is the verdict's own, as the registry keeps it. Raises VerdictChangedError, naming the file, when the
-    verdict or an artifact is not what it was, or when the same inputs now give another verdict.
+    verdict: Verdict
+    counts: Mapping[str, ImageCounts]
+    metadata: Metadata
+
+
+def read_record(path: Path, *, digest: str | None = None) -> Record:
+    """Read `verdict.json` and the artifacts beside it.
+
+    `digest` is the verdict's own, as the registry keeps it. Raises VerdictChangedError, naming the file, when one of
+    them is not what it was.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -53,6 +64,10 @@ def replay(path: Path, *, digest: str | None = None) -> Verdict:
     if digest is not None:
         _require(hashlib.sha256(text.encode()).hexdigest(), digest, str(path))
     verdict = Verdict.from_json(text)
+    if verdict.to_json() != text:
+        raise VerdictChangedError(
+            f"{path} is not the text that Ratchet wrote: its values are the same, its form is not."
+        )
     counts: dict[str, ImageCounts] = {}
     metadata: Metadata = {}
     for role, expected in verdict.counts.items():
@@ -63,18 +78,36 @@ def replay(path: Path, *, digest: str | None = None) -> Verdict:
         else:
             counts[role] = read_counts(artifact)
             _require(counts_digest(counts[role]), expected, str(artifact))
-    again = judge(
-        policy=verdict.policy,
-        challenger=counts["challenger"],
-        champion=counts.get("champion"),
-        anchor=counts.get("anchor"),
-        context=verdict.context,
-        metadata=metadata,
-        evidence=verdict.evidence,
-    )
-    if again.to_json() != text:
-        raise VerdictChangedError(f"{path} does not follow from its artifacts: {_first_difference(verdict, again)}.")
+    if "challenger" not in counts:
+        raise VerdictChangedError(f"{path} names no counts of the challenger: nothing can be derived from it.")
+    return Record(verdict, counts, metadata)
+
+
+def replay(path: Path, *, digest: str | None = None) -> Verdict:
+    """Derive a verdict again from the counts beside `verdict.json`, bit for bit; no model is run.
+
+    Raises VerdictChangedError as `read_record` does, and when the same inputs now give another verdict.
+    """
+    record = read_record(path, digest=digest)
+    again = judge_again(record, record.verdict.policy)
+    if again.to_json() != record.verdict.to_json():
+        raise VerdictChangedError(
+            f"{path} does not follow from its artifacts: {_first_difference(record.verdict, again)}."
+        )
     return again
+
+
+def judge_again(record: Record, policy: Policy) -> Verdict:
+    """What this policy says of a record."""
+    return judge(
+        policy=policy,
+        challenger=record.counts["challenger"],
+        champion=record.counts.get("champion"),
+        anchor=record.counts.get("anchor"),
+        context=record.verdict.context,
+        metadata=record.metadata,
+        evidence=record.verdict.evidence,
+    )
 
 
 def _require(actual: str | None, expected: str, what: str) -> None:
@@ -90,4 +123,4 @@ def _first_difference(written: Verdict, derived: Verdict) -> str:
         was, now = (json.dumps(value.model_dump(mode="json")[field], sort_keys=True) for value in (written, derived))
         if was != now:
             return f"{field} is written as {was[:200]}, but comes out as {now[:200]}"
-    return "the text is not the canonical one"
+    raise AssertionError("the texts of equal fields differ")

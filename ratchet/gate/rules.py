@@ -122,7 +122,10 @@ def serves(policy: Policy, evidence: Evidence, *, with_champion: bool) -> Iterat
     fits = probe.output_shape is not None and probe.output_shape == probe.expected_shape
     yield check("shape", fits, f"its output has shape {probe.output_shape}, expected {probe.expected_shape}")
     gap = math.nan if probe.max_difference is None else probe.max_difference
-    yield check("agrees", gap <= rule.max_difference, f"it differs from the trained model by {gap:.3g}", finite(gap))
+    why = f"it differs from the trained model by {gap:.3g}"
+    if not math.isfinite(gap):
+        why = "it could not be compared with the trained model: no answer of that came along, or none as finite"
+    yield check("agrees", gap <= rule.max_difference, why, finite(gap))
     if rule.same_signature and with_champion:
         known = probe.signature is not None and probe.champion_signature is not None
         same = known and probe.signature == probe.champion_signature

@@ -72,6 +72,11 @@ class Check(Settings):
     why: str = Field(description="The outcome in a sentence.")
     interval: Interval | None = Field(None, description="The figures behind it, when it is a comparison.")
 
+    @property
+    def state(self) -> Literal["passed", "undecided", "failed"]:
+        """Passed, undecided or failed, in a word."""
+        return "passed" if self.passed else "undecided" if self.undecided else "failed"
+
 
 class ClassScore(Settings):
     """One class's score over the gate set, by both models; null where it has none."""

@@ -1,20 +1,22 @@
-"""Judging registered versions: what the gate's pure rules need is measured here, and the record of it kept."""
+"""Judging registered versions: what the gate's pure rules need is measured here, and the record of it kept.
 
-from __future__ import annotations
+The names below are loaded when they are first used: judging brings torch along, reading the records does not.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ratchet.judgement.location import PICTURE_FILE, judgement_path
-
 if TYPE_CHECKING:
     from ratchet.judgement.judging import OnImage, judge_version
+    from ratchet.judgement.records import judgement_path
 
-__all__ = ["PICTURE_FILE", "OnImage", "judge_version", "judgement_path"]
+__all__ = ["OnImage", "judge_version", "judgement_path"]
+
+_HOMES = {"OnImage": "judging", "judge_version": "judging", "judgement_path": "records"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when something is to be judged: reading a record needs none."""
-    if name not in __all__:
+    """Import the module that owns `name`."""
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("ratchet.judgement.judging"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ratchet.errors import ModelFilesError
-from ratchet.evaluation.pictures import comparison
-from ratchet.evaluation.scoring import score_models
-from ratchet.evaluation.served import ServedModel
-from ratchet.gate import Context, ModelRef, Policy, Verdict, judge
+from ratchet.evaluation.counts import ImageCounts
+from ratchet.evaluation.served import ModelCard, ServedModel, SilentModel
+from ratchet.gate import Context, Policy, Verdict, judge
 from ratchet.gate.record import write_record
-from ratchet.judgement.location import PICTURE_FILE, judgement_path
-from ratchet.registry.tracking import client
+from ratchet.home import home
+from ratchet.judgement.anchor import Anchor, find_anchor
+from ratchet.judgement.cache import CountsCache
+from ratchet.judgement.evidence import collect_evidence, is_usable
+from ratchet.judgement.page import write_page
+from ratchet.judgement.records import REPORT_FILE, earlier_uses, keep_record
+from ratchet.judgement.scorer import Scorer, model_ref
 
 if TYPE_CHECKING:
     from ratchet.data import Sample
@@ -33,57 +34,93 @@ def judge_version(
     data: Any,
     policy: Policy,
     manager: MlflowModelManager,
+    against: int | None = None,
     on_image: OnImage = None,
 ) -> Verdict:
-    """Judge `version` against the champion of this moment on the gate set of a data module.
+    """Judge `version` against the champion of this moment, or the version `against`, on the gate set of a data module.
 
-    The verdict, the counts and the pictures become artifacts of the challenger's run (`judgement_path`); an event with
-    the verdict's digest goes into the history. Raises `RegistryError`, `DataError`, `GateError`.
+    The verdict, the counts and the report become artifacts of the challenger's run (`judgement_path`); an event with
+    the verdict's digest goes into the history: *gated*, or *noted* where it decides nothing, because it is of the champion
+    itself or against another version. Raises `RegistryError`, `DataError`, `GateError`.
     """
     challenger, champion = manager.version(model, version), manager.champion(model)
+    other = champion if against is None else manager.version(model, against)
+    decides = other == champion and challenger != champion
     samples = data.samples[data.gate_split]
     with tempfile.TemporaryDirectory(prefix="gate-") as folder:
-        models = _download(manager, {"challenger": challenger, "champion": champion}, Path(folder) / "models")
-        counts = score_models(models, samples, data.mask_values, on_image=on_image)
+        files = _download(manager, {"challenger": challenger, "champion": other}, Path(folder) / "models")
+        evidence = collect_evidence(policy, files, samples, data.image_digests(data.gate_split))
+        models = _load(files, usable=is_usable(evidence.serves))
+        scorer = Scorer(samples, data.mask_values, data.gate_fingerprint, policy.metric, CountsCache(home() / "counts"))
+        counts, cached = _score(scorer, models, other, on_image)
+        anchor = Anchor()
+        if policy.anchor is not None and other is not None:
+            today = {challenger.version: counts["challenger"], other.version: counts["champion"]}
+            anchor = find_anchor(policy, other, today, scorer=scorer, manager=manager)
+        counts |= {} if anchor.counts is None else {"anchor": anchor.counts}
         verdict = judge(
             policy=policy,
             challenger=counts["challenger"],
             champion=counts.get("champion"),
+            anchor=anchor.counts,
             context=Context(
                 model=model,
-                challenger=_model_ref(challenger),
-                champion=None if champion is None else _model_ref(champion),
+                challenger=model_ref(challenger),
+                champion=None if other is None else model_ref(other),
+                anchor=None if anchor.version is None else model_ref(anchor.version),
                 gate_set=data.gate_fingerprint,
                 data=data.fingerprint,
+                earlier_uses=earlier_uses(manager.history(model), data.gate_fingerprint, challenger),
             ),
             metadata=_metadata(samples),
+            evidence=evidence.model_copy(update={"notes": (*evidence.notes, *cached, *anchor.notes)}),
         )
-        if challenger.run_id is not None:
-            artifacts = Path(folder) / "artifacts"
-            write_record(artifacts, verdict, counts, metadata=_metadata(samples))
-            comparison(models, samples, data.mask_values, counts).savefig(artifacts / PICTURE_FILE, dpi=80)
-            client().log_artifacts(challenger.run_id, str(artifacts), judgement_path(verdict))
+        artifacts = Path(folder) / "artifacts"
+        write_record(artifacts, verdict, counts, metadata=_metadata(samples))
+        write_page(artifacts / REPORT_FILE, verdict, models, samples, data.mask_values, counts)
+        run_id = keep_record(artifacts, verdict, challenger)
     manager.record(
         model,
-        "gated",
+        "gated" if decides else "noted",
         version=version,
         outcome=verdict.outcome,
-        reason=verdict.sentence,
+        reason=verdict.sentence if decides or other is None else f"compared with v{other.version}: {verdict.sentence}",
         verdict_digest=verdict.digest,
-        run_id=challenger.run_id,
+        gate_set=verdict.gate_set,
+        anchor=None if anchor.version is None else anchor.version.version,
+        run_id=run_id,
     )
     return verdict
 
 
 def _download(
     manager: MlflowModelManager, versions: Mapping[str, ModelVersion | None], folder: Path
-) -> dict[str, ServedModel]:
-    """Load each version from its files, checked against the hashes of its registration."""
+) -> dict[str, Path]:
+    """Fetch each version's files, checked against the hashes of its registration."""
     return {
-        role: ServedModel(manager.download_model(version.model, version.version, folder / role))
+        role: manager.download_model(version.model, version.version, folder / role)
         for role, version in versions.items()
         if version is not None
     }
+
+
+def _load(files: Mapping[str, Path], *, usable: bool) -> dict[str, ServedModel]:
+    """Load the models; a challenger that gave no usable answer when it was tried is not let in, and finds nothing."""
+    return {
+        role: ServedModel(path) if usable or role != "challenger" else SilentModel(ModelCard.read(path))
+        for role, path in files.items()
+    }
+
+
+def _score(
+    scorer: Scorer, models: Mapping[str, ServedModel], champion: ModelVersion | None, on_image: OnImage
+) -> tuple[dict[str, ImageCounts], tuple[str, ...]]:
+    """Counts by role, and a note where the champion's are not from today."""
+    known = None if champion is None else scorer.known(champion)
+    if known is None:
+        return scorer.score(models, keep={"champion": champion} if champion else {}, on_image=on_image), ()
+    fresh = scorer.score({"challenger": models["challenger"]}, keep={}, on_image=on_image)
+    return fresh | {"champion": known}, ("the champion's counts are those that its files gave on these images before",)
 
 
 def _metadata(samples: Sequence[Sample]) -> dict[str, dict[str, str]]:
@@ -93,14 +130,3 @@ def _metadata(samples: Sequence[Sample]) -> dict[str, dict[str, str]]:
         for column, value in sample.metadata.items():
             columns.setdefault(column, {})[sample.name] = value
     return columns
-
-
-def _model_ref(version: ModelVersion) -> ModelRef:
-    """Name a version by the content of its files."""
-    if version.digests is None:
-        raise ModelFilesError(
-            f"{version.model} v{version.version} was registered without the hashes of its files, so no verdict on it could "
-            "be checked again. Register its model once more with `register_model`."
-        )
-    digest = hashlib.sha256(json.dumps(version.digests, sort_keys=True).encode()).hexdigest()
-    return ModelRef(version=version.version, digest=digest)

@@ -49,11 +49,13 @@ class Void(StrEnum):
 class Event:
     """One event. What its author wrote comes first, what the place in the log and the fold say of it comes last.
 
-        `version` is the version that it is about: for *rolled back* the one that was left, `target` being the one that
+    `version` is the version that it is about: for *rolled back* the one that was left, `target` being the one that
     production returned to. `expected` is the champion that the author counted on, if `expects` (None: no champion).
     `follows` names the event that an observation was made after: it counts only directly behind it. `moves` are the
     changes that an observation found, in order. `created` (milliseconds since 1970) tells a version from a later one
     that got the same number, after its model was deleted and made anew.
+    `gate_set` is the fingerprint of the images that a verdict was made on.
+    `anchor` is the version, best of all that ever were in production, that a verdict compared with too.
     """
 
     id: str
@@ -70,6 +72,8 @@ class Event:
     forced: bool = False
     outcome: str | None = None
     verdict_digest: str | None = None
+    gate_set: str | None = None
+    anchor: int | None = None
     fingerprint: str | None = None
     run_id: str | None = None
     flow_run: str | None = None

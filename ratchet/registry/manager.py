@@ -18,7 +18,7 @@ from ratchet.registry.reading import RegistryReader, number_of, shown
 from ratchet.registry.refusal import refuse
 from ratchet.registry.registration import register, with_digests
 from ratchet.registry.retention import HEAVY, PrunePlan, plan
-from ratchet.registry.values import FINGERPRINT_TAG, BestRun, ModelVersion, Stage, checked_model_name
+from ratchet.registry.values import FINGERPRINT_TAG, VERDICT_TAG, BestRun, ModelVersion, Stage, checked_model_name
 
 if TYPE_CHECKING:
     import torch
@@ -164,12 +164,15 @@ class LedgerModelManager(RegistryReader):
         key: str | None = None,
         outcome: str | None = None,
         verdict_digest: str | None = None,
+        gate_set: str | None = None,
+        anchor: int | None = None,
         run_id: str | None = None,
         flow_run: str | None = None,
     ) -> Event:
         """Write down what moves nothing: *gated* (with `outcome` promote, reject or inconclusive) or *noted*.
 
-        The same `key` (default: the kind, the version and the verdict's digest) is written down once.
+        The same `key` (default: the kind, the version and the verdict's digest) is written down once. A verdict's digest
+        becomes the version's tag `ratchet.verdict` too.
         """
         wanted = EventKind(kind)
         if wanted not in {EventKind.GATED, EventKind.NOTED}:
@@ -177,6 +180,8 @@ class LedgerModelManager(RegistryReader):
         look = self._settle(model_name)
         number = number_of(model_name, look, version)
         made = look.observed.versions[number].created_ms
+        if wanted is EventKind.GATED and verdict_digest is not None:
+            self._store.update_version(model_name, number, description=None, tags={VERDICT_TAG: verdict_digest})
         known = event_id(kind, model_name, number, made, key or verdict_digest or reason)
         for event in look.events:
             if event.id == known:
@@ -188,6 +193,8 @@ class LedgerModelManager(RegistryReader):
             reason=reason,
             outcome=outcome,
             verdict_digest=verdict_digest,
+            gate_set=gate_set,
+            anchor=anchor,
             fingerprint=look.observed.versions[number].tags.get(FINGERPRINT_TAG),
             run_id=run_id,
             flow_run=flow_run,
@@ -226,7 +233,7 @@ class LedgerModelManager(RegistryReader):
         """Delete archived and rejected versions beyond the newest `keep`, and the `heavy` artifacts of their runs.
 
         What stays whatever its age: see `ratchet.registry.retention.plan`; `needed` are versions that something else
-        needs, such as the gate's anchor. With `dry_run` nothing is touched. Returns what went, or would go.
+        needs. With `dry_run` nothing is touched. Returns what went, or would go.
         """
         if keep < 0 or rollbacks < 1:
             raise RegistryError(f"keep must be 0 or more and rollbacks 1 or more, not {keep} and {rollbacks}")

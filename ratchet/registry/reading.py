@@ -53,6 +53,12 @@ class RegistryReader(AbstractModelManager):
             return None
         return None if look.state.champion is None else shown(model_name, look, look.state.champion)
 
+    def champions(self, model_name: str) -> tuple[ModelVersion, ...]:
+        """Every version that ever was in production, as far as it still exists and is not in quarantine, by number."""
+        look = self._settle(model_name)
+        once = {version for _, version in look.state.reigns if version in look.state.stages}
+        return tuple(shown(model_name, look, v) for v in sorted(filter(None, once)) if v not in look.state.quarantined)
+
     def rollback_target(self, model_name: str) -> ModelVersion | None:
         """The version that a rollback would return to; None if there is nothing to go back to."""
         look = self._settle(model_name)

@@ -37,14 +37,17 @@ def plan(
     """Decide which versions of one model go: archived and rejected ones beyond the newest `keep`.
 
     Whatever their age, these stay: the champion, staging, the last `rollbacks` versions that a rollback can reach,
-    pinned versions, those in quarantine (a release needs them), those that wait for a verdict, and `needed`.
+    the anchor of the last verdict that had one, pinned versions, those in quarantine (a release needs them), those that
+    wait for a verdict, and `needed`.
     """
     stays: dict[int, str] = {}
     spare, newest = list[ModelVersion](), 0
     reachable = reachable_by_rollback(state)[:rollbacks]
     verdicts = {event.version: event.outcome for event in events if event.kind is EventKind.GATED and event.counts}
+    anchors = [event.anchor for event in events if event.anchor is not None and event.counts]
     for version in sorted(versions, key=lambda version: version.version, reverse=True):
-        why = _protection(version, reachable, verdicts.get(version.version), needed)
+        outcome = verdicts.get(version.version)
+        why = _protection(version, reachable, outcome, needed=needed, anchor=anchors[-1] if anchors else None)
         if why is not None:
             stays[version.version] = why
         elif newest < keep:
@@ -69,13 +72,19 @@ def reachable_by_rollback(state: State) -> list[int]:
 
 
 def _protection(
-    version: ModelVersion, reachable: Collection[int], outcome: str | None, needed: Collection[int]
+    version: ModelVersion,
+    reachable: Collection[int],
+    outcome: str | None,
+    *,
+    needed: Collection[int],
+    anchor: int | None,
 ) -> str | None:
     """Why a version must stay whatever its age, or None."""
     active = {Stage.PRODUCTION: "in production", Stage.STAGING: "in staging"}
     reasons = (
         (version.stage in active, active.get(version.stage, "")),
         (version.version in reachable, "a rollback may return to it"),
+        (version.version == anchor, "the gate's anchor"),
         (version.pinned, "pinned"),
         (version.quarantined, "in quarantine until it is released"),
         (version.version in needed, "needed"),

@@ -16,6 +16,7 @@ IDENTITY_TAG = "ratchet.identity"  # equal for two registrations of the same mod
 FILES_TAG = "ratchet.files"  # {path inside the model directory: sha256}, as JSON
 FINGERPRINT_TAG = "ratchet.fingerprint"  # of data, configuration and code; written by whoever trained the model
 AUTHOR_TAG = "ratchet.registered_by"  # who called register_model
+VERDICT_TAG = "ratchet.verdict"  # sha256 of the last verdict on the version
 PINNED_TAG = "ratchet.pinned"  # "true": retention leaves the version alone
 
 HISTORY_SUFFIX = ".history"

@@ -16,6 +16,7 @@ from mlflow.models import infer_signature
 from torch import Tensor, nn
 
 from ratchet.errors import ExportError
+from ratchet.evaluation.probe import REFERENCE_FILE
 from ratchet.evaluation.served import CARD_FILE, TORCHSCRIPT_FILE, ModelCard
 
 ONNX_FILE = "model.onnx"
@@ -23,7 +24,9 @@ TOLERANCE = 1e-3  # of logits, absolute and relative: a trace or a graph reorder
 
 
 def export_network(network: nn.Module, card: ModelCard, directory: Path, *, types: Sequence[str]) -> None:
-    """Write the model directory: MLflow's pt2 form, and beside it `model.json`, and TorchScript and ONNX as asked for.
+    """Write the model directory: MLflow's pt2 form, and beside it `model.json`, TorchScript and ONNX as asked for.
+
+    `reference.npz` keeps what the trained network answered, so that anyone can tell later whether the export agrees.
 
     The network is left on the CPU in float32. Each form is run once and compared with it. Raises `ExportError`.
     """
@@ -46,6 +49,7 @@ def export_network(network: nn.Module, card: ModelCard, directory: Path, *, type
             if "onnx" in types:
                 _write_onnx(network, example, directory)
         (directory / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n")
+        np.savez_compressed(directory / REFERENCE_FILE, input=example[:1].numpy(), output=expected[:1].numpy())
         answers = _answers(example, directory, types)
     except (RuntimeError, ValueError, TypeError, ImportError, MlflowException) as error:
         raise ExportError(f"the network cannot be exported as {', '.join(types)}: {error}") from error

@@ -1,0 +1,32 @@
+"""A verdict as a Markdown text, for pages that show no HTML: the decision first, then figures and checks."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+
+from ratchet.gate import wording
+from ratchet.gate.pictures import interval_png
+from ratchet.gate.verdict import Verdict
+
+
+def markdown_report(verdict: Verdict, *, page: str | None = None) -> str:
+    """The verdict in a sentence, its figures, its checks and its picture; `page` is where the whole report lies."""
+    lines = [f"## {cell(verdict.sentence)}", ""]
+    lines += [f"> {cell(wording.capital(note))}.\n" for note in verdict.notes]
+    lines += [f"- {key}: **{value}**" for key, value in wording.figures(verdict)]
+    lines += ["", "| check | on | outcome | asked | why |", "|---|---|---|---|---|"]
+    for check in wording.worst_first(verdict.checks):
+        cells = (wording.rule(check), check.slice, wording.MARKS[check.state], check.required, check.why)
+        lines.append(f"| {' | '.join(map(cell, cells))} |")
+    if picture := interval_png(verdict):
+        data = base64.b64encode(picture).decode()
+        lines += ["", f"![challenger minus champion](data:image/png;base64,{data})"]
+    lines += ["", f"Verdict `{verdict.digest[:12]}`, policy *{cell(verdict.policy.name)}*."]
+    lines += [f"The whole report, with the gate images: `{page.replace('`', '')}`"] if page else []
+    return "\n".join([*lines, ""])
+
+
+def cell(text: str) -> str:
+    """Text that neither ends a Markdown table's cell nor becomes HTML."""
+    return " ".join(escape(text, quote=False).replace("|", "\\|").replace("`", "'").split())

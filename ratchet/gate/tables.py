@@ -1,0 +1,72 @@
+"""A verdict and a backtest as tables on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from ratchet.gate import wording
+from ratchet.gate.backtest import Answer, Row
+from ratchet.gate.verdict import Verdict
+
+STYLES = {
+    "promote": "green",
+    "passed": "green",
+    "reject": "red",
+    "failed": "red",
+    "inconclusive": "yellow",
+    "undecided": "yellow",
+    "unknown": "dim",
+}
+_SIGNS = {"passed": "✓", "undecided": "?", "failed": "✗"}
+
+
+def check_table(verdict: Verdict) -> Table:
+    """Every check with its reason, the failed ones first; below them what else a reader should know."""
+    title = f"Verdict: {verdict.outcome} ({wording.parties(verdict)}, {verdict.n_images:,} gate images)"
+    table = Table("", "rule", "on", "observed", "asked", "why", title=title, title_justify="left")
+    table.caption, table.caption_justify = "\n".join(escape(note) for note in _notes(verdict)), "left"
+    for check in wording.worst_first(verdict.checks):
+        sign = Text(_SIGNS[check.state], style=STYLES[check.state])
+        observed = "" if check.observed is None else f"{check.observed:.4f}"
+        cells = (check.slice, observed, check.required, check.why)
+        table.add_row(sign, wording.rule(check), *map(escape, cells))
+    return table
+
+
+def backtest_table(rows: Sequence[Row]) -> Table:
+    """A row for each version: what was decided then, what the policy says, and what it says on its own line."""
+    table = Table("version", "decided then", "this policy", "against its own champion", "why")
+    for row in rows:
+        then = Answer(row.then.champion, row.then)
+        why = row.own.why if row.own is row.same else f"{row.same.why}\nown: {row.own.why}"
+        table.add_row(f"v{row.then.challenger.version}", _cell(then), _cell(row.same), _cell(row.own), escape(why))
+    return table
+
+
+def backtest_summary(name: str, rows: Sequence[Row]) -> str:
+    """How many versions were promoted then, and how many the policy would have promoted."""
+    then = sum(row.then.passed for row in rows)
+    same, own = ([getattr(row, which).outcome for row in rows] for which in ("same", "own"))
+    unknown = f" (of {same.count('unknown')} the record cannot tell)" if "unknown" in same else ""
+    return (
+        f"{len(rows)} judged versions: then {then} promote; policy {name} {same.count('promote')}{unknown}, and along its "
+        f"own champions {own.count('promote')}"
+    )
+
+
+def _cell(answer: Answer) -> Text:
+    against = "first model" if answer.champion is None else f"against v{answer.champion.version}"
+    return Text.assemble((answer.outcome, STYLES[answer.outcome]), f", {against}")
+
+
+def _notes(verdict: Verdict) -> list[str]:
+    notes = list(verdict.notes)
+    if verdict.smallest_detectable is not None:
+        notes.append(f"smallest difference that this gate set can prove: {verdict.smallest_detectable:.4f}")
+    if verdict.images_needed is not None:
+        notes.append(f"images that would decide, if the difference is as measured: {verdict.images_needed:,}")
+    return notes

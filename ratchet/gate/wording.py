@@ -1,0 +1,80 @@
+"""The words and figures of a verdict that its page, its Markdown and its tables have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ratchet.gate.evidence import Cost
+from ratchet.gate.verdict import Check, Verdict
+
+MARKS = {"passed": "✓ passed", "undecided": "? undecided", "failed": "✗ failed"}
+
+
+def parties(verdict: Verdict) -> str:
+    """Who was judged against whom: `v3 against v2`."""
+    champion = "no champion" if verdict.champion is None else f"v{verdict.champion.version}"
+    return f"v{verdict.challenger.version} against {champion}"
+
+
+def worst_first(checks: Iterable[Check]) -> list[Check]:
+    """The failed checks, the undecided ones, the passed ones."""
+    return sorted(checks, key=lambda check: ("failed", "undecided", "passed").index(check.state))
+
+
+def rule(check: Check) -> str:
+    """The rule as people write it."""
+    return check.rule.replace("_", "-")
+
+
+def capital(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def figures(verdict: Verdict) -> list[tuple[str, str]]:
+    """What a reader looks for first: label and figure."""
+    metric, champion = verdict.policy.metric_title, verdict.champion
+    found = [(f"{metric}, challenger v{verdict.challenger.version}", number(verdict.challenger_score))]
+    if champion is not None:
+        found.append((f"{metric}, champion v{champion.version}", number(verdict.champion_score)))
+    if verdict.interval is not None:
+        found.append(("difference", number(verdict.interval.estimate, sign=True)))
+        confidence = f"{100 * verdict.interval.confidence:.4g} %"
+        found.append((f"at least, with {confidence} confidence", number(verdict.interval.low, sign=True)))
+    if verdict.smallest_detectable is not None:
+        found.append(("smallest gain this gate set can prove", number(verdict.smallest_detectable, sign=True)))
+    found.append(("gate images", f"{verdict.n_images:,}"))
+    if verdict.images_needed is not None:
+        found.append(("gate images that would decide", f"about {verdict.images_needed:,}"))
+    return found
+
+
+def number(value: float | None, *, sign: bool = False) -> str:
+    """A score or a difference with four digits."""
+    return "none" if value is None else f"{value:{'+' if sign else ''}.4f}"
+
+
+def cost_figures(cost: Cost | None) -> list[tuple[str, str, float | None]]:
+    """What a model costs to run: label, unit and figure; None: not measured."""
+    cost = cost or Cost()
+    samples = sorted(cost.latency_ms)
+    median = samples[len(samples) // 2] if samples else None
+    return [
+        ("median latency", "ms", median),
+        ("p95 latency", "ms", cost.p95),
+        ("peak memory", "MB", cost.memory_mb),
+        ("size on disk", "MB", cost.size_mb),
+    ]
+
+
+def facts(verdict: Verdict) -> list[tuple[str, str]]:
+    """What the verdict was made from, by content."""
+    context, policy = verdict.context, verdict.policy
+    refs = {"challenger": context.challenger, "champion": context.champion, "anchor": context.anchor}
+    found = [(role, f"v{ref.version} {ref.digest}") for role, ref in refs.items() if ref is not None]
+    found += [("gate set", context.gate_set), ("training data", context.data or "not recorded")]
+    found += [("code", context.code or "not recorded"), ("verdict", verdict.digest)]
+    found += [(f"counts of {role}", digest) for role, digest in verdict.counts.items()]
+    found += [("measured", note) for note in verdict.evidence.notes]
+    found += [("policy", f"{policy.name}: {policy.model_dump_json()}")]
+    return [*found, ("computed with", ", ".join(f"{name} {used}" for name, used in context.versions.items()))]

@@ -1,0 +1,77 @@
+"""Finds the anchor: of all versions that ever were in production, the one that scores best on today's gate set."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ratchet.errors import CountsMismatchError, ModelFilesError
+from ratchet.evaluation.counts import ImageCounts, score
+from ratchet.evaluation.served import ServedModel
+from ratchet.gate import Policy
+from ratchet.gate.contrasts import check_comparable
+
+if TYPE_CHECKING:
+    from ratchet.judgement.scorer import Scorer
+    from ratchet.registry import MlflowModelManager, ModelVersion
+
+MODELS_AT_ONCE = 4  # in memory: a new gate set may call for every champion there ever was
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The version and its counts, or None and in `notes` the reason; `notes` also name versions that were left out."""
+
+    version: ModelVersion | None = None
+    counts: ImageCounts | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find_anchor(
+    policy: Policy,
+    champion: ModelVersion,
+    counts: Mapping[int, ImageCounts],
+    *,
+    scorer: Scorer,
+    manager: MlflowModelManager,
+) -> Anchor:
+    """Score every former champion that is still there and not in quarantine; the best by the policy's metric is it.
+
+    `counts` are those of today by version number, of the champion at least, which wins a tie. A version with other
+    classes cannot be compared and is left out. If one cannot be read, nobody knows whether it was the best, and there
+    is no anchor.
+    """
+    versions = {version.version: version for version in manager.champions(champion.model)}
+    known = {number: found for number in versions if (found := counts.get(number) or scorer.known(versions[number]))}
+    try:
+        known |= _score([versions[number] for number in versions if number not in known], scorer, manager)
+    except ModelFilesError as error:
+        return Anchor(notes=(f"no anchor, as a version that was in production once cannot be scored: {error}",))
+    notes: list[str] = []
+    scores: dict[int, float] = {}
+    for number, found in known.items():
+        try:
+            check_comparable(counts[champion.version], found, role=f"v{number}")
+            scores[number] = score(policy.metric, found, average=policy.average)
+        except CountsMismatchError as error:
+            notes.append(f"v{number} is not compared with as an anchor: {error}")
+    places = {number: (value, number == champion.version) for number, value in scores.items() if math.isfinite(value)}
+    best = max(places, key=lambda number: places[number], default=None)
+    return Anchor(notes=tuple(notes)) if best is None else Anchor(versions[best], known[best], tuple(notes))
+
+
+def _score(versions: Sequence[ModelVersion], scorer: Scorer, manager: MlflowModelManager) -> dict[int, ImageCounts]:
+    counts: dict[int, ImageCounts] = {}
+    for start in range(0, len(versions), MODELS_AT_ONCE):
+        some = {str(version.version): version for version in versions[start : start + MODELS_AT_ONCE]}
+        with tempfile.TemporaryDirectory(prefix="anchor-") as folder:
+            models = {
+                name: ServedModel(manager.download_model(version.model, version.version, Path(folder) / name))
+                for name, version in some.items()
+            }
+        counts |= {int(name): found for name, found in scorer.score(models, keep=some).items()}
+    return counts

@@ -1,0 +1,83 @@
+"""Counts of earlier judgements on this machine, for the very same model on the very same images; never a challenger's."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+from ratchet.errors import VerdictChangedError
+from ratchet.evaluation.counts import METRIC_VERSION, ImageCounts
+from ratchet.gate.artifact import read_counts, write_counts
+from ratchet.gate.digests import canonical, counts_digest
+
+LIMIT = 200  # files; 1,000 images with 5 classes take about 100 kB
+
+_logger = logging.getLogger(__name__)
+
+
+class CountsCache:
+    """Per-image counts as Parquet files, named by what they are of and sealed by what they hold.
+
+    A file is reused where model, gate set (images, masks, classes and mask values by content), metric version, and the
+    versions of what decodes and computes are the same. The seal, in the file's name, is a digest over all of that and
+    the counts: a file that was cut off, changed, or moved to another name is not believed. Writers do not disturb each
+    other: a file appears in one step.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Keep the files in `folder`, which is made when the first is written."""
+        self._folder = folder
+
+    def find(self, *, model: str, gate_set: str) -> ImageCounts | None:
+        """The counts of the model with this digest on the gate set with this fingerprint, or None."""
+        key = _key(model, gate_set)
+        for path in self._folder.glob(f"{key}-*.parquet"):
+            try:
+                counts = read_counts(path)
+            except VerdictChangedError:
+                continue
+            if path.stem == _sealed(key, counts) and counts.metric_version == METRIC_VERSION:
+                os.utime(path)  # the oldest in use goes first
+                return counts
+        return None
+
+    def keep(self, counts: ImageCounts, *, model: str, gate_set: str) -> None:
+        """Write counts down, in place of any others of the same; a disk that takes none is a warning, no error."""
+        key = _key(model, gate_set)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".tmp", delete=False) as file:
+                write_counts(counts, Path(file.name))
+            kept = Path(file.name).rename(self._folder / f"{_sealed(key, counts)}.parquet")
+            self._evict(set(self._folder.glob(f"{key}-*.parquet")) - {kept})
+        except OSError as error:
+            _logger.warning("The counts of a model were not kept in %s, so it is scored again: %s", self._folder, error)
+
+    def _evict(self, replaced: set[Path]) -> None:
+        files = sorted(((_modified(path), path) for path in self._folder.iterdir()), reverse=True)
+        for path in (*replaced, *(path for _, path in files[LIMIT:])):
+            path.unlink(missing_ok=True)
+
+
+def _modified(path: Path) -> float:
+    """When a file was last used; zero for one that another process has just removed."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _key(model: str, gate_set: str) -> str:
+    code = {package: version(package) for package in ("ratchet", "numpy", "pillow", "torch")}
+    parts = [model, gate_set, METRIC_VERSION, code, platform.machine()]
+    return hashlib.sha256(canonical(parts)).hexdigest()[:32]
+
+
+def _sealed(key: str, counts: ImageCounts) -> str:
+    seal = hashlib.sha256(f"{key} {counts_digest(counts)}".encode()).hexdigest()
+    return f"{key}-{seal}"

@@ -1,0 +1,104 @@
+"""The records of judgements: where they lie among a run's artifacts, how they come back, and how worn a gate set is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ratchet.errors import RegistryError, VerdictChangedError
+from ratchet.gate.record import VERDICT_FILE
+from ratchet.registry import EventKind
+from ratchet.registry.tracking import answering, client, ensure_experiment, tracking_uri
+
+if TYPE_CHECKING:
+    from ratchet.gate import Verdict
+    from ratchet.registry import Event, LedgerModelManager, ModelVersion
+
+REPORT_FILE = "report.html"
+JUDGEMENTS = "ratchet-judgements"
+"""The experiment that keeps the records of versions without a run of their own."""
+
+
+def judgement_path(verdict: Verdict) -> str:
+    """Where a verdict, its evidence and its report lie among the artifacts of the challenger's run."""
+    return _path(verdict.digest)
+
+
+def keep_record(folder: Path, verdict: Verdict, challenger: ModelVersion) -> str:
+    """Upload a folder to the challenger's run, or to a new run where it has none; return the run's id."""
+    run_id = challenger.run_id if challenger.run_id is not None and _is_there(challenger.run_id) else _new_run(verdict)
+    with answering(tracking_uri()):
+        client().log_artifacts(run_id, str(folder), judgement_path(verdict))
+    return run_id
+
+
+def record_location(digest: str, run_id: str) -> str:
+    """Where a person finds the record: a path if it lies on this machine, else the address of the artifacts."""
+    with answering(tracking_uri()):
+        uri = f"{client().get_run(run_id).info.artifact_uri}/{_path(digest)}"
+    return uri.removeprefix("file://")
+
+
+def judgements(history: Iterable[Event]) -> list[Event]:
+    """The last judgement of every version against the champion of its time, oldest first."""
+    last: dict[int, Event] = {}
+    for event in _with_record(history):
+        if event.kind is EventKind.GATED:
+            last.pop(event.version, None)
+            last[event.version] = event
+    return list(last.values())
+
+
+def last_verdict(manager: LedgerModelManager, model: str, version: int) -> Event:
+    """The last judgement or comparison of one version. Raises `RegistryError` where there is none."""
+    number = manager.version(model, version).version
+    found = [event for event in _with_record(manager.history(model)) if event.version == number]
+    if not found:
+        raise RegistryError(f"there is no record of a verdict on {model} v{number}: ratchet gate {model} {number}")
+    return found[-1]
+
+
+def _with_record(history: Iterable[Event]) -> list[Event]:
+    return [event for event in history if event.verdict_digest and event.gate_set and event.run_id]
+
+
+def fetch_record(event: Event, folder: Path) -> Path:
+    """Download what a judgement left; return the path of its verdict. Raises `VerdictChangedError` if it is gone."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415 (two seconds)
+
+    path = _path(str(event.verdict_digest))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        local = Path(client().download_artifacts(str(event.run_id), path, str(folder)))
+    except (MlflowException, OSError) as error:
+        raise VerdictChangedError(
+            f"the record of v{event.version}'s verdict, {path} of run {event.run_id}, cannot be had: {error}"
+        ) from error
+    return local / VERDICT_FILE
+
+
+def earlier_uses(history: Iterable[Event], gate_set: str, challenger: ModelVersion) -> int:
+    """How many other challengers were judged on this gate set; one that was judged twice counts once."""
+    return len({event.version for event in history if event.gate_set == gate_set} - {challenger.version})
+
+
+def _path(digest: str) -> str:
+    return f"gate/{digest[:12]}"
+
+
+def _is_there(run_id: str) -> bool:
+    try:
+        with answering(tracking_uri()):
+            return client().get_run(run_id).info.lifecycle_stage == "active"
+    except RegistryError:
+        return False
+
+
+def _new_run(verdict: Verdict) -> str:
+    name = f"{verdict.model} v{verdict.challenger.version}"
+    experiment = ensure_experiment(JUDGEMENTS)
+    with answering(tracking_uri()):
+        run = client().create_run(experiment, run_name=name, tags={"ratchet.judges": name})
+        client().set_terminated(run.info.run_id)
+    return str(run.info.run_id)

@@ -1,0 +1,246 @@
+"""`ratchet gate` on a real store: judging at any time, replaying a record, trying a policy on the past."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from flows.cli import main
+from ratchet import MlflowModelManager
+from ratchet.gate import Verdict
+from ratchet.registry import EventKind
+from ratchet.registry.tracking import client, ensure_experiment
+
+pytestmark = pytest.mark.slow
+
+SIDE, IMAGES = 24, 60
+CARD = {
+    "input_height": SIDE,
+    "input_width": SIDE,
+    "mean": [0, 0, 0],
+    "std": [1, 1, 1],
+    "classes": ["background", "disc"],
+}
+POLICY = {"name": "of the run", "floor": 0.3, "superiority": {"confidence": 0.95}, "resamples": 1_000}
+
+
+def draw(folder: Path, seed: int) -> Path:
+    """Bright discs on dark ground, with noise of its own in each channel; nearly all of it is gate set."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for i in range(IMAGES):
+        y, x, radius = random.uniform(8, 16), random.uniform(8, 16), random.uniform(4, 8)
+        disc = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+        bright = random.normal(np.where(disc, 0.7, 0.3)[:, :, None], 0.12, (SIDE, SIDE, 3))
+        Image.fromarray((255 * bright.clip(0, 1)).astype(np.uint8)).save(folder / "images" / f"{i:02}.png")
+        Image.fromarray(disc.astype(np.uint8) * 255).save(folder / "masks" / f"{i:02}.png")
+    names = [f"{i:02}" for i in range(IMAGES)]
+    for split, chosen in {"train": names[:2], "val": names[2:4], "test": names[4:6], "gate": names[6:]}.items():
+        (folder / f"{split}.txt").write_text("\n".join(chosen))
+    return folder
+
+
+Weights = tuple[float, float, float, float]
+"""A model: a pixel is foreground where its red, green and blue, so weighted, are above the last number."""
+
+GOOD, EQUAL, BAD, BETTER = (1, 0, 0, 0.5), (0, 1, 0, 0.5), (1, 0, 0, 0.6), (0.4, 0.3, 0.3, 0.5)
+"""v1 to v4."""
+
+
+def export(folder: Path, weights: Weights) -> Path:
+    """A model directory."""
+    net = torch.nn.Conv2d(3, 1, 1).eval()
+    with torch.no_grad():
+        net.weight[0, :, 0, 0] = torch.tensor(weights[:3])
+        net.bias.fill_(-weights[3])
+    folder.mkdir()
+    torch.jit.trace(net, torch.zeros(1, 3, SIDE, SIDE)).save(str(folder / "model.pt"))
+    (folder / "model.json").write_text(json.dumps(CARD))
+    return folder
+
+
+def train(folder: Path, data: Path, weights: Weights) -> str:
+    """What `ratchet train` leaves: a run with the configuration and the model; returns the model's location."""
+    node = {key: CARD[key] for key in ("input_height", "input_width", "mean", "std")}
+    node |= {"_target_": "ratchet.data.FolderDataModule", "data_path": str(data), "idx_to_class": {1: "disc"}}
+    folder.mkdir()
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"datamodule": node | {"mask_values": {0: 0, 255: 1}}, "gate": POLICY})
+    )
+    export(folder / "deployment_model", weights)
+    run_id = client().create_run(ensure_experiment("discs")).info.run_id
+    client().log_artifacts(run_id, str(folder))
+    client().set_terminated(run_id)
+    return f"runs:/{run_id}/deployment_model"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home whose model `discs` has v1 in production, and v4, v3, v2 judged against it."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RATCHET_HOME", str(home))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        data, manager = draw(home / "data", 0), MlflowModelManager()
+        for number, weights in enumerate((GOOD, EQUAL, BAD, BETTER), start=1):
+            manager.register_model(train(home / f"v{number}", data, weights), "discs")
+        judged("1", 0, "promote")
+        manager.promote("discs", 1, expected_champion=None)
+        judged("4", 0, "promote")
+        judged("3", 3, "reject")
+        judged("2", 4, "inconclusive")
+        yield home
+
+
+def judged(version: str, code: int, outcome: str) -> None:
+    done = gate("discs", version)
+    assert (done.exit_code, done.output.split(":")[0]) == (code, outcome), done.output
+    assert f"{record(int(version))}/report.html" in done.output
+
+
+def gate(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["gate", *arguments])
+
+
+def record(version: int) -> Path:
+    """The folder that the last judgement of a version left."""
+    events = [event for event in MlflowModelManager().history("discs") if event.version == version]
+    digest, run_id = events[-1].verdict_digest, events[-1].run_id
+    uri = client().get_run(str(run_id)).info.artifact_uri
+    return Path(str(uri).removeprefix("file://")) / "gate" / str(digest)[:12]
+
+
+def verdict(version: int) -> Verdict:
+    return Verdict.from_json((record(version) / "verdict.json").read_text())
+
+
+def test_each_judging_leaves_a_verdict_a_page_and_a_tag_and_is_one_more_use(store: Path) -> None:
+    for version, uses in ((3, 2), (2, 3)):
+        assert verdict(version).policy.name == "of the run"
+        assert verdict(version).context.earlier_uses == uses
+        assert (record(version) / "report.html").stat().st_size < 3_000_000
+        tags = MlflowModelManager().version("discs", version).tags
+        assert tags["ratchet.verdict"] == verdict(version).digest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("discs", "9"), "no version 9"),
+        (("nothing", "1"), "nothing"),
+        (("discs", "2", "--policy", "strickt"), "did you mean 'strict'"),
+        (("discs", "2", "--policy", '{"flor": 1}'), "did you mean 'floor'"),
+        (("discs", "2", "--data", "/nowhere"), "/nowhere is not a folder"),
+        (("replay", "/nowhere/verdict.json"), "cannot be read"),
+        (("replay", "discs", "9"), "no version 9"),
+    ],
+)
+def test_a_mistake_exits_with_one_and_says_what_is_wrong(store: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = gate(*arguments)
+    assert done.exit_code == 1, done.output
+    assert said in done.output
+
+
+def test_another_judging_of_a_version_is_no_further_use_and_a_worn_gate_set_is_warned_of(store: Path) -> None:
+    eager = json.dumps(POLICY | {"reuse_risk": 0.1})
+    for _ in range(2):
+        assert gate("discs", "4", "--policy", eager).exit_code == 0
+    found = verdict(4)
+    assert found.context.earlier_uses == 3
+    assert "now judged 4 challengers" in found.notes[0]
+    assert "now judged 4 challengers" in (record(4) / "report.html").read_text()
+
+
+def test_the_current_content_of_another_folder_can_be_judged_on(store: Path) -> None:
+    other = draw(store / "other", 1)
+    assert gate("discs", "4", "--data", str(other)).exit_code == 0
+    found = verdict(4)
+    assert found.context.earlier_uses == 0
+    assert gate("discs", "2", "--data", str(other)).exit_code == 4
+    assert verdict(2).context.earlier_uses == 1
+    (other / "images" / "09.png").unlink()
+    (other / "masks" / "09.png").unlink()
+    (other / "gate.txt").write_text("\n".join(f"{i:02}" for i in range(6, IMAGES) if i != 9))
+    assert gate("discs", "4", "--data", str(other)).exit_code == 0
+    assert verdict(4).n_images == found.n_images - 1
+    assert verdict(4).gate_set != found.gate_set
+
+
+def test_a_comparison_with_another_version_decides_nothing(store: Path) -> None:
+    manager = MlflowModelManager()
+    tag = manager.version("discs", 3).tags["ratchet.verdict"]
+    assert gate("discs", "3", "--against", "2").exit_code == 3
+    event = manager.history("discs")[-1]
+    assert (event.kind, event.outcome) == (EventKind.NOTED, "reject")
+    assert event.reason.startswith("compared with v2")
+    assert manager.version("discs", 3).tags["ratchet.verdict"] == tag
+
+
+def test_a_replay_needs_no_torch_and_notices_a_changed_byte(store: Path) -> None:
+    path = record(3) / "verdict.json"
+    script = f"""
+import sys
+from click.testing import CliRunner
+from flows.cli import main
+done = CliRunner().invoke(main, ["gate", "replay", {str(path)!r}])
+print(done.output, {{"torch", "mlflow", "prefect"}} & set(sys.modules), done.exit_code)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("set() 0"), done.stdout
+    assert verdict(3).digest in done.stdout
+    assert gate("replay", "discs", "3").exit_code == 0
+    counts = record(3) / "challenger.parquet"
+    good = counts.read_bytes()
+    middle = len(good) // 3
+    counts.write_bytes(good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :])
+    for arguments in (("replay", str(path)), ("replay", "discs", "3")):
+        broken = gate(*arguments)
+        assert broken.exit_code == 1
+        assert "challenger.parquet" in broken.output
+    counts.write_bytes(good)
+    assert gate("replay", "discs", "3").exit_code == 0
+
+
+def test_a_consistent_record_of_another_verdict_is_found_out_by_the_history(store: Path) -> None:
+    folder = record(2)
+    kept = {path: path.read_bytes() for path in folder.iterdir()}
+    for path in record(3).iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    assert gate("replay", str(folder / "verdict.json")).exit_code == 0
+    assert gate("replay", "discs", "2").exit_code == 1
+    for path, content in kept.items():
+        path.write_bytes(content)
+
+
+def test_a_backtest_says_what_another_policy_would_have_decided(store: Path) -> None:
+    same = gate("backtest", "discs", "--policy", json.dumps(POLICY))
+    assert same.exit_code == 0, same.output
+    assert "4 judged versions: then 2 promote; policy of the run 2" in same.output
+    loose = {"name": "loose", "floor": 0.3, "superiority": None, "non_inferiority": {"margin": 0.3, "overall": True}}
+    other = gate("backtest", "discs", "--policy", json.dumps(loose))
+    assert "policy loose 4" in other.output
+    assert re.search(r"v3 .* reject, against v1 .* promote, against v1", other.output), other.output
+    strict = gate("backtest", "discs", "--policy", "strict", "--last", "2")
+    assert "2 judged versions" in strict.output
+    assert "against v1" in strict.output
+
+
+def test_a_version_without_a_run_is_judged_on_the_champions_data(store: Path) -> None:
+    manager = MlflowModelManager()
+    made = manager.register_model(str(export(store / "elsewhere", (0.3, 0.4, 0.3, 0.5))), "discs")
+    assert gate("discs", str(made.version)).exit_code == 0
+    assert (record(made.version) / "verdict.json").is_file()
+    assert gate("replay", "discs", str(made.version)).exit_code == 0

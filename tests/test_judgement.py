@@ -1,0 +1,364 @@
+"""Judging registered versions: what is measured for the rules beyond the scores, and how each of them fails closed."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from exported_models import BEST, Brightness, FiveChannels, Hanging, NotANumber, data_module, discs, export
+from PIL import Image
+from torch import nn
+
+from ratchet import MlflowModelManager
+from ratchet.data import FolderDataModule
+from ratchet.data.seen import SeenImages
+from ratchet.errors import ModelFilesError
+from ratchet.evaluation.counts import ImageCounts
+from ratchet.gate import Verdict, load_policy
+from ratchet.judgement import judge_version
+from ratchet.judgement.cache import LIMIT, CountsCache
+
+pytestmark = pytest.mark.slow
+
+GOOD, FAIR, POOR = BEST, BEST - 0.05, BEST - 0.08
+"""Thresholds of models of which each is clearly worse than the one before."""
+
+BETTER = {"floor": 0.2, "superiority": {"min_gain": 0.0, "confidence": 0.95}}
+NOT_WORSE = {"floor": 0.2, "superiority": None, "non_inferiority": {"margin": 0.5, "overall": True, "classes": False}}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One home for all: making a store takes seconds, and each test has a model of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("home")
+        patch.setenv("RATCHET_HOME", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set with 40 gate images."""
+    root = tmp_path_factory.mktemp("discs")
+    discs(root, range(50))
+    for split, numbers in (("train", range(6)), ("val", range(6, 10)), ("test", range(10, 50))):
+        (root / f"{split}.txt").write_text("".join(f"disc{number:03}\n" for number in numbers))
+    return root
+
+
+class Registry:
+    """A registered model, its versions exported into a folder, judged on a data set."""
+
+    def __init__(self, name: str, folder: Path, images: Path) -> None:
+        self.name, self.folder, self.data = name, folder, data_module(images)
+        self.manager = MlflowModelManager()
+
+    def add(self, module: nn.Module | float, stage: str | None = None, **options: Any) -> int:
+        """Export and register a model; `stage` puts it there whatever the gate would say."""
+        module = Brightness(module) if isinstance(module, float) else module
+        directory = export(self.folder / str(len(list(self.folder.iterdir()))), module, **options)
+        version = self.manager.register_model(str(directory), self.name).version
+        if stage is not None:
+            self.manager.transition_model(self.name, version, stage)
+        return version
+
+    def judge(self, version: int, data: FolderDataModule | None = None, **rules: Any) -> Verdict:
+        policy = load_policy({"resamples": 1_000, **rules})
+        return judge_version(self.name, version, data=data or self.data, policy=policy, manager=self.manager)
+
+
+@pytest.fixture
+def registry(request: pytest.FixtureRequest, home: Path, images: Path, tmp_path: Path) -> Registry:
+    assert home.exists()
+    (tmp_path / "models").mkdir()
+    return Registry(f"m{hashlib.sha256(request.node.name.encode()).hexdigest()[:8]}", tmp_path / "models", images)
+
+
+def failed(verdict: Verdict) -> dict[str, str]:
+    """Why each rule and slice that failed did."""
+    return {f"{check.rule} {check.slice}": check.why for check in verdict.checks if not check.passed}
+
+
+# --- serves and budget -----------------------------------------------------------------------------------------------
+
+
+def test_the_strict_policy_promotes_what_is_better_in_all_that_it_asks(registry: Registry) -> None:
+    rules = load_policy("strict").model_dump() | {
+        "non_inferiority": None,
+        "budget": {"latency_ratio": 2.0, "memory_ratio": 1.2},
+    }
+    registry.add(POOR, "production")
+    verdict = registry.judge(registry.add(GOOD), **rules | {"floor": 0.2})
+    assert verdict.outcome == "promote", verdict.sentence
+    assert {check.rule for check in verdict.checks} >= {"anchor", "leak", "serves", "budget"}
+    assert verdict.context.anchor is not None
+    assert verdict.context.anchor.version == 1
+    assert verdict.evidence.serves is not None
+    assert verdict.evidence.serves.isolation
+    for cost in (verdict.evidence.challenger_cost, verdict.evidence.champion_cost):
+        assert cost is not None
+        assert len(cost.latency_ms) >= 20
+        assert cost.memory_mb is not None
+        assert cost.memory_mb > 50
+        assert cost.size_mb is not None
+        assert 0.001 < cost.size_mb < 1
+
+
+def test_a_challenger_that_is_too_slow_and_too_large_for_its_budget_is_rejected(registry: Registry) -> None:
+    registry.add(POOR, "production")
+    heavy = registry.add(Brightness(GOOD, work=1_000, ballast=1_000_000))
+    verdict = registry.judge(heavy, **BETTER, budget={"latency_ratio": 3.0, "size_ratio": 3.0})
+    assert verdict.outcome == "reject"
+    assert set(failed(verdict)) == {"budget latency_p95 ratio", "budget size ratio"}
+
+
+def test_a_challenger_that_hangs_is_rejected_and_never_let_into_the_gates_own_process(registry: Registry) -> None:
+    registry.add(POOR, "production")
+    verdict = registry.judge(registry.add(Hanging()), **BETTER, serves={"time_limit": 4})
+    assert verdict.outcome == "reject"
+    assert "did not load and answer within 4 s" in verdict.reason
+    assert verdict.challenger_score == 0
+
+
+def test_a_challenger_that_does_not_load_is_rejected(registry: Registry) -> None:
+    directory = export(registry.folder / "broken", Brightness(GOOD))
+    (directory / "model.pt").write_bytes(b"no archive")
+    version = registry.manager.register_model(str(directory), registry.name).version
+    verdict = registry.judge(version, floor=0.2, serves={})
+    assert verdict.outcome == "reject"
+    assert "does not load and answer: RuntimeError" in verdict.reason
+    with pytest.raises(ModelFilesError, match="does not hold a model"):
+        registry.judge(version, floor=0.2)  # nobody tried it
+
+
+def test_a_challenger_that_answers_another_shape_is_rejected(registry: Registry) -> None:
+    version = registry.add(FiveChannels())
+    verdict = registry.judge(version, floor=0.2, serves={})
+    assert verdict.outcome == "reject"
+    assert "shape (1, 5, 32, 32), expected (1, 1, 32, 32)" in verdict.reason
+    with pytest.raises(ModelFilesError, match="its card names 2 classes"):
+        registry.judge(version, floor=0.2)
+
+
+def test_a_challenger_that_answers_nan_is_rejected(registry: Registry) -> None:
+    verdict = registry.judge(registry.add(NotANumber()), floor=0.0, serves={})
+    assert verdict.outcome == "reject"
+    assert {"serves finite", "serves agrees", "scored challenger"} <= set(failed(verdict))
+
+
+def test_a_champion_that_cannot_be_read_or_does_not_answer_promotes_nothing(registry: Registry) -> None:
+    registry.add(Hanging(), "production")
+    with pytest.raises(ModelFilesError, match="the champion does not serve"):
+        registry.judge(registry.add(GOOD), **BETTER, budget={"size_mb": 50}, serves={"time_limit": 4})
+    champion = registry.manager.champion(registry.name)
+    assert champion is not None
+    (Path(champion.location.removeprefix("file://")) / "model.pt").write_bytes(b"changed")
+    with pytest.raises(ModelFilesError, match=r"changed: model\.pt"):
+        registry.judge(2, **BETTER)
+
+
+def test_a_champion_of_an_older_ratchet_still_scores_and_its_successor_still_serves(registry: Registry) -> None:
+    registry.add(POOR, "production", older=True)
+    rules = BETTER | {"serves": {}, "anchor": {}}
+    assert registry.judge(registry.add(GOOD), **rules).passed
+    assert "could not be compared" in failed(registry.judge(registry.add(FAIR, older=True), **rules))["serves agrees"]
+
+
+# --- leak ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_gate_image_in_the_training_data_under_another_name_is_found(registry: Registry, tmp_path: Path) -> None:
+    discs(tmp_path / "other", range(40, 60), prefix="renamed")
+    other = data_module(tmp_path / "other")
+    seen = SeenImages(train=frozenset(other.image_digests("train").values()), val=frozenset())
+    copies = sorted(name for name in other.image_digests("train") if name < "renamed050")
+    assert copies
+    verdict = registry.judge(registry.add(GOOD, seen=seen), floor=0.2, leak=True)
+    assert verdict.outcome == "reject"
+    assert f"trained or selected on {len(copies)} gate images, such as 'disc0{copies[0][-2:]}'" in verdict.reason
+
+
+def test_a_gate_image_in_the_champions_training_data_or_in_what_it_inherited_is_found(registry: Registry) -> None:
+    digests = sorted(registry.data.image_digests("test").values())
+    none: frozenset[str] = frozenset()
+    registry.add(
+        POOR, "production", seen=SeenImages(train=none, val=frozenset(digests[:2]), inherited=frozenset(digests[3:4]))
+    )
+    verdict = registry.judge(registry.add(GOOD), **BETTER, leak=True)
+    assert verdict.outcome == "reject"
+    assert "champion was trained or selected on 3 gate images" in failed(verdict)["leak champion"]
+    assert set(failed(verdict)) == {"leak champion"}
+
+
+def test_training_data_that_nobody_recorded_never_passes(registry: Registry) -> None:
+    registry.add(POOR, "production", older=True)
+    verdict = registry.judge(registry.add(GOOD), **BETTER, leak=True)
+    assert verdict.outcome == "reject"
+    assert "not known" in failed(verdict)["leak champion"]
+    assert (
+        "not known" in failed(registry.judge(registry.add(FAIR, older=True), floor=0.2, leak=True))["leak challenger"]
+    )
+
+
+def test_training_records_the_images_of_both_its_splits_and_reading_tells_damage_from_absence(
+    registry: Registry, tmp_path: Path
+) -> None:
+    seen = SeenImages(**{split: frozenset(registry.data.image_digests(split).values()) for split in ("train", "val")})
+    path = registry.data.samples["val"][0].image
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in seen.val
+    assert (len(seen.train), len(seen.val), len(seen.all)) == (6, 4, 10)
+    assert SeenImages.read(tmp_path) is None
+    seen.write(tmp_path)
+    assert SeenImages.read(tmp_path) == seen
+    (tmp_path / "seen_images.json").write_text("{")
+    with pytest.raises(ModelFilesError, match="does not say"):
+        SeenImages.read(tmp_path)
+
+
+# --- anchor ----------------------------------------------------------------------------------------------------------
+
+
+def test_small_losses_do_not_add_up_against_the_best_version_ever_in_production(registry: Registry) -> None:
+    for threshold in (GOOD, FAIR):
+        registry.add(threshold, "production")
+    challenger = registry.add(POOR)
+    assert registry.judge(challenger, **NOT_WORSE).passed
+    verdict = registry.judge(challenger, **NOT_WORSE, anchor={"margin": 0.02})
+    assert verdict.outcome == "reject"
+    assert set(failed(verdict)) == {"anchor all"}
+    assert verdict.context.anchor is not None
+    assert verdict.context.anchor.version == 1
+    planned = registry.manager.prune(registry.name, keep=0, rollbacks=1)
+    assert planned.stays[1] == "a rollback may return to it"
+
+
+def test_prune_keeps_the_anchor(registry: Registry) -> None:
+    for threshold in (GOOD, POOR, FAIR, POOR - 0.01):
+        registry.add(threshold, "production")
+    assert registry.manager.prune(registry.name, keep=0, rollbacks=1, dry_run=True).goes == (1, 2)
+    registry.judge(registry.add(FAIR - 0.01), **NOT_WORSE, anchor={})
+    planned = registry.manager.prune(registry.name, keep=0, rollbacks=1)
+    assert planned.goes == (2, 5)
+    assert planned.stays[1] == "the gate's anchor"
+
+
+def test_a_version_in_quarantine_is_no_anchor_and_the_champion_may_be_its_own(registry: Registry) -> None:
+    for threshold in (POOR, FAIR, GOOD):
+        registry.add(threshold, "production")
+    registry.manager.rollback(registry.name)
+    assert [version.version for version in registry.manager.champions(registry.name)] == [1, 2]
+    verdict = registry.judge(registry.add(FAIR + 0.01), **NOT_WORSE, anchor={"margin": 0.02})
+    assert verdict.passed
+    assert verdict.context.anchor == verdict.champion
+
+
+def test_an_anchor_that_cannot_be_read_promotes_nothing(registry: Registry) -> None:
+    for threshold in (POOR - 0.002, FAIR):  # no other test has judged these files, so they must be read
+        registry.add(threshold, "production")
+    files = Path(registry.manager.version(registry.name, 1).location.removeprefix("file://"))
+    shutil.rmtree(files)
+    verdict = registry.judge(registry.add(GOOD), **BETTER, anchor={})
+    assert verdict.outcome == "reject"
+    assert set(failed(verdict)) == {"anchor all"}
+    assert any("no anchor" in note and "cannot be read" in note for note in verdict.notes)
+
+
+# --- counts that are kept --------------------------------------------------------------------------------------------
+
+
+def reused(verdict: Verdict) -> bool:
+    return any("its files gave on these images before" in note for note in verdict.notes)
+
+
+def test_the_champions_counts_are_reused_on_the_same_images_and_those_of_a_challenger_never(registry: Registry) -> None:
+    registry.add(POOR - 0.001, "production")  # files that no other test has judged
+    challenger = registry.add(GOOD - 0.001)
+    first, second = (registry.judge(challenger, **BETTER) for _ in range(2))
+    assert [reused(verdict) for verdict in (first, second)] == [False, True]
+    assert first.counts == second.counts
+    registry.manager.transition_model(registry.name, challenger, "production")
+    assert not reused(registry.judge(registry.add(FAIR), **NOT_WORSE))
+
+
+def test_counts_on_other_images_are_not_reused(registry: Registry, images: Path, tmp_path: Path) -> None:
+    registry.add(POOR, "production")
+    challenger = registry.add(GOOD)
+    before = registry.judge(challenger, **BETTER)
+    shutil.copytree(images, tmp_path / "changed")
+    path = tmp_path / "changed" / "masks" / "disc020.png"
+    Image.fromarray(1 - np.asarray(Image.open(path))).save(path)
+    after = registry.judge(challenger, data_module(tmp_path / "changed"), **BETTER)
+    assert not reused(after)
+    assert after.champion_score != before.champion_score
+
+
+@pytest.mark.parametrize("damage", ["cut off", "changed", "of another model"])
+def test_kept_counts_that_were_tampered_with_are_not_believed(registry: Registry, home: Path, damage: str) -> None:
+    registry.add(POOR, "production")
+    challenger = registry.add(GOOD)
+    shutil.rmtree(home / "counts", ignore_errors=True)
+    honest = registry.judge(challenger, **BETTER)
+    (path,) = (home / "counts").iterdir()
+    if damage == "cut off":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        cache, name = CountsCache(home / "forged"), f"{path.name[:32]}-{path.stem[33:]}.parquet"
+        counts = some_counts(40, names=tuple(sample.name for sample in registry.data.samples["test"]))
+        cache.keep(counts, model="m", gate_set="g")
+        (forged,) = (home / "forged").iterdir()
+        forged.replace(path if damage == "changed" else path.with_name(f"{name[:33]}{forged.stem[33:]}.parquet"))
+        if damage == "of another model":
+            path.unlink()
+    again = registry.judge(challenger, **BETTER)
+    assert not reused(again)
+    assert again.champion_score == honest.champion_score
+    assert len(list((home / "counts").iterdir())) == 1
+    assert reused(registry.judge(challenger, **BETTER))
+
+
+def some_counts(images: int, *, names: tuple[str, ...] | None = None, seed: int = 0) -> ImageCounts:
+    tp, fp, fn = np.random.default_rng(seed).integers(0, 100, (3, images, 1))
+    return ImageCounts(names or tuple(map(str, range(images))), ("disc",), tp, fp, fn)
+
+
+def test_of_kept_counts_the_longest_unused_go_first(tmp_path: Path) -> None:
+    cache, counts = CountsCache(tmp_path / "counts"), some_counts(2)
+    for number in range(LIMIT):
+        cache.keep(counts, model=str(number), gate_set="g")
+    assert cache.find(model="0", gate_set="g") is not None
+    cache.keep(counts, model="one more", gate_set="g")
+    assert len(list((tmp_path / "counts").iterdir())) == LIMIT
+    there = [cache.find(model=str(number), gate_set="g") is not None for number in (0, 1, 2)]
+    assert there == [True, False, True]
+
+
+def _keep_often(folder: Path) -> None:
+    for _ in range(20):
+        CountsCache(folder).keep(some_counts(500), model="m", gate_set="g")
+
+
+def test_writers_at_the_same_time_leave_one_whole_file(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(_keep_often, tmp_path / "counts") for _ in range(2)]
+        while not all(writer.done() for writer in writers):
+            found = CountsCache(tmp_path / "counts").find(model="m", gate_set="g")
+            assert found is None or len(found.names) == 500
+    assert [writer.exception() for writer in writers] == [None, None]
+    assert len(list((tmp_path / "counts").iterdir())) == 1
+
+
+def test_a_folder_that_takes_no_file_costs_time_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "counts").write_text("a file where the folder should be")
+    cache = CountsCache(tmp_path / "counts")
+    cache.keep(some_counts(2), model="m", gate_set="g")
+    assert "scored again" in caplog.text
+    assert cache.find(model="m", gate_set="g") is None

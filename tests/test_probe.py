@@ -1,0 +1,132 @@
+"""The probe: a fresh process that tries an exported model, and tells every way in which it can fail."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from exported_models import BEST, SIZE, Brightness, FiveChannels, Hanging, NotANumber, export
+from torch import nn
+
+from ratchet.evaluation import probe_process
+from ratchet.evaluation.probe import Answer, Exported, time_models, try_model
+from ratchet.evaluation.signature import expected_shape, read_signature
+
+pytestmark = pytest.mark.slow
+IMAGES = np.random.default_rng(0).random((2, 3, SIZE, SIZE), dtype=np.float32)
+PATIENCE = 300  # seconds that a busy machine may take to import torch
+
+
+def tried(directory: Path, time_limit: int = PATIENCE) -> Answer:
+    return try_model(Exported(directory, IMAGES), time_limit=time_limit)
+
+
+def test_a_sound_export_answers_as_the_trained_model_did_and_the_process_is_measured(tmp_path: Path) -> None:
+    held = np.ones(40_000_000)  # 320 MB of the parent's must not count as the child's
+    answer = tried(export(tmp_path / "model", Brightness(BEST)))
+    assert answer.error is None
+    assert answer.shapes == ((1, 1, SIZE, SIZE),) * 2
+    assert answer.finite
+    assert answer.difference == pytest.approx(0, abs=1e-5)
+    large = tried(export(tmp_path / "large", Brightness(BEST, ballast=50_000_000)))
+    assert answer.memory_mb is not None
+    assert large.memory_mb is not None
+    assert held.nbytes / 1e6 > 300
+    assert 150 < large.memory_mb - answer.memory_mb < 300
+
+
+def test_an_export_that_does_not_load_is_told_with_the_reason(tmp_path: Path) -> None:
+    directory = export(tmp_path / "model", Brightness(BEST))
+    (directory / "model.pt").write_bytes(b"no archive")
+    answer = tried(directory)
+    assert answer.error is not None
+    assert "RuntimeError" in answer.error
+    assert answer.finite is None
+
+
+def test_an_export_that_hangs_is_killed_when_its_time_is_over(tmp_path: Path) -> None:
+    answer = tried(export(tmp_path / "model", Hanging(), reference=nn.Identity()), time_limit=6)
+    assert answer.error == "it did not load and answer within 6 s and was killed"
+
+
+def test_a_process_that_is_killed_from_outside_is_told_from_one_that_answers(tmp_path: Path) -> None:
+    directory = export(tmp_path / "model", Hanging(), reference=nn.Identity())
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(tried, directory)
+        while not answer.done():
+            for child in psutil.Process().children():
+                if "probe_process.py" in " ".join(child.cmdline()):
+                    child.kill()  # as the kernel does when memory runs out
+            time.sleep(0.05)
+    assert answer.result().error == "its process was killed by SIGKILL: no output"
+
+
+def test_an_answer_that_is_not_finite_is_seen(tmp_path: Path) -> None:
+    answer = tried(export(tmp_path / "model", NotANumber()))
+    assert answer.error is None
+    assert answer.finite is False
+    assert answer.difference is None or not answer.difference <= 1e-3
+
+
+def test_an_answer_of_another_shape_than_the_card_calls_for_is_seen(tmp_path: Path) -> None:
+    directory = export(tmp_path / "model", FiveChannels())
+    answer = tried(directory)
+    assert answer.shapes[0] == (1, 5, SIZE, SIZE) != expected_shape(directory)
+    assert answer.difference is None
+
+
+def test_an_export_of_other_weights_than_the_trained_ones_is_seen(tmp_path: Path) -> None:
+    answer = tried(export(tmp_path / "model", Brightness(BEST + 0.1), reference=Brightness(BEST)))
+    assert answer.difference is not None
+    assert answer.difference > 0.01
+
+
+@pytest.mark.parametrize("namespace", [True, False])
+def test_the_process_reaches_no_network(namespace: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.1)
+        port = server.getsockname()[1]
+        code = (
+            "import runpy, socket, sys\n"
+            "process = runpy.run_path(sys.argv[1])\n"
+            f"print(process['forbid_network'](namespace={namespace}))\n"
+            f"socket.create_connection(('127.0.0.1', {port}), timeout=5)\n"
+        )
+        command = [sys.executable, "-c", code, str(probe_process.__file__)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert ("unreachable" if "namespace" in done.stdout else "PermissionError") in done.stderr
+        assert namespace or "Python's sockets closed" in done.stdout
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_the_same_model_costs_the_same_when_both_are_timed_in_turns(tmp_path: Path) -> None:
+    same = Exported(export(tmp_path / "model", Brightness(BEST, work=200)), IMAGES)
+    slow = Exported(export(tmp_path / "slow", Brightness(BEST, work=2_000)), IMAGES)
+    timed = time_models({"challenger": same, "champion": same, "slow": slow}, least=20, time_limit=PATIENCE)
+    assert timed.error is None
+    assert {len(samples) for samples in timed.samples.values()} == {50}
+    challenger, champion, slower = (float(np.median(timed.samples[role])) for role in timed.samples)
+    assert 0.8 < challenger / champion < 1.25
+    assert slower / champion > 4
+
+
+def test_the_signature_is_that_of_mlmodel_and_else_that_of_the_card(tmp_path: Path) -> None:
+    directory = export(tmp_path / "model", Brightness(BEST))
+    by_card = read_signature(directory)
+    assert by_card == f"float32[-1, 3, {SIZE}, {SIZE}] → float32[-1, 1, {SIZE}, {SIZE}]"
+    spec = '[{{"type": "tensor", "tensor-spec": {{"dtype": "float32", "shape": [-1, {}, {}, {}]}}}}]'
+    for channels, size in ((1, SIZE), (2, SIZE), (1, 8)):
+        (directory / "MLmodel").write_text(
+            f"signature:\n  inputs: '{spec.format(3, SIZE, SIZE)}'\n  outputs: '{spec.format(channels, size, size)}'\n"
+        )
+        assert (read_signature(directory) == by_card) == ((channels, size) == (1, SIZE))
+        assert expected_shape(directory) == (1, channels, size, size)
