@@ -484,6 +484,24 @@ def test_a_change_made_by_hand_is_noticed_recorded_and_kept(backend: Backend, na
     assert manager.rollback_target(name) == replace(manager.version(name, 1))
 
 
+def test_every_version_that_was_champion_once_is_known_until_it_is_deleted_or_quarantined(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    manager = backend.open()
+    for _ in range(5):
+        manager.register_model(str(make_model()), name)
+    assert manager.champions(name) == ()
+    for number in (1, 3, 2, 4):
+        manager.promote(name, number)
+    manager.promote(name, 5, "staging")
+    assert [version.version for version in manager.champions(name)] == [1, 2, 3, 4]
+    manager.rollback(name, "bad")
+    manager.delete_model(name, 1)
+    assert [version.version for version in manager.champions(name)] == [2, 3]
+    manager.release(name, 4)
+    assert [version.version for version in manager.champions(name)] == [2, 3, 4]
+
+
 def test_pruning_takes_old_archived_and_rejected_versions_and_leaves_the_rest(
     backend: Backend, name: str, make_model: MakeModel
 ) -> None:
@@ -494,18 +512,19 @@ def test_pruning_takes_old_archived_and_rejected_versions_and_leaves_the_rest(
     for number in (1, 2, 3, 4):
         manager.promote(name, number)
     manager.record(name, "gated", version=5, outcome="reject", reason="worse")
-    manager.record(name, "gated", version=6, outcome="reject", reason="worse")
+    manager.record(name, "gated", version=6, outcome="reject", reason="worse", anchor=1)
     manager.promote(name, 7, "staging")
     planned = manager.prune(name, keep=1, rollbacks=1, dry_run=True)
-    assert planned.goes == (1, 2, 5)
-    assert set(planned.runs) == {runs[0], runs[1], runs[4]}
+    assert planned.goes == (2, 5)
+    assert planned.stays[1] == "the gate's anchor"
+    assert set(planned.runs) == {runs[1], runs[4]}
     assert len(manager.versions(name)) == 8
     assert manager.prune(name, keep=1, rollbacks=1) == planned
-    assert [version.version for version in manager.versions(name)] == [3, 4, 6, 7, 8]
+    assert [version.version for version in manager.versions(name)] == [1, 3, 4, 6, 7, 8]
     assert manager.prune(name, keep=1, rollbacks=1).goes == ()
     assert manager.rollback(name, "still possible").version == 3
     with pytest.raises(ModelFilesError, match="no model at"):
-        manager.register_model(f"runs:/{runs[0]}/deployment_model", "another")
+        manager.register_model(f"runs:/{runs[1]}/deployment_model", "another")
     assert manager.register_model(f"runs:/{runs[7]}/deployment_model", "another").version >= 1
     with pytest.raises(RegistryError, match="keep"):
         manager.prune(name, keep=-1)
