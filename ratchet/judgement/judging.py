@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.evaluation.served import ModelCard, ServedModel, SilentModel
-from ratchet.gate import Context, Policy, Verdict, judge
+from ratchet.gate import Context, Evidence, Policy, Verdict, judge
 from ratchet.gate.record import write_record
 from ratchet.home import home
 from ratchet.judgement.anchor import Anchor, find_anchor
@@ -48,36 +49,29 @@ def judge_version(
     decides = other == champion and challenger != champion
     samples = data.samples[data.gate_split]
     with tempfile.TemporaryDirectory(prefix="gate-") as folder:
-        files = _download(manager, {"challenger": challenger, "champion": other}, Path(folder) / "models")
-        evidence = collect_evidence(policy, files, samples, data.image_digests(data.gate_split))
-        models = _load(files, usable=is_usable(evidence.serves))
-        scorer = Scorer(samples, data.mask_values, data.gate_fingerprint, policy.metric, CountsCache(home() / "counts"))
-        counts, cached = _score(scorer, models, other, on_image)
-        anchor = Anchor()
-        if policy.anchor is not None and other is not None:
-            today = {challenger.version: counts["challenger"], other.version: counts["champion"]}
-            anchor = find_anchor(policy, other, today, scorer=scorer, manager=manager)
-        counts |= {} if anchor.counts is None else {"anchor": anchor.counts}
+        versions = {"challenger": challenger} | ({} if other is None else {"champion": other})
+        measured = _measure(policy, versions, data, manager=manager, folder=Path(folder) / "models", on_image=on_image)
+        anchor, counts = measured.anchor, measured.counts
         verdict = judge(
             policy=policy,
             challenger=counts["challenger"],
             champion=counts.get("champion"),
-            anchor=anchor.counts,
+            anchor=counts.get("anchor"),
             context=Context(
                 model=model,
                 challenger=model_ref(challenger),
                 champion=None if other is None else model_ref(other),
-                anchor=None if anchor.version is None else model_ref(anchor.version),
+                anchor=None if anchor is None else model_ref(anchor),
                 gate_set=data.gate_fingerprint,
                 data=data.fingerprint,
                 earlier_uses=earlier_uses(manager.history(model), data.gate_fingerprint, challenger),
             ),
             metadata=_metadata(samples),
-            evidence=evidence.model_copy(update={"notes": (*evidence.notes, *cached, *anchor.notes)}),
+            evidence=measured.evidence,
         )
         artifacts = Path(folder) / "artifacts"
         write_record(artifacts, verdict, counts, metadata=_metadata(samples))
-        write_page(artifacts / REPORT_FILE, verdict, models, samples, data.mask_values, counts)
+        write_page(artifacts / REPORT_FILE, verdict, measured.models, samples, data.mask_values, counts)
         run_id = keep_record(artifacts, verdict, challenger)
     manager.record(
         model,
@@ -87,21 +81,45 @@ def judge_version(
         reason=verdict.sentence if decides or other is None else f"compared with v{other.version}: {verdict.sentence}",
         verdict_digest=verdict.digest,
         gate_set=verdict.gate_set,
-        anchor=None if anchor.version is None else anchor.version.version,
+        anchor=None if anchor is None else anchor.version,
         run_id=run_id,
     )
     return verdict
 
 
-def _download(
-    manager: MlflowModelManager, versions: Mapping[str, ModelVersion | None], folder: Path
-) -> dict[str, Path]:
-    """Fetch each version's files, checked against the hashes of its registration."""
-    return {
-        role: manager.download_model(version.model, version.version, folder / role)
-        for role, version in versions.items()
-        if version is not None
-    }
+@dataclass(frozen=True)
+class _Measured:
+    """What a verdict is made from: the models and counts by role, the anchor, and the evidence of the other rules."""
+
+    models: Mapping[str, ServedModel]
+    counts: Mapping[str, ImageCounts]
+    anchor: ModelVersion | None
+    evidence: Evidence
+
+
+def _measure(
+    policy: Policy,
+    versions: Mapping[str, ModelVersion],
+    data: Any,
+    *,
+    manager: MlflowModelManager,
+    folder: Path,
+    on_image: OnImage,
+) -> _Measured:
+    """Fetch the models, checked against the hashes of their registration; try them, then count them."""
+    samples, champion = data.samples[data.gate_split], versions.get("champion")
+    files = {role: manager.download_model(v.model, v.version, folder / role) for role, v in versions.items()}
+    evidence = collect_evidence(policy, files, samples, data.image_digests(data.gate_split))
+    models = _load(files, usable=is_usable(evidence.serves))
+    scorer = Scorer(samples, data.mask_values, data.gate_fingerprint, policy.metric, CountsCache(home() / "counts"))
+    counts, cached = _score(scorer, models, champion, on_image)
+    anchor = Anchor()
+    if policy.anchor is not None and champion is not None:
+        today = {version.version: counts[role] for role, version in versions.items()}
+        anchor = find_anchor(policy, champion, today, scorer=scorer, manager=manager)
+    counts |= {} if anchor.counts is None else {"anchor": anchor.counts}
+    notes = (*evidence.notes, *cached, *anchor.notes)
+    return _Measured(models, counts, anchor.version, evidence.model_copy(update={"notes": notes}))
 
 
 def _load(files: Mapping[str, Path], *, usable: bool) -> dict[str, ServedModel]:
