@@ -9,12 +9,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 import yaml
 from click.testing import CliRunner, Result
-from PIL import Image
+from exported_models import SIZE, discs, export
+from torch import Tensor, nn
 
 from flows.cli import main
 from ratchet import MlflowModelManager
@@ -24,63 +23,41 @@ from ratchet.registry.tracking import client, ensure_experiment
 
 pytestmark = pytest.mark.slow
 
-SIDE, IMAGES = 24, 60
-CARD = {
-    "input_height": SIDE,
-    "input_width": SIDE,
-    "mean": [0, 0, 0],
-    "std": [1, 1, 1],
-    "classes": ["background", "disc"],
-}
+IMAGES = 60
 POLICY = {"name": "of the run", "floor": 0.3, "superiority": {"confidence": 0.95}, "resamples": 1_000}
 
 
-def draw(folder: Path, seed: int) -> Path:
-    """Bright discs on dark ground, with noise of its own in each channel; nearly all of it is gate set."""
-    random = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:SIDE, :SIDE]
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir(parents=True)
-    for i in range(IMAGES):
-        y, x, radius = random.uniform(8, 16), random.uniform(8, 16), random.uniform(4, 8)
-        disc = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
-        bright = random.normal(np.where(disc, 0.7, 0.3)[:, :, None], 0.12, (SIDE, SIDE, 3))
-        Image.fromarray((255 * bright.clip(0, 1)).astype(np.uint8)).save(folder / "images" / f"{i:02}.png")
-        Image.fromarray(disc.astype(np.uint8) * 255).save(folder / "masks" / f"{i:02}.png")
-    names = [f"{i:02}" for i in range(IMAGES)]
+class Weighted(nn.Module):
+    """Finds what is brighter than a threshold, its colours weighted: each colour of an image has noise of its own."""
+
+    def __init__(self, red: float, green: float, blue: float, threshold: float) -> None:
+        super().__init__()
+        self.red, self.green, self.blue, self.threshold = red, green, blue, threshold
+
+    def forward(self, images: Tensor) -> Tensor:
+        bright = self.red * images[:, :1] + self.green * images[:, 1:2] + self.blue * images[:, 2:]
+        return bright - self.threshold
+
+
+GOOD, EQUAL, BAD = Weighted(1, 0, 0, 0.52), Weighted(0, 1, 0, 0.52), Weighted(1, 0, 0, 0.62)
+BETTER, ALSO_BETTER = Weighted(0.4, 0.3, 0.3, 0.52), Weighted(0.3, 0.4, 0.3, 0.52)
+
+
+def draw(folder: Path, first: int) -> Path:
+    """A data set, nearly all of it gate set."""
+    discs(folder, range(first, first + IMAGES))
+    names = [f"disc{number:03}" for number in range(first, first + IMAGES)]
     for split, chosen in {"train": names[:2], "val": names[2:4], "test": names[4:6], "gate": names[6:]}.items():
         (folder / f"{split}.txt").write_text("\n".join(chosen))
     return folder
 
 
-Weights = tuple[float, float, float, float]
-"""A model: a pixel is foreground where its red, green and blue, so weighted, are above the last number."""
-
-GOOD, EQUAL, BAD, BETTER = (1, 0, 0, 0.5), (0, 1, 0, 0.5), (1, 0, 0, 0.6), (0.4, 0.3, 0.3, 0.5)
-"""v1 to v4."""
-
-
-def export(folder: Path, weights: Weights) -> Path:
-    """A model directory."""
-    net = torch.nn.Conv2d(3, 1, 1).eval()
-    with torch.no_grad():
-        net.weight[0, :, 0, 0] = torch.tensor(weights[:3])
-        net.bias.fill_(-weights[3])
-    folder.mkdir()
-    torch.jit.trace(net, torch.zeros(1, 3, SIDE, SIDE)).save(str(folder / "model.pt"))
-    (folder / "model.json").write_text(json.dumps(CARD))
-    return folder
-
-
-def train(folder: Path, data: Path, weights: Weights) -> str:
+def train(folder: Path, data: Path, module: nn.Module) -> str:
     """What `ratchet train` leaves: a run with the configuration and the model; returns the model's location."""
-    node = {key: CARD[key] for key in ("input_height", "input_width", "mean", "std")}
-    node |= {"_target_": "ratchet.data.FolderDataModule", "data_path": str(data), "idx_to_class": {1: "disc"}}
-    folder.mkdir()
-    (folder / "config.yaml").write_text(
-        yaml.safe_dump({"datamodule": node | {"mask_values": {0: 0, 255: 1}}, "gate": POLICY})
-    )
-    export(folder / "deployment_model", weights)
+    node = {"_target_": "ratchet.data.FolderDataModule", "data_path": str(data), "idx_to_class": {1: "disc"}}
+    node |= {"input_height": SIZE, "input_width": SIZE, "mean": [0, 0, 0], "std": [1, 1, 1]}
+    export(folder / "deployment_model", module, reference=module)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"datamodule": node, "gate": POLICY}))
     run_id = client().create_run(ensure_experiment("discs")).info.run_id
     client().log_artifacts(run_id, str(folder))
     client().set_terminated(run_id)
@@ -95,8 +72,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("RATCHET_HOME", str(home))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         data, manager = draw(home / "data", 0), MlflowModelManager()
-        for number, weights in enumerate((GOOD, EQUAL, BAD, BETTER), start=1):
-            manager.register_model(train(home / f"v{number}", data, weights), "discs")
+        for number, module in enumerate((GOOD, EQUAL, BAD, BETTER), start=1):
+            manager.register_model(train(home / f"v{number}", data, module), "discs")
         judged("1", 0, "promote")
         manager.promote("discs", 1, expected_champion=None)
         judged("4", 0, "promote")
@@ -165,15 +142,15 @@ def test_another_judging_of_a_version_is_no_further_use_and_a_worn_gate_set_is_w
 
 
 def test_the_current_content_of_another_folder_can_be_judged_on(store: Path) -> None:
-    other = draw(store / "other", 1)
+    other = draw(store / "other", 100)
     assert gate("discs", "4", "--data", str(other)).exit_code == 0
     found = verdict(4)
     assert found.context.earlier_uses == 0
     assert gate("discs", "2", "--data", str(other)).exit_code == 4
     assert verdict(2).context.earlier_uses == 1
-    (other / "images" / "09.png").unlink()
-    (other / "masks" / "09.png").unlink()
-    (other / "gate.txt").write_text("\n".join(f"{i:02}" for i in range(6, IMAGES) if i != 9))
+    (other / "images" / "disc109.png").unlink()
+    (other / "masks" / "disc109.png").unlink()
+    (other / "gate.txt").write_text("\n".join(f"disc{n}" for n in range(106, 100 + IMAGES) if n != 109))
     assert gate("discs", "4", "--data", str(other)).exit_code == 0
     assert verdict(4).n_images == found.n_images - 1
     assert verdict(4).gate_set != found.gate_set
@@ -240,7 +217,7 @@ def test_a_backtest_says_what_another_policy_would_have_decided(store: Path) -> 
 
 def test_a_version_without_a_run_is_judged_on_the_champions_data(store: Path) -> None:
     manager = MlflowModelManager()
-    made = manager.register_model(str(export(store / "elsewhere", (0.3, 0.4, 0.3, 0.5))), "discs")
+    made = manager.register_model(str(export(store / "elsewhere", ALSO_BETTER)), "discs")
     assert gate("discs", str(made.version)).exit_code == 0
     assert (record(made.version) / "verdict.json").is_file()
     assert gate("replay", "discs", str(made.version)).exit_code == 0

@@ -11,7 +11,7 @@ from ratchet.gate.contrasts import missing_values
 from ratchet.gate.evidence import Evidence
 from ratchet.gate.policy import Policy
 from ratchet.gate.record import Record, judge_again
-from ratchet.gate.verdict import Check, ModelRef, Verdict
+from ratchet.gate.verdict import ModelRef, Verdict
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ def _ask(policy: Policy, record: Record) -> Answer:
     except GateError as error:
         return Answer(champion, None, str(error))
     gaps = dict(_gaps(policy, record))
-    for_sure = [c for c in verdict.checks if not (c.passed or c.undecided or _is_gap(c, gaps))]
-    if gaps and (not for_sure or "scored" in gaps):
+    checks = tuple(check for check in verdict.checks if check.rule not in gaps and check.slice not in gaps)
+    if gaps and ("scored" in gaps or all(check.passed or check.undecided for check in checks)):
         return Answer(champion, None, f"not recorded then: {'; '.join(dict.fromkeys(gaps.values()))}")
-    return Answer(champion, verdict)
+    return Answer(champion, verdict.model_copy(update={"checks": checks}))
 
 
 def _ask_against(
@@ -157,7 +157,3 @@ def _gaps(policy: Policy, record: Record) -> Iterator[tuple[str, str]]:
     ratio = against and any(bound.endswith("_ratio") for bound in asked)
     if asked and (evidence.challenger_cost is None or (ratio and evidence.champion_cost is None)):
         yield "budget", "the models' cost, measured together"
-
-
-def _is_gap(check: Check, gaps: Mapping[str, str]) -> bool:
-    return check.rule in gaps or check.slice in gaps
