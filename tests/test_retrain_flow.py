@@ -46,7 +46,7 @@ def run(*overrides: str, **parameters: Any) -> tuple[str, Outcome]:
     from flows.retrain import retrain
 
     state = retrain(
-        [*TINY, "gate=permissive", "gate.floor=0.0", *overrides], model="m", return_state=True, **parameters
+        [*TINY, "gate.floor=0.0", *overrides], model="m", return_state=True, **parameters
     )
     return str(state.name), state.result()
 
