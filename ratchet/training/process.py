@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,12 @@ _SECONDS_TO_END = 10.0
 
 # Imported once by the fork server: a trial then starts in milliseconds, where a fresh interpreter takes ten seconds.
 _PRELOAD = ["ratchet.training.trial", "ratchet.data", "torchvision.transforms.v2"]
+
+
+def start_server() -> None:
+    """Let the fork server import what trials need, while the caller does something else."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOAD)
+    forkserver.ensure_running()
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,8 @@ class TrialProcess:
     @classmethod
     def start(cls, order: TrialOrder) -> TrialProcess:
         """Start it."""
+        start_server()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOAD)
         ours, theirs = context.Pipe()
         end, lifeline = context.Pipe(duplex=False)
         process = context.Process(

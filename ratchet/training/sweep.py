@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict
 
 from ratchet.errors import ConfigError, SweepFailedError
 from ratchet.settings import TrialConfig
+from ratchet.training.caching import fill_caches
 from ratchet.training.fingerprint import trial_fingerprint
-from ratchet.training.process import TrialOrder, TrialProcess
+from ratchet.training.process import TrialOrder, TrialProcess, start_server
 from ratchet.training.progress import Progress
 from ratchet.training.run import close_dead_run, find_finished, flatten, tag_run
 
@@ -112,7 +113,11 @@ def run_sweep(trials: Sequence[PlannedTrial], *, on_progress: OnProgress = lambd
         else:
             tag_run(found.info.run_id, {tag: "true"})
             update(trial.fingerprint, status="reused", run_id=found.info.run_id, metrics=dict(found.data.metrics))
-    _run_waiting(waiting, tag, update)
+    if waiting:
+        start_server()
+        held = fill_caches(waiting, update)
+        _run_waiting(waiting, tag, update)
+        del held
     if not any(result.status in ("finished", "reused") for result in results.values()):
         reasons = "; ".join(f"{result.name}: {result.error}" for result in results.values())
         raise SweepFailedError(f"no trial finished. {reasons}")
