@@ -27,7 +27,7 @@ def fill_caches(trials: Sequence[PlannedTrial], update: Callable[..., None]) -> 
     }
     held = []
     for trial in reversed(nodes.values()):
-        data = instantiate(trial.config.datamodule)
+        data = instantiate(trial.config.datamodule | {"train_transform": None})  # which would import torchvision
         data.fill_cache(_Percents(trial.fingerprint, update))
         update(trial.fingerprint, progress=Progress())
         held.append(data)
@@ -43,6 +43,4 @@ class _Percents:
     def __call__(self, done: int, total: int) -> None:
         if self._told != 100 * done // total:
             self._told = 100 * done // total
-            self._update(
-                self._fingerprint, progress=Progress(phase="caching images", step=done, steps_per_epoch=total)
-            )
+            self._update(self._fingerprint, progress=Progress(phase="caching images", step=done, steps_per_epoch=total))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _SECONDS_TO_END = 10.0
 
 # Imported once by the fork server: a trial then starts in milliseconds, where a fresh interpreter takes ten seconds.
-_PRELOAD = ["ratchet.training.trial", "ratchet.data", "torchvision.transforms.v2"]
+_PRELOAD = ["ratchet.training.preload"]
 
 
 def start_server() -> None:
