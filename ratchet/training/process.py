@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ratchet.errors import RatchetError
 from ratchet.settings import TrialConfig
+from ratchet.training.memory import out_of_memory, out_of_memory_kills, peak_of, told_peak
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
@@ -54,7 +55,9 @@ class TrialProcess:
     process: ForkServerProcess
     connection: Connection
     lifeline: Connection
+    kills_before: int | None
     run_id: str | None = None
+    peak: float = 0.0
 
     @classmethod
     def start(cls, order: TrialOrder) -> TrialProcess:
@@ -69,17 +72,22 @@ class TrialProcess:
         process.start()
         theirs.close()
         end.close()
-        return cls(order, process, ours, lifeline)
+        return cls(order, process, ours, lifeline, out_of_memory_kills())
+
+    def look(self) -> None:
+        """See how much memory it takes: once it is dead, nobody can."""
+        self.peak = max(self.peak, peak_of(self.process.pid or 0))
 
     def death(self) -> str:
         """Say how a process that sent no last word died."""
         self.process.join(_SECONDS_TO_END)
-        code = self.process.exitcode
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            memory = " Most likely memory ran out: lower datamodule.batch_size." if -code == signal.SIGKILL else ""
-            return f"its process was killed by {name}.{memory} Its output: {self.order.log}"
-        return f"its process ended with status {code} without a result. Its output: {self.order.log}"
+        code, kills = self.process.exitcode, out_of_memory_kills()
+        if code == -signal.SIGKILL and (kills is None or kills != self.kills_before):
+            return out_of_memory(self.peak, self.order.config.datamodule)
+        how = (
+            f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with status {code}"
+        )
+        return f"{how} without a result{told_peak(self.peak)}. Its output: {self.order.log}"
 
     def end(self) -> None:
         """End the process if it still runs, gently first."""

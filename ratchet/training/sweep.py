@@ -20,6 +20,8 @@ from ratchet.training.process import TrialOrder, TrialProcess, start_server
 from ratchet.training.progress import Progress
 from ratchet.training.run import close_dead_run, find_finished, flatten, tag_run
 
+_SECONDS_BETWEEN_LOOKS = 0.5
+
 Status = Literal["waiting", "running", "finished", "reused", "failed"]
 
 
@@ -160,7 +162,9 @@ def _run_waiting(waiting: list[PlannedTrial], tag: str, update: Callable[..., No
 
 
 def _ready(running: dict[TrialProcess, tuple[int, float]]) -> list[TrialProcess]:
-    ready = wait([trial.connection for trial in running])
+    ready = wait([trial.connection for trial in running], timeout=_SECONDS_BETWEEN_LOOKS)
+    for trial in running:
+        trial.look()
     return [trial for trial in running if trial.connection in ready]
 
 
