@@ -35,7 +35,23 @@ def read_contents(pairs: Mapping[str, tuple[Path, Path]]) -> dict[str, PairConte
         MaskSizeError: a mask has another size than its image.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        return dict(zip(pairs, pool.map(_read_pair, pairs.values()), strict=True))
+        return dict(zip(pairs, pool.map(read_pair, pairs.values()), strict=True))
+
+
+def read_pair(pair: tuple[Path, Path]) -> PairContent:
+    """Read one image and its mask: `read_contents` of a single pair."""
+    digests, sizes = [], []
+    for path in pair:
+        data = _read_bytes(path)
+        digests.append(hashlib.sha256(data).hexdigest())
+        sizes.append(read_size(data, path))
+    if sizes[0] != sizes[1]:
+        (width, height), (mask_width, mask_height) = sizes
+        raise MaskSizeError(
+            f"{pair[1]} has {mask_width}x{mask_height} pixels, its image {pair[0]} {width}x{height}: "
+            "a mask must have the size of its image"
+        )
+    return PairContent(*digests)
 
 
 def position(digest: str, seed: int) -> float:
@@ -83,21 +99,6 @@ def fingerprint(samples: Iterable[Sample], contents: Mapping[str, PairContent], 
     rows = sorted((s.name, s.split, contents[s.name].image, contents[s.name].mask) for s in samples)
     text = json.dumps({"samples": rows, **meaning}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _read_pair(pair: tuple[Path, Path]) -> PairContent:
-    digests, sizes = [], []
-    for path in pair:
-        data = _read_bytes(path)
-        digests.append(hashlib.sha256(data).hexdigest())
-        sizes.append(read_size(data, path))
-    if sizes[0] != sizes[1]:
-        (width, height), (mask_width, mask_height) = sizes
-        raise MaskSizeError(
-            f"{pair[1]} has {mask_width}x{mask_height} pixels, its image {pair[0]} {width}x{height}: "
-            "a mask must have the size of its image"
-        )
-    return PairContent(*digests)
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ratchet.data.cache import OnImage, PixelCache, PixelSource, open_cache
 from ratchet.data.classes import build_class_map
-from ratchet.data.content import check_contents_disjoint, fingerprint, read_contents
+from ratchet.data.content import PairContent, check_contents_disjoint, fingerprint, read_contents
 from ratchet.data.listing import Listing, check_disjoint, check_pairs, read_metadata, read_split_list
 from ratchet.data.samples import SPLITS, InputFormat, Sample
 from ratchet.data.splitting import SplitSizes, assign_splits, choose_names
 from ratchet.errors import ConfigError, EmptySplitError
+from ratchet.home import home
 
 if TYPE_CHECKING:
     import torch
@@ -21,13 +23,15 @@ if TYPE_CHECKING:
 
     from ratchet.data.dataset import SegmentationDataset, Transform
 
+_MOST_WORKERS = 8
+
 
 @dataclass(frozen=True)
 class _Prepared:
     samples: Mapping[str, tuple[Sample, ...]]
+    contents: Mapping[str, PairContent]
     fingerprint: str
     gate_fingerprint: str
-    image_digests: Mapping[str, str]
 
 
 class SegmentationDataModule:
@@ -38,6 +42,10 @@ class SegmentationDataModule:
     that another seed leaves every image in its split. `val_size`, `test_size` and `gate_size` are the shares for
     which there is no list; with `gate_size: 0` and no list, the gate judges on the test split. `train_transform`
     augments image and mask (uint8, already of the input's size) in training; everything else sees what serving sees.
+
+    With `cache`, images and masks are decoded and resized once, into a file below `cache_path` (by default `cache` in
+    Ratchet's home) that every training on the same content and input size maps; all such files together take at most
+    `cache_gb` (10^9 bytes). `num_workers` None: none on a CPU, whose cores the training needs, and up to 8 beside a GPU.
 
     Neither torch nor Lightning is imported before a loader is asked for: planning and fingerprinting need neither.
     """
@@ -56,7 +64,7 @@ class SegmentationDataModule:
         std: Sequence[float],
         train_transform: Transform | None = None,
         batch_size: int = 16,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         seed: int = 42,
         split_seed: int = 42,
         mask_values: Mapping[int, int] | None = None,
@@ -68,6 +76,9 @@ class SegmentationDataModule:
         test_split_file: str | Path | None = None,
         gate_split_file: str | Path | None = None,
         name: str | None = None,
+        cache: bool = False,
+        cache_path: str | Path | None = None,
+        cache_gb: float = 20.0,
     ) -> None:
         """Keep the settings; no file is touched before `prepare`.
 
@@ -79,7 +90,7 @@ class SegmentationDataModule:
         self._class_map = build_class_map(idx_to_class, mask_values)
         self._input_format = _input_format(input_height, input_width, mean, std)
         self._train_transform = train_transform
-        if batch_size < 1 or num_workers < 0:
+        if batch_size < 1 or (num_workers or 0) < 0:
             raise ConfigError("datamodule.batch_size must be at least 1, datamodule.num_workers at least 0")
         self._batch_size = batch_size
         self._num_workers = num_workers
@@ -88,6 +99,10 @@ class SegmentationDataModule:
         files = (train_split_file, val_split_file, test_split_file, gate_split_file)
         self._split_files = {split: file for split, file in zip(SPLITS, files, strict=True) if file is not None}
         self._prepared: _Prepared | None = None
+        self._caching = cache
+        self._cache_folder = Path(cache_path).expanduser() if cache_path is not None else home() / "cache"
+        self._cache_gb = cache_gb
+        self._pixels: PixelCache | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -146,6 +161,18 @@ class SegmentationDataModule:
         """
         self._prepare_once()
 
+    def fill_cache(self, on_image: OnImage | None = None) -> None:
+        """Decode every image into the cache, unless that is done or there is none. Loaders do it where nobody did.
+
+        Raises:
+            DataError: an image or mask cannot be read.
+        """
+        if not self._caching:
+            return
+        source = self._pixel_source()
+        self._pixels = open_cache(self._cache_folder, source, limit_gb=self._cache_gb, on_image=on_image)
+        self._caching = self._pixels is not None  # where there is no room now, it is not asked again
+
     def train_dataloader(self, *, epoch: int = 0) -> DataLoader[dict[str, torch.Tensor]]:
         """Augmented batches in an order that follows from seed and epoch; `epoch` is the one to begin with."""
         from ratchet.data.dataset import EpochSampler  # noqa: PLC0415
@@ -177,24 +204,43 @@ class SegmentationDataModule:
 
         if split not in self.samples:
             raise EmptySplitError(f"{self.name} has no split {split!r}; it has {', '.join(self.samples)}")
+        if self._pixels is None:
+            self.fill_cache()
+        rows = self._pixel_source().rows if self._pixels is not None else {}
+        contents = self._prepare_once().contents
         return SegmentationDataset(
             self.samples[split],
             mask_values=self.mask_values,
             input_format=self._input_format,
             transform=transform,
             seed=self._seed,
+            cache=self._pixels,
+            rows=[rows[contents[sample.name]] for sample in self.samples[split]] if rows else (),
+        )
+
+    def _pixel_source(self) -> PixelSource:
+        contents = self._prepare_once().contents
+        return PixelSource(
+            files={contents[s.name]: (s.image, s.mask) for split in self.samples.values() for s in split},
+            mask_values=self.mask_values,
+            height=self._input_format.height,
+            width=self._input_format.width,
         )
 
     def _loader(self, dataset: SegmentationDataset, **options: Any) -> DataLoader[dict[str, torch.Tensor]]:
         import torch  # noqa: PLC0415
         from torch.utils.data import DataLoader  # noqa: PLC0415
 
+        on_gpu = torch.cuda.is_available()
+        workers = self._num_workers
+        if workers is None:
+            workers = min(torch.get_num_threads(), _MOST_WORKERS) if on_gpu else 0
         return DataLoader(
             dataset,
             batch_size=self._batch_size,
-            num_workers=self._num_workers,
-            persistent_workers=self._num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=on_gpu,
             **options,
         )
 
@@ -221,9 +267,9 @@ class SegmentationDataModule:
         present = {split: members for split, members in by_split.items() if members}
         return _Prepared(
             samples=present,
+            contents=contents,
             fingerprint=fingerprint(samples, contents, meaning),
             gate_fingerprint=fingerprint(present[_gate_split(present)], contents, meaning),
-            image_digests={name: content.image for name, content in contents.items()},
         )
 
     def _find_lists(self) -> dict[str, Path]:

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
 
-from ratchet.data.preparation import normalise, resize_image, resize_mask
-from ratchet.data.reading import read_image, read_mask
+from ratchet.data.cache import PixelCache
+from ratchet.data.preparation import normalise, read_pixels
 from ratchet.data.samples import InputFormat, Sample
 
 Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[torch.Tensor, torch.Tensor]]
@@ -31,6 +31,7 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
     An item has `image`, float32 (3, H, W); `mask`, int64 (H, W) of class indices; and `index`, int64, its position in
     `samples`. Reading raises UnreadableImageError or MaskValueError, naming the file. An augmentation draws its random
     numbers from torch, seeded by seed, epoch and position: the number of workers and a resumed training change nothing.
+    With a `cache`, in which the samples have the rows `rows`, the pixels to augment come from there, the same to the bit.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
         input_format: InputFormat,
         transform: Transform | None = None,
         seed: int = 0,
+        cache: PixelCache | None = None,
+        rows: Sequence[int] = (),
     ) -> None:
         """Keep what is needed to read; nothing is read yet."""
         self.samples = tuple(samples)
@@ -48,6 +51,8 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
         self._format = input_format
         self._transform = transform
         self._seed = seed
+        self._cache = cache
+        self._rows = rows
 
     def __len__(self) -> int:
         """The number of samples."""
@@ -56,7 +61,7 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
     def __getitem__(self, draw: int | Draw) -> dict[str, torch.Tensor]:
         """Read one sample; a plain position is drawn as in epoch 0."""
         epoch, index = draw if isinstance(draw, Draw) else (0, draw)
-        image, mask = self._read(self.samples[index])
+        image, mask = self._read(index)
         if self._transform is not None:
             with torch.random.fork_rng(devices=[]):
                 # Not torch.manual_seed, which would reseed the GPU's generators too.
@@ -68,12 +73,12 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
             "index": torch.tensor(index),
         }
 
-    def _read(self, sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
-        size = {"height": self._format.height, "width": self._format.width}
-        return (
-            resize_image(read_image(sample.image), **size),
-            resize_mask(read_mask(sample.mask, self._mask_values), **size),
-        )
+    def _read(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._cache is not None and (pixels := self._cache.read(self._rows[index])) is not None:
+            tensor = torch.from_numpy(pixels)
+            return tensor[:3], tensor[3]
+        sample, size = self.samples[index], {"height": self._format.height, "width": self._format.width}
+        return read_pixels(sample.image, sample.mask, self._mask_values, **size)
 
 
 class EpochSampler(Sampler[Draw]):

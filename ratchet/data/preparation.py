@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
+from ratchet.data.reading import read_image, read_mask
 from ratchet.errors import ConfigError
+
+
+def read_pixels(
+    image: Path, mask: Path, mask_values: Mapping[int, int], *, height: int, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read and resize a pair of files: image, uint8 (3, height, width), and class indices, uint8 (height, width).
+
+    Raises:
+        UnreadableImageError: a file does not decode.
+        MaskValueError: the mask holds values that `mask_values` does not name.
+    """
+    return (
+        resize_image(read_image(image), height=height, width=width),
+        resize_mask(read_mask(mask, mask_values), height=height, width=width),
+    )
 
 
 def prepare_image(

@@ -72,6 +72,8 @@ def _live_table(trials: Sequence[TrialResult]) -> Table:
 def _state(trial: TrialResult) -> RenderableType:
     if trial.status == "running" and trial.progress.phase == "training":
         return ProgressBar(total=1.0, completed=trial.progress.fraction, width=20)
+    if trial.status == "waiting" and trial.progress.steps_per_epoch:
+        return Text(f"{trial.progress.phase} {trial.progress.step}/{trial.progress.steps_per_epoch}", style="cyan")
     word = trial.progress.phase if trial.status == "running" else trial.status
     return Text(word, style=_STYLES[trial.status])
 
@@ -102,7 +104,7 @@ class _Lines:
             return (
                 f"epoch {progress.validated}/{progress.max_epochs}, val_iou {value:.4f}" if progress.validated else ""
             )
-        if trial.status == "running":
+        if trial.status == "running" or (trial.status == "waiting" and trial.progress.steps_per_epoch):
             return trial.progress.phase
         if trial.status == "failed":
             return f"failed: {trial.error}"

@@ -99,7 +99,7 @@ def _write_onnx(network: nn.Module, example: Tensor, directory: Path) -> None:
 def _answers(example: Tensor, directory: Path, types: Sequence[str]) -> dict[str, np.ndarray]:
     """Load each form as its users will, and run it."""
     images = example.numpy()
-    answers = {"pt2": np.asarray(mlflow.pyfunc.load_model(str(directory)).predict(images))}
+    answers = {"pt2": np.asarray(mlflow.pyfunc.load_model(str(directory), suppress_warnings=True).predict(images))}
     if "torchscript" in types:
         with torch.inference_mode():
             answers["torchscript"] = torch.jit.load(str(directory / TORCHSCRIPT_FILE))(example).numpy()  # type: ignore[no-untyped-call]

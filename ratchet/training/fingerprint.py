@@ -14,7 +14,7 @@ from ratchet.settings import TrialConfig
 CODE = ("ratchet", "torch", "pytorch-lightning", "segmentation-models-pytorch", "torchvision")
 
 # Keys of the datamodule that say where or how fast, not what: the content has its own fingerprint.
-_PLACE = ("data_path", "download", "num_workers", "_file")
+_PLACE = ("data_path", "download", "num_workers", "_file", "cache", "cache_path", "cache_gb")
 
 
 def trial_fingerprint(config: TrialConfig, data_fingerprint: str) -> str:

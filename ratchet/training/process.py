@@ -10,12 +10,14 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet.errors import RatchetError
 from ratchet.settings import TrialConfig
+from ratchet.training.memory import out_of_memory, out_of_memory_kills, peak_of, told_peak
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
@@ -23,7 +25,13 @@ if TYPE_CHECKING:
 _SECONDS_TO_END = 10.0
 
 # Imported once by the fork server: a trial then starts in milliseconds, where a fresh interpreter takes ten seconds.
-_PRELOAD = ["ratchet.training.trial", "ratchet.data", "torchvision.transforms.v2"]
+_PRELOAD = ["ratchet.training.preload"]
+
+
+def start_server() -> None:
+    """Let the fork server import what trials need, while the caller does something else."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOAD)
+    forkserver.ensure_running()
 
 
 @dataclass(frozen=True)
@@ -47,13 +55,15 @@ class TrialProcess:
     process: ForkServerProcess
     connection: Connection
     lifeline: Connection
+    kills_before: int | None
     run_id: str | None = None
+    peak: float = 0.0
 
     @classmethod
     def start(cls, order: TrialOrder) -> TrialProcess:
         """Start it."""
+        start_server()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_PRELOAD)
         ours, theirs = context.Pipe()
         end, lifeline = context.Pipe(duplex=False)
         process = context.Process(
@@ -62,17 +72,22 @@ class TrialProcess:
         process.start()
         theirs.close()
         end.close()
-        return cls(order, process, ours, lifeline)
+        return cls(order, process, ours, lifeline, out_of_memory_kills())
+
+    def look(self) -> None:
+        """See how much memory it takes: once it is dead, nobody can."""
+        self.peak = max(self.peak, peak_of(self.process.pid or 0))
 
     def death(self) -> str:
         """Say how a process that sent no last word died."""
         self.process.join(_SECONDS_TO_END)
-        code = self.process.exitcode
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            memory = " Most likely memory ran out: lower datamodule.batch_size." if -code == signal.SIGKILL else ""
-            return f"its process was killed by {name}.{memory} Its output: {self.order.log}"
-        return f"its process ended with status {code} without a result. Its output: {self.order.log}"
+        code, kills = self.process.exitcode, out_of_memory_kills()
+        if code == -signal.SIGKILL and (kills is None or kills != self.kills_before):
+            return out_of_memory(self.peak, self.order.config.datamodule)
+        how = (
+            f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with status {code}"
+        )
+        return f"{how} without a result{told_peak(self.peak)}. Its output: {self.order.log}"
 
     def end(self) -> None:
         """End the process if it still runs, gently first."""

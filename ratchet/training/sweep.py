@@ -14,10 +14,13 @@ from pydantic import BaseModel, ConfigDict
 
 from ratchet.errors import ConfigError, SweepFailedError
 from ratchet.settings import TrialConfig
+from ratchet.training.caching import fill_caches
 from ratchet.training.fingerprint import trial_fingerprint
-from ratchet.training.process import TrialOrder, TrialProcess
+from ratchet.training.process import TrialOrder, TrialProcess, start_server
 from ratchet.training.progress import Progress
 from ratchet.training.run import close_dead_run, find_finished, flatten, tag_run
+
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 Status = Literal["waiting", "running", "finished", "reused", "failed"]
 
@@ -112,7 +115,11 @@ def run_sweep(trials: Sequence[PlannedTrial], *, on_progress: OnProgress = lambd
         else:
             tag_run(found.info.run_id, {tag: "true"})
             update(trial.fingerprint, status="reused", run_id=found.info.run_id, metrics=dict(found.data.metrics))
-    _run_waiting(waiting, tag, update)
+    if waiting:
+        start_server()
+        held = fill_caches(waiting, update)
+        _run_waiting(waiting, tag, update)
+        del held
     if not any(result.status in ("finished", "reused") for result in results.values()):
         reasons = "; ".join(f"{result.name}: {result.error}" for result in results.values())
         raise SweepFailedError(f"no trial finished. {reasons}")
@@ -155,7 +162,9 @@ def _run_waiting(waiting: list[PlannedTrial], tag: str, update: Callable[..., No
 
 
 def _ready(running: dict[TrialProcess, tuple[int, float]]) -> list[TrialProcess]:
-    ready = wait([trial.connection for trial in running])
+    ready = wait([trial.connection for trial in running], timeout=_SECONDS_BETWEEN_LOOKS)
+    for trial in running:
+        trial.look()
     return [trial for trial in running if trial.connection in ready]
 
 

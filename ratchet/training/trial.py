@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import resource
 import shutil
-import sys
 import tempfile
 import time
 import warnings
@@ -28,6 +26,7 @@ from ratchet.settings import TrialConfig
 from ratchet.training.callback import ProgressCallback
 from ratchet.training.export import export_network
 from ratchet.training.logger import RunLogger
+from ratchet.training.memory import lack_of_memory_told, peak_memory
 from ratchet.training.module import LOGGED_METRICS, SegmentationModule
 from ratchet.training.progress import Progress
 from ratchet.training.report import write_report
@@ -55,7 +54,7 @@ def run_trial(
     pl.seed_everything(config.core.seed, workers=True, verbose=False)
     data = instantiate(config.datamodule)
     data.prepare()
-    with TrialRun(config, name=name, fingerprint=fingerprint, tags=tags) as run:
+    with TrialRun(config, name=name, fingerprint=fingerprint, tags=tags) as run, lack_of_memory_told(config.datamodule):
         on_start(run.run_id)
         run.log_dataset(data.name, data.fingerprint, str(data.data_path))
         work = Path(tempfile.mkdtemp(prefix="trial-", dir=_work_folder(config)))
@@ -162,13 +161,6 @@ def resolve_precision(trainer: Mapping[str, Any]) -> str:
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16-mixed" if native else "32-true"
-
-
-def peak_memory() -> float:
-    """Largest resident size of this process so far, in MiB; of the GPU's allocations too where there is one."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return host + (torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0)
 
 
 def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], ImageCounts]:

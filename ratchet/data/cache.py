@@ -1,0 +1,208 @@
+"""Decoded, resized pixels: one memory-mapped file for each content and input size, shared by all who train on it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from ratchet.data.content import PairContent, read_pair
+from ratchet.errors import UnreadableImageError
+
+_log = logging.getLogger(__name__)
+
+OnImage = Callable[[int, int], None]
+"""Told how many images are decoded, of how many."""
+
+_FORM = 1  # of the file; goes up when reading or resizing gives other pixels for the same bytes
+_BLOCK = 256  # images decoded ahead of what is written, so that memory stays small
+_SPARE = 2**28  # bytes that are left free on the disk, for checkpoints and models
+_GIGABYTE = 10**9
+
+
+@dataclass(frozen=True)
+class PixelSource:
+    """What a cache is made from: the files of each content, the meaning of mask values, the input's size in pixels."""
+
+    files: Mapping[PairContent, tuple[Path, Path]]
+    mask_values: Mapping[int, int]
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> dict[PairContent, int]:
+        """The row of each content: by digest, so that neither names nor splits count."""
+        return {content: row for row, content in enumerate(sorted(self.files, key=lambda c: (c.image, c.mask)))}
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """One row: the channels red, green, blue and class index, and a checksum."""
+        return np.dtype([("pixels", "u1", (4, self.height, self.width)), ("checksum", "<u4")])
+
+    @property
+    def bytes(self) -> int:
+        """Size of the rows."""
+        return len(self.files) * self.dtype.itemsize
+
+    @property
+    def key(self) -> str:
+        """SHA-256, in hexadecimal, of all that decides on the pixels."""
+        parts = {
+            "form": _FORM,
+            "size": (self.height, self.width),
+            "mask_values": sorted(self.mask_values.items()),
+            "code": [version(package) for package in ("pillow", "torch")],
+            "rows": [(content.image, content.mask) for content in self.rows],
+        }
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class PixelCache:
+    """The pixels in a cache's file. While it is open, `open_cache` evicts the file for nobody."""
+
+    def __init__(self, path: Path) -> None:
+        """Map the file. Raises OSError or ValueError where it is absent or not whole."""
+        self._path = path
+        self._held = path.open("rb")
+        fcntl.flock(self._held, fcntl.LOCK_SH)
+        self.records: np.ndarray = np.load(path, mmap_mode="r")
+
+    def read(self, row: int) -> NDArray[np.uint8] | None:
+        """Red, green, blue and class index, uint8 (4, H, W); None where the row is damaged: the file is then given up."""
+        record = self.records[row]
+        pixels: NDArray[np.uint8] = np.array(record["pixels"])
+        if zlib.crc32(pixels.data) != record["checksum"]:
+            _log.warning("%s is damaged (row %d): it is removed, and made anew by the next training", self._path, row)
+            self._path.unlink(missing_ok=True)
+            return None
+        return pixels
+
+    def __reduce__(self) -> tuple[type[PixelCache], tuple[Path]]:
+        """Travel to a worker as the file's name, not as its pixels."""
+        return PixelCache, (self._path,)
+
+
+def open_cache(
+    folder: Path, source: PixelSource, *, limit_gb: float, on_image: OnImage | None = None
+) -> PixelCache | None:
+    """Open the cache of `source` in `folder`, made first where it is absent or not whole; None where there is no room.
+
+    A process that asks for what another is making waits for it. All caches of the folder together take at most
+    `limit_gb` (10^9 bytes); the least recently opened goes first, and one that is open in any process never.
+
+    Raises:
+        DataError: an image or mask cannot be read.
+    """
+    path = folder / f"{source.key}.npy"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if (cache := _open_whole(path, source)) is None:
+                _make_room(folder, path, source.bytes, round(limit_gb * _GIGABYTE))
+                _write(path, source, on_image)
+                cache = _open_whole(path, source)
+            os.utime(path)
+            return cache
+    except OSError as error:
+        _log.warning("images are decoded again in every epoch, without a cache: %s", error)
+        return None
+
+
+def _open_whole(path: Path, source: PixelSource) -> PixelCache | None:
+    """A file that was cut short cannot be mapped; what is wrong inside a whole one, the rows' checksums tell."""
+    with suppress(OSError, ValueError, EOFError):
+        cache = PixelCache(path)
+        if cache.records.dtype == source.dtype and cache.records.shape == (len(source.files),):
+            return cache
+    return None
+
+
+def _write(path: Path, source: PixelSource, on_image: OnImage | None) -> None:
+    """Write aside and move in place when whole; plain writes, because a full disk kills who writes through a map."""
+    partial = path.with_suffix(".partial")
+    header = {
+        "descr": np.lib.format.dtype_to_descr(source.dtype),
+        "fortran_order": False,
+        "shape": (len(source.files),),
+    }
+    try:
+        with partial.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for done, record in enumerate(_decode(source), start=1):
+                file.write(record)
+                if on_image is not None:
+                    on_image(done, len(source.files))
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _decode(source: PixelSource) -> Iterator[bytes]:
+    from ratchet.data.preparation import read_pixels  # noqa: PLC0415 - imports torch, which a full cache does not need
+
+    contents = list(source.rows)
+
+    def record(content: PairContent) -> bytes:
+        image, mask = read_pixels(*source.files[content], source.mask_values, height=source.height, width=source.width)
+        if read_pair(source.files[content]) != content:
+            raise UnreadableImageError(f"{source.files[content][0]} or its mask changed while it was read: start again")
+        pixels = image.numpy().tobytes() + mask.numpy().tobytes()
+        return pixels + zlib.crc32(pixels).to_bytes(4, "little")
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and resizing release the interpreter lock
+        for start in range(0, len(contents), _BLOCK):
+            yield from pool.map(record, contents[start : start + _BLOCK])
+
+
+def _make_room(folder: Path, path: Path, needed: int, limit: int) -> None:
+    """Evict what was opened longest ago until `needed` bytes fit. Raises OSError where they do not."""
+    _remove_abandoned(folder, path)
+    kept = []
+    for file in folder.glob("*.npy"):
+        with suppress(FileNotFoundError):  # another process evicts too
+            kept.append((file.stat().st_mtime, file.stat().st_size, file))
+    total = needed + sum(size for _, size, _ in kept)
+    for _, size, file in sorted(kept):
+        if total > limit and _evict(file):
+            total -= size
+    pixels = f"the pixels take {needed / _GIGABYTE:.3g} GB"
+    if total > limit:
+        in_use = f" beside {(total - needed) / _GIGABYTE:.3g} GB of caches in use" if total > needed else ""
+        raise OSError(f"{pixels}{in_use}, more than datamodule.cache_gb={limit / _GIGABYTE:g}")
+    free = shutil.disk_usage(folder).free
+    if needed + _SPARE > free:
+        raise OSError(f"{pixels}, and the disk of {folder} has {free / _GIGABYTE:.3g} GB left")
+
+
+def _evict(file: Path) -> bool:
+    """Remove a cache that nobody has open; return whether."""
+    with suppress(BlockingIOError, FileNotFoundError), file.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.unlink()
+    return not file.exists()
+
+
+def _remove_abandoned(folder: Path, path: Path) -> None:
+    """Remove what processes that were killed left half-written: nobody holds its lock."""
+    for partial in folder.glob("*.partial"):
+        if partial.stem == path.stem:
+            partial.unlink(missing_ok=True)  # the lock is ours
+            continue
+        with suppress(Timeout), FileLock(partial.with_suffix(".lock"), timeout=0):
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,70 @@
+"""How much memory a trial took, and whether the lack of it is what ended it."""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ratchet.errors import TrialFailedError
+
+# How torch's and oneDNN's allocators and the loaders' workers say it on a CPU, where they raise a plain RuntimeError.
+_SAID = re.compile(
+    r"can't allocate memory|out of memory|bad_alloc|Cannot allocate memory|could not create a memory", re.I
+)
+
+
+def peak_memory() -> float:
+    """Largest resident size of this process so far, in MiB; of the GPU's allocations too where there is one."""
+    import torch  # noqa: PLC0415 - the sweep's own process does without
+
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return host + (torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0)
+
+
+def peak_of(pid: int) -> float:
+    """Largest resident size of another process so far, in MiB; zero where that cannot be known."""
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return 0.0
+    return int(found[1]) / 2**10 if found else 0.0
+
+
+def out_of_memory_kills() -> int | None:
+    """How many processes of this machine the kernel has killed for their memory; None where it does not say."""
+    try:
+        found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.M)
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
+def out_of_memory(peak: float, datamodule: Mapping[str, Any]) -> str:
+    """Say it, with the peak (MiB) where it is known, and what to try."""
+    size = datamodule.get("batch_size")
+    smaller = (
+        f"datamodule.batch_size={size // 2}" if isinstance(size, int) and size > 1 else "a smaller network or input"
+    )
+    return f"killed: out of memory{told_peak(peak)}; try {smaller}"
+
+
+def told_peak(peak: float) -> str:
+    """The peak (MiB) as the end of a clause; empty where it is not known."""
+    return f", peak {peak * 2**20 / 1e9:.1f} GB" if peak else ""
+
+
+@contextmanager
+def lack_of_memory_told(datamodule: Mapping[str, Any]) -> Iterator[None]:
+    """Turn the errors of allocators, the GPU's among them, into a `TrialFailedError` that says what to try."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not isinstance(error, MemoryError) and not _SAID.search(str(error)):
+            raise
+        raise TrialFailedError(out_of_memory(peak_memory(), datamodule)) from error

@@ -1,0 +1,87 @@
+"""A trial that dies fails alone, its reason is told, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import TINY
+
+from ratchet.config import compose_sweep
+from ratchet.errors import TrialFailedError
+from ratchet.registry.tracking import client
+from ratchet.training.memory import lack_of_memory_told, out_of_memory, peak_of
+from ratchet.training.run import FAILURE_TAG
+from ratchet.training.sweep import plan_trials, run_sweep
+
+SMALL = (*TINY, "export.types=[pt2]", "datamodule.batch_size=8")
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_trials_that_die_fail_alone_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "trial_faults")
+    faults = ("Starve", "Die", "Crash")
+    overrides = "+callbacks.fault=" + ",".join([*(f"{{_target_: trial_faults.{fault}}}" for fault in faults), "null"])
+    results = run_sweep(plan_trials(compose_sweep([*SMALL, overrides])))
+    assert [result.status for result in results] == ["failed", "failed", "failed", "finished"]
+    starved, killed, crashed = (str(result.error) for result in results[:3])
+    assert re.fullmatch(
+        r"TrialFailedError: killed: out of memory, peak \d+\.\d GB; try datamodule\.batch_size=4", starved
+    )
+    assert re.match(r"killed by SIGKILL.*, peak \d+\.\d GB\. Its output: ", killed)
+    assert re.match(r"killed by SIGSEGV.*, peak \d+\.\d GB\. Its output: ", crashed)
+    for result in results[:3]:
+        run = client().get_run(str(result.run_id))
+        assert run.info.status == "FAILED"
+        assert run.data.tags[FAILURE_TAG] == result.error
+
+
+@pytest.mark.trains
+def test_a_sweep_that_is_killed_leaves_no_trial_running(ratchet_home: Path) -> None:
+    script = (
+        "from ratchet.config import compose_sweep\n"
+        "from ratchet.training.sweep import plan_trials, run_sweep\n"
+        f"run_sweep(plan_trials(compose_sweep({[*SMALL, 'trainer.max_epochs=500', 'datamodule.num_workers=1']!r})),\n"
+        "    on_progress=lambda found: print(found[0].progress.phase, flush=True))\n"
+    )
+    sweep = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert sweep.stdout is not None
+    assert "training\n" in sweep.stdout
+    family = psutil.Process(sweep.pid).children(recursive=True)
+    assert len(family) >= 3  # the fork server, the trial, its loader
+    sweep.kill()
+    sweep.wait()
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_an_allocator_that_fails_is_told_as_lack_of_memory(error: Exception) -> None:
+    told = r"^killed: out of memory, peak .* GB; try datamodule\.batch_size=8$"
+    with pytest.raises(TrialFailedError, match=told), lack_of_memory_told({"batch_size": 16}):
+        raise error
+
+
+def test_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), lack_of_memory_told({"batch_size": 16}):
+        raise RuntimeError("shapes do not match")
+
+
+def test_where_the_batch_cannot_be_halved_another_way_out_is_told() -> None:
+    assert out_of_memory(0.0, {"batch_size": 1}) == "killed: out of memory; try a smaller network or input"
+    assert (
+        out_of_memory(10_681.2, {"batch_size": 16})
+        == "killed: out of memory, peak 11.2 GB; try datamodule.batch_size=8"
+    )
+
+
+def test_the_peak_of_a_process_is_seen_from_outside() -> None:
+    assert 10 < peak_of(os.getpid()) < 10_000

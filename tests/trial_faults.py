@@ -1,0 +1,38 @@
+"""Callbacks that end a trial as trials end in practice, for the tests of what is told then."""
+
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+
+class Die(pl.Callback):
+    """Is killed in the second step."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Crash(pl.Callback):
+    """Crashes as compiled code does."""
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class Starve(pl.Callback):
+    """May take 300 MB more than it has, and takes them."""
+
+    def on_train_start(self, *_: Any) -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + 300 * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        self._taken: list[torch.Tensor] = []
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._taken.append(torch.zeros(50 * 2**20))
