@@ -100,7 +100,7 @@ def _check_artifacts(outcome: Outcome, home: Path) -> None:
     folder.mkdir()
     path = Path(client().download_artifacts(str(outcome.best_run), judgement_path(verdict), str(folder)))
     assert replay(path / "verdict.json", digest=verdict.digest) == verdict
-    assert (path / "comparison.jpg").stat().st_size > 5000
+    assert (path / "report.html").stat().st_size > 5000
 
 
 @pytest.mark.usefixtures("_prefect", "home")
