@@ -19,6 +19,7 @@
     │   └── MetadataError            a metadata.csv that cannot be used
     ├── TrainingError                a trial or a sweep that could not end well
     │   ├── WeightsUnavailableError  pretrained weights that cannot be loaded
+    │   ├── TrialTakenError          another machine took the trial over
     │   ├── SweepFailedError         no trial of the sweep finished
     │   └── ExportError              the trained model cannot be exported
     ├── RegistryError                the model registry refused or cannot answer
@@ -120,6 +121,10 @@ class TrainingError(RatchetError):
 
 class WeightsUnavailableError(TrainingError):
     """Pretrained weights that cannot be loaded."""
+
+
+class TrialTakenError(TrainingError):
+    """Another machine took the trial over, because this one seemed dead."""
 
 
 class SweepFailedError(TrainingError):

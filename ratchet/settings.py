@@ -57,6 +57,13 @@ class SweepSettings(Settings):
 
     parallel: int | None = Field(ge=1, description="Trials at once; null: one per GPU, or one on a CPU.")
     force: bool = Field(description="Train again what has been trained already.")
+    checkpoint_minutes: float = Field(
+        ge=0,
+        description="Within an epoch, minutes from one checkpoint to the next; between epochs there is always one.",
+    )
+    upload_minutes: float | None = Field(
+        ge=0, description="Minutes from one upload of the checkpoint to the tracking server to the next; null: none."
+    )
 
 
 class RetrainSettings(Settings):
