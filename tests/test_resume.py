@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from conftest import TINY
+from mlflow.entities import Run
 
 from ratchet.config import compose
+from ratchet.registry import MlflowModelManager
 from ratchet.registry.tracking import client
+from ratchet.training.folder import RESUME_FILE, TrialFolder
+from ratchet.training.opening import CONTINUED_TAG, RESUMED_TAG
 from ratchet.training.process import TrialOrder, TrialProcess
 from ratchet.training.progress import Progress, TrialEnd
-from ratchet.training.sweep import PlannedTrial, plan_trials
+from ratchet.training.reuse import REUSED_TAG
+from ratchet.training.sweep import PlannedTrial, plan_trials, run_sweep
 
 pytestmark = pytest.mark.trains
 
@@ -25,18 +30,18 @@ pytestmark = pytest.mark.trains
 EVERYTHING = (
     *TINY,
     "core.deterministic=true",
-    "backbone.model.arch=deeplabv3plus",
+    "trainer.max_epochs=4",
+    "backbone.model.arch=fpn",
     "transforms=flips",
     "callbacks=early_stopping",
-    "callbacks.early_stopping.patience=2",
     "scheduler.patience=0",
     "datamodule.batch_size=8",
     "export.types=[pt2]",
 )
 
 
-def plan(home: Path, *overrides: str) -> PlannedTrial:
-    (planned,) = plan_trials([compose([*EVERYTHING, f"core.home={home}", *overrides])])
+def plan(*overrides: str) -> PlannedTrial:
+    (planned,) = plan_trials([compose([*EVERYTHING, *overrides])])
     return planned
 
 
@@ -60,6 +65,10 @@ def train(
 ) -> TrialEnd | None:
     """Run a trial in its process; None where it was killed."""
     process = start(trial, until_epoch=until_epoch)
+    return wait_for_end(process, kill=kill)
+
+
+def wait_for_end(process: TrialProcess, *, kill: Callable[[Progress], bool] = lambda _: False) -> TrialEnd | None:
     try:
         while True:
             kind, value = process.connection.recv()
@@ -75,43 +84,145 @@ def train(
         process.end()
 
 
-def weights(run_id: str, folder: Path, file: str = "checkpoints/best.ckpt") -> dict[str, torch.Tensor]:
-    path = client().download_artifacts(run_id, file, str(folder))
-    state: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
-    return state
+@dataclass(frozen=True)
+class Record:
+    """What a run has come to: the exported weights, those that training ended with, and every value that it logged."""
+
+    weights: dict[str, torch.Tensor]
+    curves: dict[str, list[tuple[int, str]]]
+
+    @classmethod
+    def of(cls, run_id: str, folder: Path) -> Record:
+        kept = Path(client().download_artifacts(run_id, "checkpoints", str(folder)))
+        files = {"best": kept / "best.ckpt", "last": kept / "resume" / RESUME_FILE}
+        states = {name: torch.load(file, weights_only=True)["state_dict"] for name, file in files.items()}
+        names = client().get_run(run_id).data.metrics.keys() - {"duration", "peak_memory"}
+        curves = {name: client().get_metric_history(run_id, name) for name in names}
+        return cls(
+            weights={f"{file}.{key}": value for file, state in states.items() for key, value in state.items()},
+            curves={name: sorted((row.step, repr(row.value)) for row in rows) for name, rows in curves.items()},
+        )
 
 
-def assert_same(ours: str, theirs: str, folder: Path) -> None:
-    """Compare the weights of two runs bit for bit, and every value that they logged."""
-    for file in ("checkpoints/best.ckpt", "checkpoints/resume/resume.ckpt"):
-        (folder / "a").mkdir(exist_ok=True)
-        (folder / "b").mkdir(exist_ok=True)
-        one, other = weights(ours, folder / "a", file), weights(theirs, folder / "b", file)
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[key], other[key]) for key in one)
-    one_curve, other_curve = curves(ours), curves(theirs)
-    assert one_curve.keys() == other_curve.keys()
-    for key in one_curve:
-        assert one_curve[key] == other_curve[key], key
+def assert_same(one: Record, other: Record) -> None:
+    """Compare bit for bit, and value for value."""
+    assert one.weights.keys() == other.weights.keys()
+    assert all(torch.equal(one.weights[key], other.weights[key]) for key in one.weights)
+    assert one.curves == other.curves
 
 
-def curves(run_id: str) -> dict[str, list[tuple[int, Any]]]:
-    keys = client().get_run(run_id).data.metrics.keys() - {"duration", "peak_memory"}
-    return {
-        key: [
-            (row.step, "nan" if math.isnan(row.value) else row.value)
-            for row in sorted(client().get_metric_history(run_id, key), key=lambda row: row.step)
-        ]
-        for key in keys
-    }
+def only_run() -> Run:
+    (experiment,) = [found for found in client().search_experiments() if found.name == "tiny"]
+    (run,) = client().search_runs([experiment.experiment_id])
+    return run
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The run of a trial that nobody disturbed, in a store that all of this file's tests share."""
-    store = tmp_path_factory.mktemp("store")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """A trial of four epochs that nobody disturbed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RATCHET_HOME", str(store))
-        end = train(plan(store / "undisturbed"))
+        patch.setenv("RATCHET_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        end = train(plan())
+        assert end is not None
+        return Record.of(end.run_id, tmp_path_factory.mktemp("record"))
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_trial_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
+    undisturbed: Record, tmp_path: Path
+) -> None:
+    trial = plan("sweep.checkpoint_minutes=0")
+    folder = TrialFolder(trial.config.core.home, trial.fingerprint)
+    for step in (3, 8, 14):  # within an epoch of five steps; 14 is after the next to last one
+        assert train(trial, kill=lambda progress, step=step: progress.step >= step) is None
+        snapshot = folder.newest()
+        assert snapshot is not None
+        assert snapshot.facts.step in (step - 1, step)
+    assert only_run().info.status == "RUNNING"
+    end = train(trial)
     assert end is not None
-    return end.run_id
+    assert end.note == f"resumed at epoch {snapshot.facts.epoch}, step {snapshot.facts.step}"
+    run = only_run()
+    assert (run.info.run_id, run.info.status) == (end.run_id, "FINISHED")
+    assert run.data.tags[RESUMED_TAG].count("step") == 3
+    assert_same(Record.of(end.run_id, tmp_path), undisturbed)
+    assert not folder.path.exists()
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_trial_that_is_left_after_an_epoch_goes_on_to_the_same_end(undisturbed: Record, tmp_path: Path) -> None:
+    trial = plan()
+    for epoch in (1, 1, 3):  # asked for twice, the pause is where it was
+        end = train(trial, until_epoch=epoch)
+        assert end is not None
+        assert (end.status, only_run().info.status) == ("paused", "SCHEDULED")
+        assert 0 < end.metrics["val_loss_epoch"] < 10
+        assert len(client().get_metric_history(end.run_id, "val_loss_epoch")) == epoch
+    end = train(trial, until_epoch=4)
+    assert end is not None
+    assert end.status == "finished"
+    assert_same(Record.of(end.run_id, tmp_path), undisturbed)
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_more_epochs_continue_a_finished_trial_as_if_trained_straight_through(
+    undisturbed: Record, tmp_path: Path
+) -> None:
+    shorter = train(plan("trainer.max_epochs=2"))
+    steps: list[int] = []
+    longer = train(plan(), kill=lambda progress: steps.append(progress.step) or False)
+    assert shorter is not None
+    assert longer is not None
+    assert longer.note == f"continues run {shorter.run_id} after epoch 2"
+    assert min(step for step in steps if step) > 10  # two epochs of five steps
+    assert client().get_run(longer.run_id).data.tags[CONTINUED_TAG] == shorter.run_id
+    assert_same(Record.of(longer.run_id, tmp_path), undisturbed)
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_schedule_made_for_its_length_is_trained_from_the_start_and_says_why() -> None:
+    shorter = train(plan("scheduler=one_cycle", "trainer.max_epochs=1"))
+    longer = train(plan("scheduler=one_cycle", "trainer.max_epochs=2"))
+    assert shorter is not None
+    assert longer is not None
+    assert str(longer.note).startswith(f"trained from the start, though run {shorter.run_id} trained 1 of its epochs")
+    assert "OneCycleLR" in str(longer.note)
+    assert len(client().get_metric_history(longer.run_id, "loss_epoch")) == 2
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_early_stopping_counts_on_and_what_it_ended_is_not_trained_further() -> None:
+    impatient = ("callbacks.early_stopping.patience=2", "callbacks.early_stopping.min_delta=9")
+    trial = plan(*impatient, "trainer.max_epochs=9")
+    assert train(trial, kill=lambda progress: progress.validated == 2 and progress.step > 10) is None
+    assert train(trial, kill=lambda progress: progress.phase == "scoring") is None
+    phases: list[str] = []
+    end = train(trial, kill=lambda progress: phases.append(progress.phase) or False)
+    assert end is not None
+    assert phases == ["scoring", "exporting"]
+    assert len(client().get_metric_history(end.run_id, "loss_epoch")) == 3
+    assert len(client().get_metric_history(end.run_id, "val_iou")) == 4  # the exported weights' is the last
+    longer = train(plan(*impatient, "trainer.max_epochs=12"))
+    assert longer is not None
+    assert len(client().get_metric_history(longer.run_id, "loss_epoch")) == 3
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_two_processes_never_train_one_trial_and_other_experiments_get_a_copy() -> None:
+    trial = plan("trainer.max_epochs=1")
+    first, second = start(trial), start(trial)
+    with ThreadPoolExecutor() as pool:
+        ends = list(pool.map(wait_for_end, (first, second)))
+    assert sorted(end.status for end in ends) == ["finished", "reused"]
+    assert {end.run_id for end in ends} == {only_run().info.run_id}
+    (copied,) = run_sweep([plan("trainer.max_epochs=1", "core.name=other")])
+    assert copied.status == "reused"
+    copy = client().get_run(str(copied.run_id))
+    assert client().get_experiment(copy.info.experiment_id).name == "other"
+    assert copy.data.tags[REUSED_TAG] == ends[0].run_id
+    assert copy.data.metrics == only_run().data.metrics
+    version = MlflowModelManager().register_best_model("other", "val_iou", "copied")
+    assert version.run_id == copied.run_id
+    (again,) = run_sweep([plan("trainer.max_epochs=1", "core.name=other")])
+    assert (again.status, again.run_id) == ("reused", copied.run_id)

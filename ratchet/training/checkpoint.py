@@ -108,6 +108,7 @@ class Snapshots(Checkpoint):
         if self._restored is not None:
             _add_sums(trainer, self._restored["sums"])
             self._restored = None
+            trainer.fit_loop.restarting = False  # else Lightning leaves out the plateau scheduler at this epoch's end
         loop, done = trainer.fit_loop.epoch_loop, batch_idx + 1
         half_done = (
             loop.batch_progress.is_last_batch

@@ -63,7 +63,7 @@ def begin(
         finished = None if config.sweep.force else before.finished(fingerprint, config.core.name)
         if finished is not None:
             return Beginning(
-                finished=before.into_experiment(finished, config, tags), note=_reused(before, finished, config)
+                finished=before.into_experiment(finished, config, tags), note=before.note(finished, config)
             )
         open_runs = _open_runs(before, folder, fingerprint, config.sweep.force)
         ended = [await_owner(store, run.info.run_id, here, on_wait=on_wait) for run in open_runs]
@@ -164,8 +164,3 @@ def _put_back_best(fetched: Path, snapshot: Snapshot) -> None:
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(fetched / "best.ckpt", kept)
-
-
-def _reused(before: TrainedBefore, run: Run, config: TrialConfig) -> str | None:
-    experiment = before.experiment_of(run)
-    return None if experiment == config.core.name else f"copied from run {run.info.run_id} of experiment {experiment}"

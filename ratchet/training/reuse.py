@@ -79,6 +79,13 @@ class TrainedBefore:
         """The name of a run's experiment."""
         return self._experiments.get(run.info.experiment_id, "")
 
+    def note(self, run: Run, config: TrialConfig) -> str | None:
+        """What to tell of a run that `into_experiment` is to take over."""
+        experiment = self.experiment_of(run)
+        return (
+            None if experiment == config.core.name else f"copied from run {run.info.run_id} of experiment {experiment}"
+        )
+
     def into_experiment(self, run: Run, config: TrialConfig, tags: Mapping[str, str]) -> Run:
         """The run itself if it is of the experiment `core.name`, else a copy there, which can be used like any run.
 

@@ -123,7 +123,10 @@ def run_sweep(trials: Sequence[PlannedTrial], *, on_progress: OnProgress = lambd
     for trial in trials:
         if trial.fingerprint in found:
             run = before.into_experiment(found[trial.fingerprint], trial.config, {tag: "true"})
-            update(trial.fingerprint, status="reused", run_id=run.info.run_id, metrics=dict(run.data.metrics))
+            note = before.note(found[trial.fingerprint], trial.config)
+            update(
+                trial.fingerprint, status="reused", run_id=run.info.run_id, metrics=dict(run.data.metrics), note=note
+            )
     waiting = [trial for trial in trials if trial.fingerprint not in found]
     if waiting:
         start_server()
