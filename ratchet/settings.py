@@ -30,9 +30,15 @@ class CoreSettings(Settings):
 
 
 class BackboneSettings(Settings):
-    """The network."""
+    """The network, and the model whose weights it starts from: `init_from`, whose content planning finds out."""
 
     model: Node
+    init_from: str | None = Field(
+        description="production, models:/<name>/<version>, models:/<name>@<alias>, runs:/<run id>, or null: no other model."
+    )
+    init_digest: str | None = Field(
+        default=None, description="The sha256 of its weights; set when the trials are planned."
+    )
 
 
 class TransformSettings(Settings):

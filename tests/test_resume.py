@@ -34,14 +34,16 @@ EVERYTHING = (
     "backbone.model.arch=fpn",
     "transforms=flips",
     "callbacks=early_stopping",
-    "scheduler.patience=0",
     "datamodule.batch_size=8",
     "export.types=[pt2]",
 )
 
 
-def plan(*overrides: str) -> PlannedTrial:
-    (planned,) = plan_trials([compose([*EVERYTHING, *overrides])])
+PLATEAU, ONE_CYCLE = "scheduler.patience=0", "scheduler=one_cycle"
+
+
+def plan(*overrides: str, scheduler: str = PLATEAU) -> PlannedTrial:
+    (planned,) = plan_trials([compose([*EVERYTHING, scheduler, *overrides])])
     return planned
 
 
@@ -182,8 +184,8 @@ def test_more_epochs_continue_a_finished_trial_as_if_trained_straight_through(
 
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_schedule_made_for_its_length_is_trained_from_the_start_and_says_why() -> None:
-    shorter = train(plan("scheduler=one_cycle", "trainer.max_epochs=1"))
-    longer = train(plan("scheduler=one_cycle", "trainer.max_epochs=2"))
+    shorter = train(plan("trainer.max_epochs=1", scheduler=ONE_CYCLE))
+    longer = train(plan("trainer.max_epochs=2", scheduler=ONE_CYCLE))
     assert shorter is not None
     assert longer is not None
     assert str(longer.note).startswith(f"trained from the start, though run {shorter.run_id} trained 1 of its epochs")

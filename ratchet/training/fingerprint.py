@@ -67,6 +67,9 @@ def _parts(config: TrialConfig, data_fingerprint: str) -> dict[str, Any]:
     weights = config.backbone.model.get("encoder_weights")
     if weights and Path(weights).is_file():
         parts["backbone"]["model"]["encoder_weights"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    # The content that the training starts from, by whatever name it was given.
+    parts["backbone"]["init"] = parts["backbone"].pop("init_digest") or parts["backbone"]["init_from"]
+    del parts["backbone"]["init_from"]
     parts["data"] = data_fingerprint
     parts["code"] = {package: version(package) for package in CODE}
     return parts

@@ -24,6 +24,7 @@ from ratchet.training.run import (
     close_dead_run,
     metric_history,
 )
+from ratchet.training.warm_start import copy_ancestry
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -145,6 +146,7 @@ def _new(
     facts = snapshot.facts.model_copy(update={"trained": snapshot.facts.stopped})
     folder.adopt(snapshot.path, facts)
     opened = TrialRun.create(store, config, ownership, name=name, tags={**tags, CONTINUED_TAG: run.info.run_id})
+    copy_ancestry(store, run, opened, folder.path)
     opened.log_metrics([row for row in metric_history(store, run) if row.step < facts.step])
     return opened, f"continues run {run.info.run_id} after epoch {facts.epoch}"
 

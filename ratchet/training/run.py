@@ -142,6 +142,10 @@ class TrialRun:
         """Upload a folder's files."""
         self._client.log_artifacts(self.run_id, str(directory), path)
 
+    def log_artifact(self, file: Path, path: str) -> None:
+        """Upload a file into a folder."""
+        self._client.log_artifact(self.run_id, str(file), path)
+
     def delete_artifacts(self, path: str) -> None:
         """Delete a folder's files; one that is not there is fine."""
         MlflowFiles(self._client, tracking_uri()).lighten(self.run_id, [path])

@@ -19,6 +19,7 @@ from ratchet.settings import TrialConfig
 from ratchet.training.caching import fill_caches
 from ratchet.training.fingerprint import trial_fingerprint
 from ratchet.training.folder import prune
+from ratchet.training.origin import PRODUCTION, resolve
 from ratchet.training.process import TrialOrder, TrialProcess, start_server
 from ratchet.training.progress import Progress
 from ratchet.training.reuse import SWEEP_PREFIX, TrainedBefore
@@ -36,11 +37,15 @@ class _Value(BaseModel):
 
 
 class PlannedTrial(_Value):
-    """One trial to be: its name says what sets it apart from the sweep's others."""
+    """One trial to be: its name says what sets it apart from the sweep's others.
+
+    `asked` is the fingerprint of what was asked for: that `production` is another model now does not change it.
+    """
 
     name: str
     config: TrialConfig
     fingerprint: str
+    asked: str
 
 
 class TrialResult(_Value):
@@ -66,13 +71,15 @@ OnProgress = Callable[[Sequence[TrialResult]], None]
 def plan_trials(configs: Sequence[TrialConfig]) -> list[PlannedTrial]:
     """Name the trials and compute their fingerprints; the data are fetched, checked and hashed here, once.
 
-    Raises `ConfigError` where two configurations are one and the same trial, and the errors of the data.
+    Raises `ConfigError` where two configurations are one and the same trial, the errors of the data, and those of the
+    registry where a model to start from is not there.
     """
     from ratchet.config import instantiate  # noqa: PLC0415 - imports Hydra
 
     contents: dict[str, str] = {}
     trials: dict[str, PlannedTrial] = {}
-    for config, name in zip(configs, trial_names(configs), strict=True):
+    for given, name in zip(configs, trial_names(configs), strict=True):
+        config = resolve(given)
         key = repr(sorted(config.datamodule.items(), key=lambda item: item[0]))
         if key not in contents:
             # The augmentation does not change the content, and would import torchvision.
@@ -80,7 +87,8 @@ def plan_trials(configs: Sequence[TrialConfig]) -> list[PlannedTrial]:
         fingerprint = trial_fingerprint(config, contents[key])
         if fingerprint in trials:
             raise ConfigError(f"the trials {trials[fingerprint].name} and {name} are the same: leave one of them out.")
-        trials[fingerprint] = PlannedTrial(name=name, config=config, fingerprint=fingerprint)
+        asked = trial_fingerprint(given, contents[key]) if given.backbone.init_from == PRODUCTION else fingerprint
+        trials[fingerprint] = PlannedTrial(name=name, config=config, fingerprint=fingerprint, asked=asked)
     return list(trials.values())
 
 

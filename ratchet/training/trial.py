@@ -25,10 +25,12 @@ from ratchet.training.folder import Snapshot, TrialFolder
 from ratchet.training.memory import lack_of_memory_told
 from ratchet.training.module import LOGGED_METRICS, SegmentationModule
 from ratchet.training.opening import begin
+from ratchet.training.origin import MODEL_DIGEST_TAG, weights_digest
 from ratchet.training.progress import Progress, Report, TrialEnd
 from ratchet.training.report import write_report
 from ratchet.training.run import CHECKPOINTS_PATH, MODEL_PATH, PARAMETERS_TAG, TrialRun, metric_rows
 from ratchet.training.upload import keep_checkpoints, withdraw
+from ratchet.training.warm_start import warm_start
 
 
 def run_trial(
@@ -72,23 +74,25 @@ def run_trial(
 
         def tell(progress: Progress) -> None:
             run.require_owner()
-            report(progress.model_copy(update={"note": begun.note}))
+            report(progress.model_copy(update={"note": note}))
 
         with begun.run as run, lack_of_memory_told(config.datamodule):
             on_start(run.run_id)
             run.log_dataset(data.name, data.fingerprint, str(data.data_path))
             module = build_module(config, data.classes)
+            started_from = warm_start(config, module.network, run, folder.path) if folder.newest() is None else None
+            note = begun.note or started_from
             snapshot = fit(config, module, data, run, folder, spending=spending, until_epoch=until_epoch, report=tell)
             if not snapshot.facts.trained:
                 run.pause()
                 latest = {row.key: row.value for row in run.rows}
-                return TrialEnd(status="paused", run_id=run.run_id, metrics=latest, note=begun.note)
+                return TrialEnd(status="paused", run_id=run.run_id, metrics=latest, note=note)
             metrics = _conclude(config, module, data, run, snapshot, folder, tell)
             spent = {"duration": spending.seconds(), "peak_memory": spending.peak_memory()}
             run.confirm_owner()
             run.log_metrics(metric_rows(metrics | spent, snapshot.facts.step))
         folder.remove()
-    return TrialEnd(status="finished", run_id=run.run_id, metrics=metrics | spent, note=begun.note)
+    return TrialEnd(status="finished", run_id=run.run_id, metrics=metrics | spent, note=note)
 
 
 def _conclude(
@@ -109,7 +113,8 @@ def _conclude(
     report(Progress(phase="exporting"))
     history = [row for row in run.rows if row.step < snapshot.facts.step]
     _write_artifacts(config, module, data, test_counts, history, artifacts)
-    run.tag({PARAMETERS_TAG: str(sum(parameter.numel() for parameter in module.network.parameters()))})
+    parameters = sum(parameter.numel() for parameter in module.network.parameters())
+    run.tag({PARAMETERS_TAG: str(parameters), MODEL_DIGEST_TAG: weights_digest(artifacts / MODEL_PATH)})
     run.log_artifacts(artifacts)
     withdraw(run)
     return metrics
