@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -13,15 +14,18 @@ import pytest
 import torch
 from conftest import TINY
 from mlflow.entities import Run
+from registry_backends import http_address as http_address  # noqa: PLC0414 - a fixture
 
 from ratchet.config import compose
 from ratchet.registry import MlflowModelManager
 from ratchet.registry.tracking import client
 from ratchet.training.folder import RESUME_FILE, TrialFolder
 from ratchet.training.opening import CONTINUED_TAG, RESUMED_TAG
+from ratchet.training.ownership import HEARTBEAT_TAG
 from ratchet.training.process import TrialOrder, TrialProcess
 from ratchet.training.progress import Progress, TrialEnd
-from ratchet.training.reuse import REUSED_TAG
+from ratchet.training.reuse import REUSED_TAG, TrainedBefore
+from ratchet.training.run import CHECKPOINT_TAG
 from ratchet.training.sweep import PlannedTrial, plan_trials, run_sweep
 
 pytestmark = pytest.mark.trains
@@ -228,3 +232,23 @@ def test_two_processes_never_train_one_trial_and_other_experiments_get_a_copy() 
     assert version.run_id == copied.run_id
     (again,) = run_sweep([plan("trainer.max_epochs=1", "core.name=other")])
     assert (again.status, again.run_id) == ("reused", copied.run_id)
+
+
+@pytest.mark.server
+def test_a_machine_without_the_others_disk_goes_on_from_what_was_uploaded(
+    undisturbed: Record, http_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", http_address)
+    here = plan(f"core.home={tmp_path / 'here'}", "core.name=moved", "sweep.upload_minutes=0")
+    assert train(here, kill=lambda progress: progress.step >= 8) is None
+    (run,) = TrainedBefore().runs(here.fingerprint)
+    assert json.loads(run.data.tags[CHECKPOINT_TAG])["step"] == 5
+    client().set_tag(run.info.run_id, HEARTBEAT_TAG, "2020-01-01T00:00:00+00:00")  # and nobody came back for years
+    end = train(plan(f"core.home={tmp_path / 'there'}", "core.name=moved"))
+    assert end is not None
+    assert (end.run_id, end.note) == (run.info.run_id, "resumed at epoch 1, step 5")
+    assert_same(Record.of(end.run_id, tmp_path), undisturbed)
+    assert {entry.path for entry in client().list_artifacts(end.run_id, "checkpoints")} == {
+        "checkpoints/best.ckpt",
+        "checkpoints/resume",
+    }

@@ -46,7 +46,7 @@ class Ownership:
 
     def tags(self) -> dict[str, str]:
         """The tags that say so."""
-        return {OWNER_TAG: self.owner, HEARTBEAT_TAG: datetime.now(UTC).isoformat(timespec="seconds")}
+        return {OWNER_TAG: self.owner, HEARTBEAT_TAG: datetime.now(UTC).isoformat(timespec="milliseconds")}
 
     def claim(self, run: Run, *, settle: float = _SETTLE_SECONDS) -> bool:
         """Take over a run whose owner is dead; False where another machine did in the same moment.
