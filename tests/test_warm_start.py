@@ -9,7 +9,7 @@ import torch
 from conftest import TINY
 
 from ratchet.config import compose
-from ratchet.errors import ConfigError, ModelFilesError, VersionNotFoundError, WeightsUnavailableError
+from ratchet.errors import ConfigError, ModelFilesError, ModelNotFoundError, WeightsUnavailableError
 from ratchet.registry import MlflowModelManager
 from ratchet.registry.tracking import client
 from ratchet.training.fitting import build_module
@@ -85,7 +85,7 @@ def test_what_names_no_model_is_refused_when_the_trials_are_planned() -> None:
     for name, error in (
         ("somewhere", ConfigError),
         ("/etc/passwd", ConfigError),
-        ("models:/absent@best", VersionNotFoundError),
+        ("models:/absent@best", ModelNotFoundError),
         ("0" * 32, ModelFilesError),
     ):
         with pytest.raises(error):

@@ -19,6 +19,7 @@ from ratchet.training.run import (
     CHECKPOINT_TAG,
     CHECKPOINTS_PATH,
     FINGERPRINT_TAG,
+    RESUME_PATH,
     SCHEDULE_TAG,
     TrialRun,
     close_dead_run,
@@ -131,13 +132,14 @@ def _new(
 ) -> tuple[TrialRun, str | None]:
     """A new run; where a shorter training of the same trial can be continued, from its end."""
     folder.clear()
-    shorter = None if config.sweep.force else before.shorter(tags[SCHEDULE_TAG], int(config.trainer["max_epochs"] or 0))
+    epochs, obstacle = int(config.trainer["max_epochs"] or 0), fixed_length(config)
+    holding = RESUME_PATH if obstacle is None else None
+    shorter = None if config.sweep.force else before.shorter(tags[SCHEDULE_TAG], epochs, holding=holding)
     if shorter is None:
         return TrialRun.create(store, config, ownership, name=name, tags=tags), None
-    run, epochs = shorter
-    obstacle = fixed_length(config)
+    run, trained = shorter
     if obstacle is not None:
-        why = f"trained from the start, though run {run.info.run_id} trained {epochs} of its epochs: {obstacle}"
+        why = f"trained from the start, though run {run.info.run_id} trained {trained} of its epochs: {obstacle}"
         return TrialRun.create(store, config, ownership, name=name, tags=tags), why
     fetched = _fetch(store, run.info.run_id, CHECKPOINTS_PATH, folder)
     snapshot = Snapshot.read(fetched / "resume")

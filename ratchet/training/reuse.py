@@ -17,7 +17,6 @@ from ratchet.training.run import (
     CHECKPOINTS_PATH,
     FINGERPRINT_TAG,
     MODEL_PATH,
-    RESUME_PATH,
     SCHEDULE_TAG,
     log_params,
     log_rows,
@@ -68,12 +67,15 @@ class TrainedBefore:
             found = pool.map(self.finished, trials.keys(), trials.values())
         return {fingerprint: run for fingerprint, run in zip(trials, found, strict=True) if run is not None}
 
-    def shorter(self, schedule: str, epochs: int) -> tuple[Run, int] | None:
-        """The FINISHED run of the same trial that has the most epochs, fewer than these, with the number of them."""
+    def shorter(self, schedule: str, epochs: int, *, holding: str | None) -> tuple[Run, int] | None:
+        """The FINISHED run of the same trial that has the most epochs, fewer than these, with the number of them.
+
+        Its artifacts must have `holding`.
+        """
         found = self._search(f"tags.`{SCHEDULE_TAG}` = '{schedule}' and attributes.status = 'FINISHED'")
         trained = [(run, int(run.data.params.get("trainer.max_epochs", 0))) for run in found]
         fewer = sorted((pair for pair in trained if 0 < pair[1] < epochs), key=lambda pair: -pair[1])
-        return next((pair for pair in fewer if self._holds(pair[0], RESUME_PATH)), None)
+        return next((pair for pair in fewer if holding is None or self._holds(pair[0], holding)), None)
 
     def experiment_of(self, run: Run) -> str:
         """The name of a run's experiment."""
