@@ -9,6 +9,7 @@ import torch
 from conftest import TINY
 
 from ratchet.config import compose
+from ratchet.data.seen import SeenImages
 from ratchet.errors import ConfigError, ModelFilesError, ModelNotFoundError, WeightsUnavailableError
 from ratchet.registry import MlflowModelManager
 from ratchet.registry.tracking import client
@@ -24,6 +25,12 @@ STILL = ("core.deterministic=true", "optimizer.lr=1e-12", "export.types=[pt2]", 
 def plan(*overrides: str) -> PlannedTrial:
     (planned,) = plan_trials([compose([*TINY, *STILL, "retrain.model=shapes", *overrides])])
     return planned
+
+
+def seen(run_id: str, folder: Path) -> SeenImages:
+    found = SeenImages.read(Path(client().download_artifacts(run_id, "deployment_model", str(folder))))
+    assert found is not None
+    return found
 
 
 def network(arch: str, encoder: str = "mobilenet_v2") -> torch.nn.Module:
@@ -72,6 +79,9 @@ def test_a_training_starts_from_production_and_its_ancestry_is_on_its_run(tmp_pa
     run = client().get_run(str(child.run_id))
     assert run.data.tags["ratchet.parent"] == "models:/shapes/1"
     assert run.data.tags["ratchet.parent_run"] == first.run_id
+    images = [seen(str(run_id), tmp_path) for run_id in (first.run_id, child.run_id)]
+    assert images[0].inherited == frozenset()
+    assert images[1].inherited == images[0].all != frozenset()
     states = []
     for run_id in (first.run_id, child.run_id):
         path = client().download_artifacts(str(run_id), "checkpoints/last.ckpt", str(tmp_path))

@@ -146,6 +146,12 @@ class TrialRun:
         """Upload a file into a folder."""
         self._client.log_artifact(self.run_id, str(file), path)
 
+    def fetch(self, path: str, into: Path) -> Path | None:
+        """Download a folder; None where there is none."""
+        if not self._client.list_artifacts(self.run_id, path):
+            return None
+        return Path(self._client.download_artifacts(self.run_id, path, str(into)))
+
     def delete_artifacts(self, path: str) -> None:
         """Delete a folder's files; one that is not there is fine."""
         MlflowFiles(self._client, tracking_uri()).lighten(self.run_id, [path])

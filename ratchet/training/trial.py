@@ -30,7 +30,7 @@ from ratchet.training.progress import Progress, Report, TrialEnd
 from ratchet.training.report import write_report
 from ratchet.training.run import CHECKPOINTS_PATH, MODEL_PATH, PARAMETERS_TAG, TrialRun, metric_rows
 from ratchet.training.upload import keep_checkpoints, withdraw
-from ratchet.training.warm_start import warm_start
+from ratchet.training.warm_start import inherited, warm_start
 
 
 def run_trial(
@@ -113,6 +113,7 @@ def _conclude(
     report(Progress(phase="exporting"))
     history = [row for row in run.rows if row.step < snapshot.facts.step]
     _write_artifacts(config, module, data, test_counts, history, artifacts)
+    _write_seen(data, inherited(config, run, folder.work), artifacts / MODEL_PATH)
     parameters = sum(parameter.numel() for parameter in module.network.parameters())
     run.tag({PARAMETERS_TAG: str(parameters), MODEL_DIGEST_TAG: weights_digest(artifacts / MODEL_PATH)})
     run.log_artifacts(artifacts)
@@ -162,9 +163,14 @@ def _write_artifacts(
         classes=("background", *data.classes),
     )
     export_network(module.network, card, artifacts / MODEL_PATH, types=config.export.types)
-    seen = {split: data.image_digests(split).values() for split in ("train", "val")}
-    SeenImages(train=frozenset(seen["train"]), val=frozenset(seen["val"])).write(artifacts / MODEL_PATH)
     (artifacts / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _write_seen(data: Any, inherited: frozenset[str] | None, directory: Path) -> None:
+    """Say in the model's directory what it has seen; where its ancestor's images are not known, the gate must not think so."""
+    if inherited is not None:
+        train, val = (frozenset(data.image_digests(split).values()) for split in ("train", "val"))
+        SeenImages(train=train, val=val, inherited=inherited).write(directory)
 
 
 def _quieten() -> None:

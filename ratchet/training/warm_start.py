@@ -14,6 +14,7 @@ import mlflow.pytorch
 from mlflow.exceptions import MlflowException
 from torch import Tensor, nn
 
+from ratchet.data.seen import SEEN_FILE, SeenImages
 from ratchet.errors import WeightsUnavailableError
 from ratchet.settings import TrialConfig
 from ratchet.training.origin import Origin, fetch, find
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ANCESTRY_PATH = "ancestry"
-SEEN_FILE = "seen_images.json"
 
 _TAGS = "ratchet.parent"
 _SHOWN = 5  # tensors that are named
@@ -101,6 +101,16 @@ def copy_ancestry(store: MlflowClient, source: Run, run: TrialRun, work: Path) -
     with tempfile.TemporaryDirectory(dir=work) as folder:
         if store.list_artifacts(source.info.run_id, ANCESTRY_PATH):
             run.log_artifacts(Path(store.download_artifacts(source.info.run_id, ANCESTRY_PATH, folder)), ANCESTRY_PATH)
+
+
+def inherited(config: TrialConfig, run: TrialRun, work: Path) -> frozenset[str] | None:
+    """What the ancestor had seen, by content: nothing without one, None where that is not known. Raises `ModelFilesError`."""
+    if config.backbone.init_from is None:
+        return frozenset()
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        kept = run.fetch(ANCESTRY_PATH, Path(folder))
+        seen = None if kept is None else SeenImages.read(kept)
+        return None if seen is None else seen.all
 
 
 def _origin(config: TrialConfig) -> Origin | None:
