@@ -19,6 +19,7 @@
     │   └── MetadataError            a metadata.csv that cannot be used
     ├── TrainingError                a trial or a sweep that could not end well
     │   ├── WeightsUnavailableError  pretrained weights that cannot be loaded
+    │   ├── TrialFailedError         one trial could not go on: its memory ran out
     │   ├── TrialTakenError          another machine took the trial over
     │   ├── SweepFailedError         no trial of the sweep finished
     │   └── ExportError              the trained model cannot be exported
@@ -123,6 +124,8 @@ class WeightsUnavailableError(TrainingError):
     """Pretrained weights that cannot be loaded."""
 
 
+class TrialFailedError(TrainingError):
+    """One trial could not go on: its memory ran out."""
 class TrialTakenError(TrainingError):
     """Another machine took the trial over, because this one seemed dead."""
 

@@ -131,8 +131,8 @@ class SegmentationDataModule:
 
     def image_digests(self, split: str) -> dict[str, str]:
         """SHA-256, in hexadecimal, of the bytes of each image file of a split, by the sample's name."""
-        digests = self._prepare_once().image_digests
-        return {sample.name: digests[sample.name] for sample in self.samples.get(split, ())}
+        contents = self._prepare_once().contents
+        return {sample.name: contents[sample.name].image for sample in self.samples.get(split, ())}
 
     @property
     def mask_values(self) -> Mapping[int, int]:
