@@ -20,6 +20,7 @@
     ├── TrainingError                a trial or a sweep that could not end well
     │   ├── WeightsUnavailableError  pretrained weights that cannot be loaded
     │   ├── TrialFailedError         one trial could not go on: its memory ran out
+    │   ├── TrialTakenError          another machine took the trial over
     │   ├── SweepFailedError         no trial of the sweep finished
     │   └── ExportError              the trained model cannot be exported
     ├── RegistryError                the model registry refused or cannot answer
@@ -125,6 +126,10 @@ class WeightsUnavailableError(TrainingError):
 
 class TrialFailedError(TrainingError):
     """One trial could not go on: its memory ran out."""
+
+
+class TrialTakenError(TrainingError):
+    """Another machine took the trial over, because this one seemed dead."""
 
 
 class SweepFailedError(TrainingError):

@@ -81,7 +81,7 @@ def plan_retraining(
     _require_one_job(configs)
     trials = tuple(plan_trials(configs))
     chosen, policy = configs[0].retrain, load_policy(configs[0].gate)
-    inputs = [sorted(trial.fingerprint for trial in trials), chosen.metric, chosen.mode, policy.model_dump(mode="json")]
+    inputs = [sorted(trial.asked for trial in trials), chosen.metric, chosen.mode, policy.model_dump(mode="json")]
     fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     unchanged = None
     if not configs[0].sweep.force:

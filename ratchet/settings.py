@@ -30,9 +30,15 @@ class CoreSettings(Settings):
 
 
 class BackboneSettings(Settings):
-    """The network."""
+    """The network, and the model whose weights it starts from: `init_from`, whose content planning finds out."""
 
     model: Node
+    init_from: str | None = Field(
+        description="production, models:/<name>/<version>, models:/<name>@<alias>, runs:/<run id>, or null: no other model."
+    )
+    init_digest: str | None = Field(
+        default=None, description="The sha256 of its weights; set when the trials are planned."
+    )
 
 
 class TransformSettings(Settings):
@@ -57,6 +63,13 @@ class SweepSettings(Settings):
 
     parallel: int | None = Field(ge=1, description="Trials at once; null: one per GPU, or one on a CPU.")
     force: bool = Field(description="Train again what has been trained already.")
+    checkpoint_minutes: float = Field(
+        ge=0,
+        description="Within an epoch, minutes from one checkpoint to the next; between epochs there is always one.",
+    )
+    upload_minutes: float | None = Field(
+        ge=0, description="Minutes from one upload of the checkpoint to the tracking server to the next; null: none."
+    )
 
 
 class RetrainSettings(Settings):

@@ -173,12 +173,13 @@ class SegmentationDataModule:
         self._pixels = open_cache(self._cache_folder, source, limit_gb=self._cache_gb, on_image=on_image)
         self._caching = self._pixels is not None  # where there is no room now, it is not asked again
 
-    def train_dataloader(self, *, epoch: int = 0) -> DataLoader[dict[str, torch.Tensor]]:
-        """Augmented batches in an order that follows from seed and epoch; `epoch` is the one to begin with."""
+    def train_dataloader(self, *, epoch: int = 0, batches_done: int = 0) -> DataLoader[dict[str, torch.Tensor]]:
+        """Augmented batches in an order that follows from seed and epoch; to begin with, the rest of `epoch`'s."""
         from ratchet.data.dataset import EpochSampler  # noqa: PLC0415
 
         dataset = self._dataset("train", self._train_transform)
-        sampler = EpochSampler(len(dataset), seed=self._seed, epoch=epoch)
+        done = batches_done * self._batch_size
+        sampler = EpochSampler(len(dataset), seed=self._seed, epoch=epoch, done=done)
         # A last batch of one image would stop networks that normalise over a batch of 1x1 features.
         lonely = len(dataset) > self._batch_size > 1 and len(dataset) % self._batch_size == 1
         return self._loader(dataset, sampler=sampler, drop_last=lonely)

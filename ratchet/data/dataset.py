@@ -87,23 +87,25 @@ class EpochSampler(Sampler[Draw]):
     Lightning calls `set_epoch`, so that a training that goes on from a checkpoint sees the order it would have seen.
     """
 
-    def __init__(self, length: int, *, seed: int, epoch: int = 0) -> None:
-        """Order `length` positions, first for `epoch`."""
+    def __init__(self, length: int, *, seed: int, epoch: int = 0, done: int = 0) -> None:
+        """Order `length` positions, first for `epoch`, of which `done` were drawn before training stopped."""
         self._length = length
         self._seed = seed
         self._epoch = epoch
+        self._done = done
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of this epoch, counted from 0."""
-        self._epoch = epoch
+        """Choose the order of this epoch, counted from 0; another one than before is drawn whole."""
+        if epoch != self._epoch:
+            self._epoch, self._done = epoch, 0
 
     def __iter__(self) -> Iterator[Draw]:
         """The positions in order."""
         order = torch.randperm(self._length, generator=torch.Generator().manual_seed(_mix(self._seed, self._epoch)))
-        return (Draw(self._epoch, index) for index in order.tolist())
+        return iter([Draw(self._epoch, index) for index in order.tolist()[self._done :]])
 
     def __len__(self) -> int:
-        """The number of positions."""
+        """The number of positions of a whole epoch."""
         return self._length
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 
-from ratchet.training.progress import Progress
+from ratchet.training.progress import Progress, Report
 
 
 class ProgressCallback(pl.Callback):
     """Reports after every optimiser step and every validation."""
 
-    def __init__(self, report: Callable[[Progress], None]) -> None:
+    def __init__(self, report: Report, *, max_epochs: int) -> None:
         self._report = report
+        self._max_epochs = max_epochs
         self._validated = 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Count the epochs before, where training goes on from a snapshot."""
+        self._validated = trainer.current_epoch
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         """Report the step."""
@@ -33,7 +37,7 @@ class ProgressCallback(pl.Callback):
         self._report(
             Progress(
                 epoch=trainer.current_epoch + 1,
-                max_epochs=trainer.max_epochs or 0,
+                max_epochs=self._max_epochs,
                 step=trainer.global_step,
                 steps_per_epoch=per_epoch,
                 metrics=values,

@@ -13,7 +13,14 @@ from rich.text import Text
 
 from ratchet.training.sweep import OnProgress, TrialResult
 
-_STYLES = {"waiting": "dim", "running": "cyan", "finished": "green", "reused": "blue", "failed": "red"}
+_STYLES = {
+    "waiting": "dim",
+    "running": "cyan",
+    "paused": "yellow",
+    "finished": "green",
+    "reused": "blue",
+    "failed": "red",
+}
 _ENDED = ("finished", "reused", "failed")
 
 
@@ -28,9 +35,11 @@ def show_sweep(console: Console) -> Iterator[OnProgress]:
 
 
 def results_table(trials: Sequence[TrialResult], *, metric: str = "val_iou", best: str | None = None) -> Table:
-    """Return a table of the trials as they ended; `best` is the run id of the selected one."""
+    """Return a table of the trials as they ended, their notes below; `best` is the run id of the selected one."""
     shown = list(dict.fromkeys([metric, "val_iou", "val_loss_epoch", "test_iou", "test_dice"]))
+    notes = "\n".join(f"{trial.name}: {trial.note}" for trial in trials if trial.note)
     table = Table("", "trial", *shown, "time", "run", title="Trials", title_justify="left")
+    table.caption, table.caption_justify = notes or None, "left"
     for trial in trials:
         mark = "★" if trial.run_id is not None and trial.run_id == best else ""
         values = [f"{trial.metrics[key]:.4f}" if key in trial.metrics else "" for key in shown]
@@ -89,13 +98,17 @@ class _Lines:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._told: dict[str, str] = {}
+        self._notes: dict[str, str] = {}
 
     def __call__(self, trials: Sequence[TrialResult]) -> None:
         for trial in trials:
-            line = self._line(trial)
-            if line and self._told.get(trial.fingerprint) != line:
-                self._told[trial.fingerprint] = line
-                self._console.print(f"{trial.name}: {line}", highlight=False, soft_wrap=True)
+            self._tell(trial, trial.note or "", self._notes)
+            self._tell(trial, self._line(trial), self._told)
+
+    def _tell(self, trial: TrialResult, line: str, told: dict[str, str]) -> None:
+        if line and told.get(trial.fingerprint) != line:
+            told[trial.fingerprint] = line
+            self._console.print(f"{trial.name}: {line}", highlight=False, soft_wrap=True)
 
     def _line(self, trial: TrialResult) -> str:
         if trial.status == "running" and trial.progress.phase == "training":

@@ -14,22 +14,66 @@ from ratchet.settings import TrialConfig
 CODE = ("ratchet", "torch", "pytorch-lightning", "segmentation-models-pytorch", "torchvision")
 
 # Keys of the datamodule that say where or how fast, not what: the content has its own fingerprint.
-_PLACE = ("data_path", "download", "num_workers", "_file", "cache", "cache_path", "cache_gb")
+_PLACE = ("data_path", "num_workers", "_file", "name")
+_SPEED = ("download", "cache")
+
+# Keys of a schedule that say how long it is; those of Ratchet's own tree are the number of epochs.
+_LENGTHS = ("T_max", "total_iters", "total_steps", "epochs")
 
 
 def trial_fingerprint(config: TrialConfig, data_fingerprint: str) -> str:
     """Return the sha256 (hex) of all that decides what the trial's weights will be."""
+    return _digest(_parts(config, data_fingerprint))
+
+
+def schedule_fingerprint(config: TrialConfig, data_fingerprint: str) -> str:
+    """Return the same without the number of epochs: equal for trainings of which one may be the longer."""
+    parts = _parts(config, data_fingerprint)
+    parts["trainer"] = {key: value for key, value in parts["trainer"].items() if key != "max_epochs"}
+    if parts["scheduler"]:
+        follows = _that_follow(config)
+        parts["scheduler"] = {key: value for key, value in parts["scheduler"].items() if key not in follows}
+    return _digest(parts)
+
+
+def fixed_length(config: TrialConfig) -> str | None:
+    """Say why a training of this configuration cannot go on for more epochs after its end, or return None."""
+    for key in ("max_steps", "max_time"):
+        if config.trainer.get(key) not in (None, -1):
+            return f"trainer.{key} ends it too"
+    scheduler = config.scheduler or {}
+    name = str(scheduler.get("_target_", "")).rpartition(".")[2]
+    if name == "OneCycleLR" or _that_follow(config):
+        return f"the learning rates of {name} follow from the number of epochs, from the first one on"
+    return None
+
+
+def _that_follow(config: TrialConfig) -> list[str]:
+    scheduler, epochs = config.scheduler or {}, config.trainer.get("max_epochs")
+    return [key for key in _LENGTHS if scheduler.get(key) is not None and scheduler[key] == epochs]
+
+
+def _parts(config: TrialConfig, data_fingerprint: str) -> dict[str, Any]:
     parts: dict[str, Any] = config.model_dump(
         mode="json",
         include={"backbone", "model", "loss", "optimizer", "scheduler", "transforms", "trainer", "callbacks", "export"},
     )
     parts["datamodule"] = {
-        k: v for k, v in config.datamodule.items() if not k.startswith("download") and not k.endswith(_PLACE)
+        key: value
+        for key, value in config.datamodule.items()
+        if not key.startswith(_SPEED) and not key.endswith(_PLACE)
     }
     parts["core"] = {"seed": config.core.seed, "deterministic": config.core.deterministic}
     weights = config.backbone.model.get("encoder_weights")
     if weights and Path(weights).is_file():
         parts["backbone"]["model"]["encoder_weights"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    # The content that the training starts from, by whatever name it was given.
+    parts["backbone"]["init"] = parts["backbone"].pop("init_digest") or parts["backbone"]["init_from"]
+    del parts["backbone"]["init_from"]
     parts["data"] = data_fingerprint
     parts["code"] = {package: version(package) for package in CODE}
+    return parts
+
+
+def _digest(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -13,7 +13,7 @@ from ratchet.training.run import TrialRun, metric_rows
 
 
 class RunLogger(Logger):
-    """Sends metrics when `batch` values wait, when an epoch's come and when training ends; keeps them for the curves.
+    """Sends metrics when `batch` values wait, when an epoch's come and when training ends.
 
     It does not end the run: that is done when the model is exported.
     """
@@ -23,7 +23,6 @@ class RunLogger(Logger):
         self._run = run
         self._batch = batch
         self._waiting: list[Metric] = []
-        self.history: list[Metric] = []
 
     @property
     def name(self) -> str:
@@ -42,7 +41,6 @@ class RunLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Keep values back, or send what waits."""
         rows = metric_rows({name: value for name, value in metrics.items() if name != "epoch"}, step or 0)
-        self.history += rows
         self._waiting += rows
         if len(self._waiting) >= self._batch or any(row.key.endswith("_epoch") for row in rows):
             self.save()

@@ -45,6 +45,7 @@ class TrialOrder:
     log: Path
     threads: int
     device: int | None = None
+    until_epoch: int | None = None
 
 
 @dataclass(eq=False)
@@ -104,7 +105,7 @@ class TrialProcess:
 def _main(
     order: TrialOrder, connection: Connection, lifeline: Connection, environment: dict[str, str], folder: str
 ) -> None:
-    """Run the trial; its last message is `finished` with the metrics, or `failed` with the reason."""
+    """Run the trial; its last message is `ended` with a `TrialEnd`, or `failed` with the reason."""
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it ends its trials
     os.environ.clear()  # the fork server's is that of its first user
@@ -125,13 +126,14 @@ def _main(
 
     torch.set_num_threads(order.threads)
     try:
-        metrics = run_trial(
+        end = run_trial(
             order.config,
             name=order.name,
             fingerprint=order.fingerprint,
             tags=order.tags,
             on_start=lambda run_id: connection.send(("started", run_id)),
             report=lambda progress: connection.send(("progress", progress)),
+            until_epoch=order.until_epoch,
         )
     except RatchetError as error:
         connection.send(("failed", f"{type(error).__name__}: {error}"))
@@ -139,7 +141,7 @@ def _main(
         logging.getLogger(__name__).exception("the trial %s failed", order.name)
         connection.send(("failed", f"{type(error).__name__}: {error}. Its output: {order.log}"))
     else:
-        connection.send(("finished", metrics))
+        connection.send(("ended", end))
     connection.close()
 
 

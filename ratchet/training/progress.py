@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 
 class Progress(BaseModel):
-    """How far one trial is."""
+    """How far one trial is. `note` says where it began, if not at the start of a new run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -17,9 +20,24 @@ class Progress(BaseModel):
     metrics: dict[str, float] = {}
     validated: int = 0
     phase: str = "starting"
+    note: str | None = None
 
     @property
     def fraction(self) -> float:
         """Share of the training steps done, 0 to 1."""
         total = self.max_epochs * self.steps_per_epoch
         return min(self.step / total, 1.0) if total else 0.0
+
+
+class TrialEnd(BaseModel):
+    """How a trial ended. A `paused` one goes on when it is run again; a `reused` one had been trained before."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["finished", "paused", "reused"]
+    run_id: str
+    metrics: dict[str, float]
+    note: str | None = None
+
+
+Report = Callable[[Progress], None]

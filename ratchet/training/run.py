@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.utils.git_utils import get_git_commit
 
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.errors import TrialTakenError
+from ratchet.registry.mlflow_files import MlflowFiles
+from ratchet.registry.tracking import client, ensure_experiment, tracking_uri
 from ratchet.settings import TrialConfig
+from ratchet.training.ownership import Ownership
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 FINGERPRINT_TAG = "ratchet.fingerprint"
 DATA_FINGERPRINT_TAG = "ratchet.data_fingerprint"
 PARAMETERS_TAG = "ratchet.parameters"
 FAILURE_TAG = "ratchet.failure"
 
+SCHEDULE_TAG = "ratchet.fingerprint_without_epochs"
+CHECKPOINT_TAG = "ratchet.checkpoint"
+
 MODEL_PATH = "deployment_model"
+CHECKPOINTS_PATH = "checkpoints"
+RESUME_PATH = f"{CHECKPOINTS_PATH}/resume"
 
 _PARAMS_PER_CALL = 100  # MLflow's limits
 _METRICS_PER_CALL = 1000
@@ -29,45 +40,88 @@ _DIGEST_LENGTH = 36
 
 
 class TrialRun:
-    """A run that ends as FINISHED, as FAILED with its reason when an error leaves the block, or as KILLED."""
+    """A run that ends as FINISHED, as FAILED with its reason when an error leaves the block, or as KILLED.
 
-    def __init__(self, config: TrialConfig, *, name: str, fingerprint: str, tags: Mapping[str, str]) -> None:
-        """Open the run in the experiment `core.name`, with the configuration as its parameters."""
-        self._client = client()
+    After `pause` it ends as SCHEDULED: it is to go on later. `rows` are the metric values that are there already, `tags`
+    those that this process knows of.
+    """
+
+    def __init__(self, store: MlflowClient, run: Run, ownership: Ownership, rows: Sequence[Metric] = ()) -> None:
+        """Work on a run that this process owns."""
+        self._client = store
+        self._ownership = ownership
+        self._paused = False
+        self.tags: dict[str, str] = dict(run.data.tags)
+        self._logged = {(row.key, row.step) for row in rows}
+        self.rows = sorted(rows, key=lambda row: row.step)
+        self.run_id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+
+    @classmethod
+    def create(
+        cls, store: MlflowClient, config: TrialConfig, ownership: Ownership, *, name: str, tags: Mapping[str, str]
+    ) -> TrialRun:
+        """Open a new run in the experiment `core.name`, with the configuration as its parameters."""
         user_tags = {"tag": config.core.tag} if config.core.tag else {}
         commit = get_git_commit(str(Path.cwd()))
-        run = self._client.create_run(
+        git_tags = {"mlflow.source.git.commit": commit} if commit else {}
+        run = store.create_run(
             ensure_experiment(config.core.name),
             run_name=name,
-            tags={
-                FINGERPRINT_TAG: fingerprint,
-                **({"mlflow.source.git.commit": commit} if commit else {}),
-                **user_tags,
-                **tags,
-            },
+            tags={**git_tags, **user_tags, **tags, **ownership.tags()},
         )
-        self.run_id: str = run.info.run_id
-        params = [Param(key, str(value)[:_PARAM_LENGTH]) for key, value in flatten(config.model_dump(mode="json"))]
-        for start in range(0, len(params), _PARAMS_PER_CALL):
-            self._client.log_batch(self.run_id, params=params[start : start + _PARAMS_PER_CALL])
+        log_params(store, run.info.run_id, dict(flatten(config.model_dump(mode="json"))))
+        return cls(store, run, ownership)
+
+    @classmethod
+    def reopen(cls, store: MlflowClient, run: Run, ownership: Ownership, *, tags: Mapping[str, str]) -> TrialRun:
+        """Open an interrupted run again, which this process has claimed."""
+        store.update_run(run.info.run_id, status="RUNNING")
+        if FAILURE_TAG in run.data.tags:
+            store.delete_tag(run.info.run_id, FAILURE_TAG)
+        opened = cls(store, run, ownership, metric_history(store, run))
+        opened.tag(tags)
+        return opened
 
     def __enter__(self) -> TrialRun:
-        """Return itself."""
+        """Start the heartbeat."""
+        self._ownership.start(self.run_id)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the run."""
+        """Close the run, if it is still this process's."""
+        self._ownership.stop()
+        if isinstance(error, TrialTakenError):
+            return
         if error is None:
-            self._client.set_terminated(self.run_id, "FINISHED")
+            self._client.set_terminated(self.run_id, "SCHEDULED" if self._paused else "FINISHED")
             return
         self.tag({FAILURE_TAG: f"{type(error).__name__}: {error}"[:_PARAM_LENGTH]})
         self._client.set_terminated(self.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
 
+    def pause(self) -> None:
+        """End the block as SCHEDULED."""
+        self._paused = True
+
+    def require_owner(self) -> None:
+        """Raise `TrialTakenError` if another machine took the run over."""
+        self._ownership.require()
+
+    def confirm_owner(self) -> None:
+        """The same, after asking the server."""
+        self._ownership.confirm()
+
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
-        tag_run(self.run_id, tags)
+        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self.tags |= tags
+
+    def delete_tag(self, key: str) -> None:
+        """Delete a tag that is there."""
+        self._client.delete_tag(self.run_id, key)
+        del self.tags[key]
 
     def log_dataset(self, name: str, fingerprint: str, source: str) -> None:
         """Name the data set and its content fingerprint as the run's input (the digest is cut to MLflow's length)."""
@@ -77,14 +131,48 @@ class TrialRun:
         )
         self.tag({DATA_FINGERPRINT_TAG: fingerprint})
 
-    def log_metrics(self, rows: list[Metric]) -> None:
-        """Log metric values in as few calls as MLflow takes."""
-        for start in range(0, len(rows), _METRICS_PER_CALL):
-            self._client.log_batch(self.run_id, metrics=rows[start : start + _METRICS_PER_CALL])
+    def log_metrics(self, rows: Sequence[Metric]) -> None:
+        """Log metric values, but none twice for its step: a resumed training repeats the steps after its snapshot."""
+        new = [row for row in rows if (row.key, row.step) not in self._logged]
+        log_rows(self._client, self.run_id, new)
+        self._logged |= {(row.key, row.step) for row in new}
+        self.rows += new
 
     def log_artifacts(self, directory: Path, path: str | None = None) -> None:
         """Upload a folder's files."""
         self._client.log_artifacts(self.run_id, str(directory), path)
+
+    def log_artifact(self, file: Path, path: str) -> None:
+        """Upload a file into a folder."""
+        self._client.log_artifact(self.run_id, str(file), path)
+
+    def fetch(self, path: str, into: Path) -> Path | None:
+        """Download a folder; None where there is none."""
+        if not self._client.list_artifacts(self.run_id, path):
+            return None
+        return Path(self._client.download_artifacts(self.run_id, path, str(into)))
+
+    def delete_artifacts(self, path: str) -> None:
+        """Delete a folder's files; one that is not there is fine."""
+        MlflowFiles(self._client, tracking_uri()).lighten(self.run_id, [path])
+
+
+def log_rows(store: MlflowClient, run_id: str, rows: Sequence[Metric]) -> None:
+    """Log metric values in as few calls as MLflow takes."""
+    for start in range(0, len(rows), _METRICS_PER_CALL):
+        store.log_batch(run_id, metrics=rows[start : start + _METRICS_PER_CALL])
+
+
+def log_params(store: MlflowClient, run_id: str, values: Mapping[str, object]) -> None:
+    """Log parameters in as few calls as MLflow takes; a long value is cut."""
+    params = [Param(key, str(value)[:_PARAM_LENGTH]) for key, value in values.items()]
+    for start in range(0, len(params), _PARAMS_PER_CALL):
+        store.log_batch(run_id, params=params[start : start + _PARAMS_PER_CALL])
+
+
+def metric_history(store: MlflowClient, run: Run) -> list[Metric]:
+    """All values that a run has logged: a request for each name."""
+    return [row for key in sorted(run.data.metrics) for row in store.get_metric_history(run.info.run_id, key)]
 
 
 def metric_rows(values: Mapping[str, float], step: int) -> list[Metric]:
@@ -100,20 +188,6 @@ def flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
             leaf for key, value in tree.items() for leaf in flatten(value, f"{prefix}.{key}" if prefix else str(key))
         ]
     return [(prefix, tree)]
-
-
-def find_finished(experiment: str, fingerprint: str) -> Run | None:
-    """Return the newest FINISHED run of the experiment with this fingerprint whose deployment model is there, or None."""
-    store = client()
-    found = store.get_experiment_by_name(experiment)
-    if found is None:
-        return None
-    runs = store.search_runs(
-        [found.experiment_id],
-        f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}' and attributes.status = 'FINISHED'",
-        order_by=["attributes.start_time DESC"],
-    )
-    return next((run for run in runs if store.list_artifacts(run.info.run_id, MODEL_PATH)), None)
 
 
 def tag_run(run_id: str, tags: Mapping[str, str]) -> None:

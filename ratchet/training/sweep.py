@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
@@ -16,13 +18,18 @@ from ratchet.errors import ConfigError, SweepFailedError
 from ratchet.settings import TrialConfig
 from ratchet.training.caching import fill_caches
 from ratchet.training.fingerprint import trial_fingerprint
+from ratchet.training.folder import prune
+from ratchet.training.origin import PRODUCTION, resolve
 from ratchet.training.process import TrialOrder, TrialProcess, start_server
 from ratchet.training.progress import Progress
-from ratchet.training.run import close_dead_run, find_finished, flatten, tag_run
+from ratchet.training.reuse import SWEEP_PREFIX, TrainedBefore
+from ratchet.training.run import close_dead_run, flatten
+
+logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
-Status = Literal["waiting", "running", "finished", "reused", "failed"]
+Status = Literal["waiting", "running", "paused", "finished", "reused", "failed"]
 
 
 class _Value(BaseModel):
@@ -30,15 +37,22 @@ class _Value(BaseModel):
 
 
 class PlannedTrial(_Value):
-    """One trial to be: its name says what sets it apart from the sweep's others."""
+    """One trial to be: its name says what sets it apart from the sweep's others.
+
+    `asked` is the fingerprint of what was asked for: that `production` is another model now does not change it.
+    """
 
     name: str
     config: TrialConfig
     fingerprint: str
+    asked: str
 
 
 class TrialResult(_Value):
-    """What became of one trial. `metrics` are those of its exported weights; `seconds` is zero where it was reused."""
+    """What became of one trial. `metrics` are those of its exported weights; `seconds` is zero where it was reused.
+
+    `note` says where it began, if not at the start of a new run.
+    """
 
     name: str
     fingerprint: str
@@ -47,6 +61,7 @@ class TrialResult(_Value):
     metrics: dict[str, float] = {}
     seconds: float = 0.0
     error: str | None = None
+    note: str | None = None
     progress: Progress = Progress()
 
 
@@ -56,13 +71,15 @@ OnProgress = Callable[[Sequence[TrialResult]], None]
 def plan_trials(configs: Sequence[TrialConfig]) -> list[PlannedTrial]:
     """Name the trials and compute their fingerprints; the data are fetched, checked and hashed here, once.
 
-    Raises `ConfigError` where two configurations are one and the same trial, and the errors of the data.
+    Raises `ConfigError` where two configurations are one and the same trial, the errors of the data, and those of the
+    registry where a model to start from is not there.
     """
     from ratchet.config import instantiate  # noqa: PLC0415 - imports Hydra
 
     contents: dict[str, str] = {}
     trials: dict[str, PlannedTrial] = {}
-    for config, name in zip(configs, trial_names(configs), strict=True):
+    for given, name in zip(configs, trial_names(configs), strict=True):
+        config = resolve(given)
         key = repr(sorted(config.datamodule.items(), key=lambda item: item[0]))
         if key not in contents:
             # The augmentation does not change the content, and would import torchvision.
@@ -70,7 +87,8 @@ def plan_trials(configs: Sequence[TrialConfig]) -> list[PlannedTrial]:
         fingerprint = trial_fingerprint(config, contents[key])
         if fingerprint in trials:
             raise ConfigError(f"the trials {trials[fingerprint].name} and {name} are the same: leave one of them out.")
-        trials[fingerprint] = PlannedTrial(name=name, config=config, fingerprint=fingerprint)
+        asked = trial_fingerprint(given, contents[key]) if given.backbone.init_from == PRODUCTION else fingerprint
+        trials[fingerprint] = PlannedTrial(name=name, config=config, fingerprint=fingerprint, asked=asked)
     return list(trials.values())
 
 
@@ -92,7 +110,7 @@ def trial_names(configs: Sequence[TrialConfig]) -> list[str]:
 def sweep_tag(trials: Sequence[PlannedTrial]) -> str:
     """Return the tag that every run of this sweep carries, reused ones too: the same trials have the same tag."""
     digest = hashlib.sha256("\n".join(sorted(trial.fingerprint for trial in trials)).encode()).hexdigest()
-    return f"ratchet.sweep.{digest[:12]}"
+    return f"{SWEEP_PREFIX}{digest[:12]}"
 
 
 def run_sweep(trials: Sequence[PlannedTrial], *, on_progress: OnProgress = lambda _: None) -> list[TrialResult]:
@@ -107,14 +125,17 @@ def run_sweep(trials: Sequence[PlannedTrial], *, on_progress: OnProgress = lambd
         results[fingerprint] = results[fingerprint].model_copy(update=changes)
         on_progress(list(results.values()))
 
-    waiting = []
+    wanted = {trial.fingerprint: trial.config.core.name for trial in trials if not trial.config.sweep.force}
+    before = TrainedBefore()
+    found = before.all_finished(wanted)
     for trial in trials:
-        found = None if trial.config.sweep.force else find_finished(trial.config.core.name, trial.fingerprint)
-        if found is None:
-            waiting.append(trial)
-        else:
-            tag_run(found.info.run_id, {tag: "true"})
-            update(trial.fingerprint, status="reused", run_id=found.info.run_id, metrics=dict(found.data.metrics))
+        if trial.fingerprint in found:
+            run = before.into_experiment(found[trial.fingerprint], trial.config, {tag: "true"})
+            note = before.note(found[trial.fingerprint], trial.config)
+            update(
+                trial.fingerprint, status="reused", run_id=run.info.run_id, metrics=dict(run.data.metrics), note=note
+            )
+    waiting = [trial for trial in trials if trial.fingerprint not in found]
     if waiting:
         start_server()
         held = fill_caches(waiting, update)
@@ -131,18 +152,29 @@ def trials_at_once(config: TrialConfig) -> int:
 
     On CPUs one trial with all threads is faster than several with few: 0.9 times as long on two cores.
     """
-    import torch  # noqa: PLC0415 - slow, and not needed to plan
-
     if config.sweep.parallel is not None:
         return config.sweep.parallel
     if config.trainer.get("accelerator") == "cpu" or config.trainer.get("devices") != 1:
         return 1
-    return max(1, torch.cuda.device_count())
+    return max(1, _gpus())
+
+
+def _gpus() -> int:
+    """How many CUDA devices there are; where no driver is, torch's three seconds are not spent on asking."""
+    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, and NVIDIA's under WSL
+    if sys.platform == "linux" and not any(Path(driver).exists() for driver in drivers):
+        return 0
+    import torch  # noqa: PLC0415 - slow
+
+    return torch.cuda.device_count()
 
 
 def _run_waiting(waiting: list[PlannedTrial], tag: str, update: Callable[..., None]) -> None:
     if not waiting:
         return
+    for home in {trial.config.core.home for trial in waiting}:
+        for told in prune(home, keep={trial.fingerprint for trial in waiting}):
+            logger.warning("%s", told)
     slots = trials_at_once(waiting[0].config)
     free = list(reversed(range(slots)))
     running: dict[TrialProcess, tuple[int, float]] = {}
@@ -174,29 +206,28 @@ def _receive(trial: TrialProcess, seconds: float, update: Callable[..., None]) -
     try:
         kind, value = trial.connection.recv()
     except (EOFError, ConnectionResetError):
-        reason = trial.death()
+        reason = f"{trial.death()} Run the sweep again, and the trial goes on from its last checkpoint."
         close_dead_run(trial.run_id, "FAILED", reason)
         kind, value = "failed", reason
     if kind == "started":
         trial.run_id = value
         update(fingerprint, status="running", run_id=value)
     elif kind == "progress":
-        update(fingerprint, progress=value, seconds=seconds)
+        update(fingerprint, progress=value, note=value.note, seconds=seconds)
     elif kind == "failed":
         update(fingerprint, status="failed", error=value, seconds=seconds)
     else:
         trial.order.log.unlink(missing_ok=True)
-        update(fingerprint, status="finished", metrics=value, seconds=seconds)
-    return kind in ("failed", "finished")
+        spent = 0.0 if value.status == "reused" else seconds
+        update(fingerprint, **value.model_dump(), seconds=spent)
+    return kind in ("failed", "ended")
 
 
 def _order(trial: PlannedTrial, tag: str, slot: int, slots: int) -> TrialOrder:
-    import torch  # noqa: PLC0415
-
     logs = (trial.config.core.home / "logs").absolute()
     logs.mkdir(parents=True, exist_ok=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    one_gpu_each = slots > 1 and torch.cuda.device_count() > 0
+    gpus = _gpus() if slots > 1 else 0
     return TrialOrder(
         name=trial.name,
         config=trial.config,
@@ -204,5 +235,5 @@ def _order(trial: PlannedTrial, tag: str, slot: int, slots: int) -> TrialOrder:
         tags={tag: "true"},
         log=Path(logs / f"{trial.fingerprint[:12]}-{os.getpid()}.log"),
         threads=max(1, cores // slots),
-        device=slot % torch.cuda.device_count() if one_gpu_each else None,
+        device=slot % gpus if gpus else None,
     )

@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
-import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import yaml
+from mlflow.entities import Metric
 
 from ratchet.config import instantiate
-from ratchet.data.datamodule import SegmentationDataModule
 from ratchet.data.seen import SeenImages
-from ratchet.errors import ConfigError, TrainingError
 from ratchet.evaluation.counts import ImageCounts, class_scores, score
 from ratchet.evaluation.scoring import score_batches
 from ratchet.evaluation.served import ModelCard
 from ratchet.settings import TrialConfig
-from ratchet.training.callback import ProgressCallback
 from ratchet.training.export import export_network
-from ratchet.training.logger import RunLogger
-from ratchet.training.memory import lack_of_memory_told, peak_memory
+from ratchet.training.fitting import Spending, build_module, fit, load_exported
+from ratchet.training.folder import Snapshot, TrialFolder
+from ratchet.training.memory import lack_of_memory_told
 from ratchet.training.module import LOGGED_METRICS, SegmentationModule
-from ratchet.training.progress import Progress
+from ratchet.training.opening import begin
+from ratchet.training.origin import MODEL_DIGEST_TAG, weights_digest
+from ratchet.training.progress import Progress, Report, TrialEnd
 from ratchet.training.report import write_report
-from ratchet.training.run import MODEL_PATH, PARAMETERS_TAG, TrialRun, metric_rows
-
-Report = Callable[[Progress], None]
+from ratchet.training.run import CHECKPOINTS_PATH, MODEL_PATH, PARAMETERS_TAG, TrialRun, metric_rows
+from ratchet.training.upload import keep_checkpoints, withdraw
+from ratchet.training.warm_start import inherited, warm_start
 
 
 def run_trial(
@@ -43,124 +41,84 @@ def run_trial(
     tags: Mapping[str, str],
     on_start: Callable[[str], None],
     report: Report,
-) -> dict[str, float]:
-    """Train, export, score and log one configuration; return the metrics that the run ends with.
+    until_epoch: int | None = None,
+) -> TrialEnd:
+    """Train, export, score and log one configuration: what is left to do of it, under the lock of its folder.
 
-    They are those of the exported weights: the last values logged, under the names that training used. `on_start` is
-    told the run's id. Raises `RatchetError`; the run is then FAILED with the reason.
+    The metrics are those of the exported weights: the last values logged, under the names that training used. With
+    `until_epoch` the trial is left after so many epochs, its run SCHEDULED, and goes on at the next call; its metrics are
+    then the latest. `on_start` is told the run's id. Raises `RatchetError`; the run is then FAILED with the reason.
     """
     _quieten()
-    started = time.monotonic()
-    pl.seed_everything(config.core.seed, workers=True, verbose=False)
-    data = instantiate(config.datamodule)
-    data.prepare()
-    with TrialRun(config, name=name, fingerprint=fingerprint, tags=tags) as run, lack_of_memory_told(config.datamodule):
-        on_start(run.run_id)
-        run.log_dataset(data.name, data.fingerprint, str(data.data_path))
-        work = Path(tempfile.mkdtemp(prefix="trial-", dir=_work_folder(config)))
-        try:
-            module, trainer, logger = fit(config, data, run, work, report)
-            report(Progress(phase="scoring"))
-            metrics, test_counts = _score(module, data)
-            report(Progress(phase="exporting"))
-            _write_artifacts(config, module, data, test_counts, logger, work)
-            run.log_artifacts(work / "artifacts")
-        finally:
-            shutil.rmtree(work)
-        metrics |= {"duration": time.monotonic() - started, "peak_memory": peak_memory()}
-        run.tag({PARAMETERS_TAG: str(sum(parameter.numel() for parameter in module.network.parameters()))})
-        run.log_metrics(metric_rows(metrics, trainer.global_step))
-    return metrics
-
-
-def fit(
-    config: TrialConfig, data: Any, run: TrialRun, work: Path, report: Report
-) -> tuple[SegmentationModule, pl.Trainer, RunLogger]:
-    """Train; return the module with the weights that `export.checkpoint_selection` names."""
-    module = build_module(config, data.classes)
-    logger: RunLogger = instantiate(config.logger, run=run)
-    callbacks = {
-        key: instantiate(node, **({"dirpath": str(work / "checkpoints")} if key == "model_checkpoint" else {}))
-        for key, node in config.callbacks.items()
-        if node is not None
-    }
-    trainer: pl.Trainer = instantiate(
-        config.trainer | {"precision": resolve_precision(config.trainer)},
-        logger=logger,
-        callbacks=[*callbacks.values(), ProgressCallback(report)],
-        default_root_dir=str(work),
-        deterministic=config.core.deterministic,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    run.tag({"ratchet.precision": str(trainer.precision), "ratchet.device": trainer.strategy.root_device.type})
-    trainer.fit(module, datamodule=Loaders(data))
-    if trainer.interrupted:
-        raise KeyboardInterrupt("training was interrupted")
-    checkpoint = callbacks.get("model_checkpoint")
-    if config.export.checkpoint_selection == "best":
-        path = getattr(checkpoint, "best_model_path", "")
-        if not path:
-            monitor = getattr(checkpoint, "monitor", None)
-            raise TrainingError(
-                f"no checkpoint was kept (callbacks.model_checkpoint.monitor={monitor}), so there is no best one to export: "
-                "the metric was never finite, or never logged. Look at its curve, or set export.checkpoint_selection=last."
-            )
-        module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
-    else:
-        path = str(work / "checkpoints" / "exported.ckpt")
-        trainer.save_checkpoint(path)
-    kept = work / "artifacts" / "checkpoints" / f"{config.export.checkpoint_selection}.ckpt"
-    kept.parent.mkdir(parents=True)
-    shutil.copyfile(path, kept)
-    return module, trainer, logger
-
-
-class Loaders(pl.LightningDataModule):
-    """A data module's loaders, as Lightning asks for them."""
-
-    def __init__(self, data: SegmentationDataModule) -> None:
-        super().__init__()
-        self._data = data
-
-    def train_dataloader(self) -> Any:
-        """Begin with the epoch that a resumed training is in: workers start before the sampler is told."""
-        return self._data.train_dataloader(epoch=0 if self.trainer is None else self.trainer.current_epoch)
-
-    def val_dataloader(self) -> Any:
-        """The validation split."""
-        return self._data.val_dataloader()
-
-
-def build_module(config: TrialConfig, classes: tuple[str, ...]) -> SegmentationModule:
-    """Build the module that a configuration describes. Raises `ConfigError`."""
-    outputs = 1 if len(classes) == 1 else len(classes) + 1
-    if config.backbone.model.get("num_classes", outputs) != outputs:
-        raise ConfigError(
-            f"backbone.model.num_classes={config.backbone.model['num_classes']}, but datamodule.idx_to_class names "
-            f"{len(classes)} foreground class(es): that takes {outputs}. Leave backbone.model.num_classes out."
+    folder = TrialFolder(config.core.home, fingerprint)
+    with folder.locked(on_wait=lambda: report(Progress(phase="waiting for another process that trains it"))):
+        spending = Spending()
+        pl.seed_everything(config.core.seed, workers=True, verbose=False)
+        data = instantiate(config.datamodule)
+        data.prepare()
+        begun = begin(
+            config,
+            folder,
+            name=name,
+            fingerprint=fingerprint,
+            data_fingerprint=data.fingerprint,
+            tags=tags,
+            on_wait=lambda owner: report(Progress(phase=f"waiting for {owner}, which trains it")),
         )
-    module: SegmentationModule = instantiate(
-        config.model,
-        network=instantiate(config.backbone.model),
-        loss=instantiate(config.loss),
-        optimizer=instantiate(config.optimizer),
-        scheduler=None if config.scheduler is None else instantiate(config.scheduler),
-        classes=classes,
-    )
-    return module
+        if begun.finished is not None:
+            found = begun.finished
+            return TrialEnd(
+                status="reused", run_id=found.info.run_id, metrics=dict(found.data.metrics), note=begun.note
+            )
+        assert begun.run is not None
+
+        def tell(progress: Progress) -> None:
+            run.require_owner()
+            report(progress.model_copy(update={"note": note}))
+
+        with begun.run as run, lack_of_memory_told(config.datamodule):
+            on_start(run.run_id)
+            run.log_dataset(data.name, data.fingerprint, str(data.data_path))
+            module = build_module(config, data.classes)
+            started_from = warm_start(config, module.network, run, folder.path) if folder.newest() is None else None
+            note = begun.note or started_from
+            snapshot = fit(config, module, data, run, folder, spending=spending, until_epoch=until_epoch, report=tell)
+            if not snapshot.facts.trained:
+                run.pause()
+                latest = {row.key: row.value for row in run.rows}
+                return TrialEnd(status="paused", run_id=run.run_id, metrics=latest, note=note)
+            metrics = _conclude(config, module, data, run, snapshot, folder, tell)
+            spent = {"duration": spending.seconds(), "peak_memory": spending.peak_memory()}
+            run.confirm_owner()
+            run.log_metrics(metric_rows(metrics | spent, snapshot.facts.step))
+        folder.remove()
+    return TrialEnd(status="finished", run_id=run.run_id, metrics=metrics | spent, note=note)
 
 
-def resolve_precision(trainer: Mapping[str, Any]) -> str:
-    """Turn `auto` into bf16 where the device multiplies it natively, else into fp32."""
-    precision = str(trainer.get("precision", "32-true"))
-    if precision != "auto":
-        return precision
-    if torch.cuda.is_available() and trainer.get("accelerator") != "cpu":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if native else "32-true"
+def _conclude(
+    config: TrialConfig,
+    module: SegmentationModule,
+    data: Any,
+    run: TrialRun,
+    snapshot: Snapshot,
+    folder: TrialFolder,
+    report: Report,
+) -> dict[str, float]:
+    """Score and export the weights of a training that is over."""
+    folder.begin()
+    artifacts = folder.work / "artifacts"
+    keep_checkpoints(config, snapshot, load_exported(config, module, snapshot), artifacts / CHECKPOINTS_PATH)
+    report(Progress(phase="scoring"))
+    metrics, test_counts = _score(module, data)
+    report(Progress(phase="exporting"))
+    history = [row for row in run.rows if row.step < snapshot.facts.step]
+    _write_artifacts(config, module, data, test_counts, history, artifacts)
+    _write_seen(data, inherited(config, run, folder.work), artifacts / MODEL_PATH)
+    parameters = sum(parameter.numel() for parameter in module.network.parameters())
+    run.tag({PARAMETERS_TAG: str(parameters), MODEL_DIGEST_TAG: weights_digest(artifacts / MODEL_PATH)})
+    run.log_artifacts(artifacts)
+    withdraw(run)
+    return metrics
 
 
 def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], ImageCounts]:
@@ -179,9 +137,14 @@ def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], Ima
 
 
 def _write_artifacts(
-    config: TrialConfig, module: SegmentationModule, data: Any, counts: ImageCounts, logger: RunLogger, work: Path
+    config: TrialConfig,
+    module: SegmentationModule,
+    data: Any,
+    counts: ImageCounts,
+    history: Sequence[Metric],
+    artifacts: Path,
 ) -> None:
-    artifacts, transforms = work / "artifacts", config.transforms
+    transforms = config.transforms
     module = module.cpu()
     write_report(
         artifacts / "report",
@@ -190,7 +153,7 @@ def _write_artifacts(
         counts=counts,
         mean=transforms.mean,
         std=transforms.std,
-        history=logger.history,
+        history=history,
     )
     card = ModelCard(
         input_height=transforms.input_height,
@@ -200,15 +163,14 @@ def _write_artifacts(
         classes=("background", *data.classes),
     )
     export_network(module.network, card, artifacts / MODEL_PATH, types=config.export.types)
-    seen = {split: data.image_digests(split).values() for split in ("train", "val")}
-    SeenImages(train=frozenset(seen["train"]), val=frozenset(seen["val"])).write(artifacts / MODEL_PATH)
     (artifacts / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
-def _work_folder(config: TrialConfig) -> Path:
-    folder = config.core.home / "work"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _write_seen(data: Any, inherited: frozenset[str] | None, directory: Path) -> None:
+    """Say in the model's directory what it has seen; where its ancestor's images are not known, the gate must not think so."""
+    if inherited is not None:
+        train, val = (frozenset(data.image_digests(split).values()) for split in ("train", "val"))
+        SeenImages(train=train, val=val, inherited=inherited).write(directory)
 
 
 def _quieten() -> None:

@@ -1,0 +1,214 @@
+"""Takes snapshots of a training, and puts one back so that the training goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+
+from ratchet.training.folder import Facts, Snapshot, TrialFolder
+
+# A snapshot waits until the training has taken this many times as long as the last one took to write: at most 5 % are lost.
+_TIMES_ITS_COST = 20
+
+
+class Snapshots(Checkpoint):
+    """Snapshots between epochs, within an epoch every `minutes` (0: after every step), at SIGTERM, and when the training ends.
+
+    The random numbers of an epoch follow from `seed` and the epoch alone, so those of a training that goes on with an
+    epoch are those of one that never stopped; within an epoch their state is part of the snapshot. `before` is called
+    first each time, so that what is logged is never behind a snapshot, and `after` with each snapshot. `seconds` and
+    `peak_memory` tell what was spent so far. `pause_at` is the number of epochs after which the training is not over,
+    but is to be left.
+    """
+
+    # Between epochs is where the hook `on_train_epoch_start` is: only there are the plateau schedulers stepped and the
+    # epoch's means logged (Lightning steps them after `on_train_epoch_end`).
+
+    def __init__(
+        self,
+        folder: TrialFolder,
+        *,
+        seed: int,
+        minutes: float,
+        pause_at: int | None,
+        before: Callable[[], None],
+        after: Callable[[Snapshot], None],
+        seconds: Callable[[], float],
+        peak_memory: Callable[[], float],
+    ) -> None:
+        """Be the last of the callbacks: a snapshot holds the state of those before it."""
+        super().__init__()
+        self._folder = folder
+        self._seed = seed
+        self._minutes = minutes
+        self._pause_at = pause_at
+        self._before, self._after = before, after
+        self._seconds, self._peak_memory = seconds, peak_memory
+        self._moment = "other"
+        self._sums: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._validated: dict[int, int] = {}
+        self._validated_before: dict[int, int] = {}
+        self._restored: dict[str, Any] | None = None
+        self._saved = time.monotonic()
+        self._cost = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place of the kept checkpoints; within an epoch also the random numbers' state and the sums so far."""
+        within = {"random": _random_state(), "sums": self._sums} if self._moment == "within epoch" else None
+        return {"checkpoints": str(self._folder.checkpoints), "within": within, "validated": self._validated}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keep it until the first batch."""
+        self._restored = state["within"]
+        self._validated_before = state["validated"]
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Count the epoch that is about to start as not begun."""
+        if self._moment == "epoch start":
+            progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+            for count in ("total", "current"):
+                progress[count]["ready"] = progress[count]["completed"]
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let the kept checkpoints be where this trial's folder is now: it may come from another machine."""
+        there, here = checkpoint["callbacks"][self.state_key]["checkpoints"], str(self._folder.checkpoints)
+        checkpoint["callbacks"] = _moved(checkpoint["callbacks"], there, here)
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Begin to count the time; from here on, the loop is to end at the pause. The schedule was made for the whole."""
+        self._saved = time.monotonic()
+        self._first = trainer.current_epoch
+        if self._pause_at is not None:
+            trainer.fit_loop.max_epochs = self._pause_at
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Save what the epochs before have come to."""
+        if trainer.current_epoch > self._first and _agreed(trainer, self._due(0.0)):
+            self._save(trainer, "epoch start")
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Set the random numbers: after the loaders were started, which draws from them, or not, by their workers."""
+        if batch_idx == 0:
+            pl.seed_everything((self._seed + 1_000_003 * (trainer.current_epoch + 1)) % 2**32, verbose=False)
+        elif self._restored is not None:
+            _set_random_state(self._restored["random"])
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is time, and where nothing is half done."""
+        if self._restored is not None:
+            _add_sums(trainer, self._restored["sums"])
+            self._restored = None
+            trainer.fit_loop.restarting = False  # else Lightning leaves out the plateau scheduler at this epoch's end
+        loop, done = trainer.fit_loop.epoch_loop, batch_idx + 1
+        half_done = (
+            loop.batch_progress.is_last_batch
+            or done % trainer.accumulate_grad_batches != 0
+            or (trainer.val_check_batch is not None and done % trainer.val_check_batch == 0)
+        )
+        due = self._due(60 * self._minutes) or trainer.received_sigterm
+        if not half_done and _agreed(trainer, due):
+            self._sums = _epoch_sums(trainer)
+            self._save(trainer, "within epoch")
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Count the validation batches on from the snapshot's, which are the steps that their losses are logged for."""
+        seen = trainer.fit_loop.epoch_loop.val_loop._seen_batches_per_dataloader
+        for loader, batches in self._validated_before.items():
+            seen[loader] += batches
+        self._validated_before = {}
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Save the end; where training is only to pause, a stop that came by itself is still the end."""
+        paused = self._pause_at is not None and not trainer.should_stop
+        self._save(trainer, "end", trained=not paused)
+
+    def _save(self, trainer: pl.Trainer, moment: str, *, trained: bool = False) -> None:
+        self._before()
+        self._moment, started = moment, time.monotonic()
+        seen = trainer.fit_loop.epoch_loop.val_loop._seen_batches_per_dataloader
+        self._validated = dict(seen) or self._validated_before
+        facts = Facts(
+            epoch=trainer.current_epoch,
+            step=trainer.global_step,
+            trained=trained,
+            stopped=trainer.should_stop,
+            seconds=self._seconds(),
+            peak_memory=self._peak_memory(),
+            best=self._best(trainer),
+        )
+        if trainer.is_global_zero:
+            self._after(self._folder.publish(facts, trainer.save_checkpoint))
+        else:
+            trainer.save_checkpoint(self._folder.work / "not-written")
+        self._saved, self._moment = time.monotonic(), "other"
+        self._cost = self._saved - started
+
+    def _due(self, seconds: float) -> bool:
+        cheap = time.monotonic() - self._saved >= max(seconds, _TIMES_ITS_COST * self._cost)
+        return cheap or self._minutes == 0
+
+    def _best(self, trainer: pl.Trainer) -> str | None:
+        folder = str(self._folder.checkpoints / "model_checkpoint")
+        paths = (getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks)
+        path = next((path for path in paths if path.startswith(folder)), None)
+        return None if path is None else str(Path(path).relative_to(self._folder.checkpoints))
+
+
+def _agreed(trainer: pl.Trainer, decision: bool) -> bool:
+    """The first process's decision, for all of them: their clocks differ."""
+    return trainer.strategy.broadcast(decision) if trainer.world_size > 1 else decision
+
+
+def _moved(value: Any, there: str, here: str) -> Any:
+    """Replace the folder in every path of a state."""
+    if isinstance(value, str):
+        return here + value[len(there) :] if value == there or value.startswith(f"{there}/") else value
+    if isinstance(value, dict):
+        return {_moved(key, there, here): _moved(item, there, here) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_moved(item, there, here) for item in value)
+    return value
+
+
+def _random_state() -> dict[str, Any]:
+    """The state of all generators, in types that torch loads without unpickling code."""
+    _, keys, *rest = np.random.get_state(legacy=True)
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    numpy = [np.asarray(keys).tolist(), *rest]
+    return {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    keys, *rest = state["numpy"]
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
+
+
+def _epoch_sums(trainer: pl.Trainer) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """What the epoch's means are made of so far; Lightning forgets it. Its results collection has no public name."""
+    results = trainer.fit_loop.epoch_loop._results
+    return {
+        key: (result.value.clone(), result.cumulated_batch_size.clone())
+        for key, result in results.items()
+        if result.meta.on_epoch and result.meta.is_mean_reduction
+    }
+
+
+def _add_sums(trainer: pl.Trainer, sums: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+    for key, (value, size) in sums.items():
+        result = trainer.fit_loop.epoch_loop._results[key]
+        result.value = result.value + value.to(result.value.device)
+        result.cumulated_batch_size = result.cumulated_batch_size + size.to(result.cumulated_batch_size.device)

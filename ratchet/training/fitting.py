@@ -1,0 +1,177 @@
+"""Trains one trial, from its start or from its snapshot, until it is over or is to pause."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from ratchet.config import instantiate
+from ratchet.data.datamodule import SegmentationDataModule
+from ratchet.errors import ConfigError, TrainingError
+from ratchet.settings import TrialConfig
+from ratchet.training.callback import ProgressCallback
+from ratchet.training.checkpoint import Snapshots
+from ratchet.training.folder import Snapshot, TrialFolder
+from ratchet.training.logger import RunLogger
+from ratchet.training.memory import peak_memory
+from ratchet.training.module import SegmentationModule
+from ratchet.training.progress import Report
+from ratchet.training.run import TrialRun
+from ratchet.training.upload import Uploads
+
+
+class Spending:
+    """What a trial has cost: its time in seconds and its largest memory in MiB, over all processes that worked on it."""
+
+    def __init__(self) -> None:
+        """Begin to count."""
+        self._started = time.monotonic()
+        self._before = (0.0, 0.0)
+
+    def add(self, snapshot: Snapshot | None) -> None:
+        """Add what was spent until a snapshot."""
+        if snapshot is not None:
+            self._before = (snapshot.facts.seconds, snapshot.facts.peak_memory)
+
+    def seconds(self) -> float:
+        """The time."""
+        return self._before[0] + time.monotonic() - self._started
+
+    def peak_memory(self) -> float:
+        """The memory."""
+        return max(self._before[1], peak_memory())
+
+
+def fit(
+    config: TrialConfig,
+    module: SegmentationModule,
+    data: Any,
+    run: TrialRun,
+    folder: TrialFolder,
+    *,
+    spending: Spending,
+    until_epoch: int | None,
+    report: Report,
+) -> Snapshot:
+    """Train, and return the last snapshot: that of the end, or that of the pause after `until_epoch` epochs.
+
+    The module is left as it is at that moment; where there was nothing to train any more, untouched.
+    """
+    snapshot, epochs = folder.newest(), config.trainer["max_epochs"]
+    pause_at = until_epoch if until_epoch is not None and until_epoch < epochs else None
+    spending.add(snapshot)
+    if snapshot is not None and (snapshot.facts.trained or (pause_at is not None and snapshot.facts.epoch >= pause_at)):
+        return snapshot
+    folder.begin()
+    logger: RunLogger = instantiate(config.logger, run=run)
+    callbacks = [
+        instantiate(node, **_place(key, node, folder)) for key, node in config.callbacks.items() if node is not None
+    ]
+    snapshots = Snapshots(
+        folder,
+        seed=config.core.seed,
+        minutes=config.sweep.checkpoint_minutes,
+        pause_at=pause_at,
+        before=logger.save,
+        after=Uploads(run, minutes=config.sweep.upload_minutes),
+        seconds=spending.seconds,
+        peak_memory=spending.peak_memory,
+    )
+    trainer: pl.Trainer = instantiate(
+        config.trainer | {"precision": resolve_precision(config.trainer)},
+        logger=logger,
+        callbacks=[*callbacks, ProgressCallback(report, max_epochs=epochs), snapshots],
+        default_root_dir=str(folder.work),
+        deterministic=config.core.deterministic,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    run.tag({"ratchet.precision": str(trainer.precision), "ratchet.device": trainer.strategy.root_device.type})
+    resume = None if snapshot is None else str(snapshot.resume)
+    trainer.fit(module, datamodule=Loaders(data), ckpt_path=resume, weights_only=True)
+    last = folder.newest()
+    if last is None:
+        raise TrainingError(
+            "training ended without a snapshot: no epoch was trained (trainer.max_epochs, limit_train_batches)."
+        )
+    return last
+
+
+def load_exported(config: TrialConfig, module: SegmentationModule, snapshot: Snapshot) -> Path:
+    """Give the module the weights that `export.checkpoint_selection` names; return the file that they are from.
+
+    Raises `TrainingError` where no best checkpoint was kept.
+    """
+    path = snapshot.resume
+    if config.export.checkpoint_selection == "best":
+        if snapshot.facts.best is None:
+            monitor = (config.callbacks.get("model_checkpoint") or {}).get("monitor")
+            raise TrainingError(
+                f"no checkpoint was kept (callbacks.model_checkpoint.monitor={monitor}), so there is no best one to export: "
+                "the metric was never finite, or never logged. Look at its curve, or set export.checkpoint_selection=last."
+            )
+        path = snapshot.checkpoints / snapshot.facts.best
+    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    return path
+
+
+def _place(key: str, node: Mapping[str, Any], folder: TrialFolder) -> dict[str, str]:
+    """Where a callback keeps checkpoints, if it does: in the trial's folder, which the snapshots hold whole."""
+    keeps = str(node["_target_"]).endswith("ModelCheckpoint")
+    return {"dirpath": str(folder.checkpoints / key)} if keeps else {}
+
+
+class Loaders(pl.LightningDataModule):
+    """A data module's loaders, as Lightning asks for them."""
+
+    def __init__(self, data: SegmentationDataModule) -> None:
+        super().__init__()
+        self._data = data
+
+    def train_dataloader(self) -> Any:
+        """Begin where a resumed training is: workers start before Lightning tells the sampler the epoch."""
+        if self.trainer is None:
+            return self._data.train_dataloader()
+        loop = self.trainer.fit_loop
+        done = loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
+        return self._data.train_dataloader(epoch=self.trainer.current_epoch, batches_done=done)
+
+    def val_dataloader(self) -> Any:
+        """The validation split."""
+        return self._data.val_dataloader()
+
+
+def build_module(config: TrialConfig, classes: tuple[str, ...]) -> SegmentationModule:
+    """Build the module that a configuration describes. Raises `ConfigError`."""
+    outputs = 1 if len(classes) == 1 else len(classes) + 1
+    if config.backbone.model.get("num_classes", outputs) != outputs:
+        raise ConfigError(
+            f"backbone.model.num_classes={config.backbone.model['num_classes']}, but datamodule.idx_to_class names "
+            f"{len(classes)} foreground class(es): that takes {outputs}. Leave backbone.model.num_classes out."
+        )
+    module: SegmentationModule = instantiate(
+        config.model,
+        network=instantiate(config.backbone.model),
+        loss=instantiate(config.loss),
+        optimizer=instantiate(config.optimizer),
+        scheduler=None if config.scheduler is None else instantiate(config.scheduler),
+        classes=classes,
+    )
+    return module
+
+
+def resolve_precision(trainer: Mapping[str, Any]) -> str:
+    """Turn `auto` into bf16 where the device multiplies it natively, else into fp32."""
+    precision = str(trainer.get("precision", "32-true"))
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available() and trainer.get("accelerator") != "cpu":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if native else "32-true"

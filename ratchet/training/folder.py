@@ -1,0 +1,254 @@
+"""A trial's folder on this machine: held by one process at a time, with snapshots that are whole or not there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from pydantic import BaseModel, ConfigDict
+
+RESUME_FILE = "resume.ckpt"
+FACTS_FILE = "snapshot.json"
+
+KEPT_SECONDS = 14 * 24 * 3600.0
+KEPT_BYTES = 20 * 10**9
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Note(_Value):
+    """Which run the trial is logged to, and on which tracking store. `forced`: it was begun by `sweep.force`."""
+
+    run_id: str
+    tracking_uri: str
+    forced: bool
+
+
+class Facts(_Value):
+    """How far a snapshot is: the training is over where it is `trained`, and it ended before its time where it `stopped`.
+
+    `best` is the kept checkpoint to export, below `checkpoints/`; `seconds` is the time spent, `peak_memory` in MiB.
+    """
+
+    epoch: int
+    step: int
+    trained: bool
+    stopped: bool
+    seconds: float
+    peak_memory: float
+    best: str | None
+
+
+class Snapshot(_Value):
+    """One state of a training: a folder with `resume.ckpt` and the checkpoints that were kept until then."""
+
+    path: Path
+    facts: Facts
+
+    @classmethod
+    def read(cls, path: Path) -> Snapshot:
+        """Read it from its folder."""
+        return cls(path=path, facts=Facts.model_validate_json((path / FACTS_FILE).read_bytes()))
+
+    @property
+    def resume(self) -> Path:
+        """Everything but the kept checkpoints, as Lightning's checkpoint."""
+        return self.path / RESUME_FILE
+
+    @property
+    def checkpoints(self) -> Path:
+        """The kept checkpoints."""
+        return self.path / "checkpoints"
+
+
+class TrialFolder:
+    """`<home>/trials/<fingerprint>`: a lock, the run's id, the newest snapshot, and files that are being worked on."""
+
+    def __init__(self, home: Path, fingerprint: str) -> None:
+        """Name it; nothing is made before it is locked."""
+        self.path = home.resolve() / "trials" / fingerprint
+        self.checkpoints = self.path / "checkpoints"
+        self.work = self.path / "work"
+
+    @contextmanager
+    def locked(self, *, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold the folder; another process that does is waited for, after `on_wait` was told. The dead hold nothing."""
+        held = _lock(self.path, wait=False)
+        if held is None:
+            on_wait()
+            held = _lock(self.path, wait=True)
+        assert held is not None
+        with held:
+            yield
+
+    def note(self) -> Note | None:
+        """What the process before wrote down, if any did."""
+        file = self.path / "trial.json"
+        return Note.model_validate_json(file.read_bytes()) if file.is_file() else None
+
+    def write_note(self, note: Note) -> None:
+        """Write down which run this is."""
+        _write(self.path / "trial.json", note.model_dump_json())
+
+    def newest(self) -> Snapshot | None:
+        """The newest snapshot."""
+        found = self._snapshots()
+        return Snapshot.read(found[-1]) if found else None
+
+    def begin(self) -> None:
+        """Put `checkpoints/` back as the newest snapshot has them, and empty `work/`."""
+        for folder in (self.checkpoints, self.work):
+            shutil.rmtree(folder, ignore_errors=True)
+        snapshot = self.newest()
+        if snapshot is None:
+            self.checkpoints.mkdir()
+        else:
+            shutil.copytree(snapshot.checkpoints, self.checkpoints, copy_function=link)
+        self.work.mkdir()
+
+    def publish(self, facts: Facts, write: Callable[[Path], None]) -> Snapshot:
+        """Make a snapshot: `write` writes `resume.ckpt` at the path it is given; `checkpoints/` is taken as it is.
+
+        It takes the place of the one before in one step, and is on the disk when this returns.
+        """
+        before = self._snapshots()
+        draft = self.path / "draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        write(draft / RESUME_FILE)
+        shutil.copytree(self.checkpoints, draft / "checkpoints", copy_function=link)
+        return self._take(draft, before, facts)
+
+    def adopt(self, fetched: Path, facts: Facts | None = None) -> Snapshot:
+        """Make the snapshot in a folder on the same disk the newest one."""
+        return self._take(fetched, self._snapshots(), facts or Snapshot.read(fetched).facts)
+
+    def _take(self, draft: Path, before: list[Path], facts: Facts) -> Snapshot:
+        _write(draft / FACTS_FILE, facts.model_dump_json())
+        for path in [*draft.rglob("*"), draft]:
+            _sync(path)
+        number = int(before[-1].name.split("-")[1]) + 1 if before else 0
+        target = draft.rename(self.path / f"snapshot-{number:06d}")
+        _sync(self.path)
+        for old in before:
+            shutil.rmtree(old)
+        return Snapshot(path=target, facts=facts)
+
+    def clear(self) -> None:
+        """Forget everything but the lock."""
+        for entry in self.path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != "lock":
+                entry.unlink()
+
+    def remove(self) -> None:
+        """Remove the folder; who waits for the lock makes a new one."""
+        shutil.rmtree(self.path)
+
+    def _snapshots(self) -> list[Path]:
+        return sorted(self.path.glob("snapshot-*"))
+
+
+def machine(home: Path) -> str:
+    """The name of this machine and home, under which the folder's lock tells who is alive."""
+    file = home.absolute() / "trials" / "home-id"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f"home-id.{uuid.uuid4().hex}")
+        draft.write_text(uuid.uuid4().hex[:12])
+        try:
+            os.link(draft, file)  # the first one stays
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return f"{socket.gethostname()}/{file.read_text()}"
+
+
+def prune(home: Path, *, keep: set[str], seconds: float = KEPT_SECONDS, most: float = KEPT_BYTES) -> list[str]:
+    """Remove the folders of trials that nobody works on: those not touched for `seconds`, and the oldest beyond `most` bytes.
+
+    The fingerprints in `keep` stay. Returns a sentence for each that went.
+    """
+    told, total = [], 0
+    root = home.absolute() / "trials"
+    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    for path in sorted(folders, key=_touched, reverse=True):
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        age = time.time() - _touched(path)
+        if path.name in keep or (age < seconds and total + size <= most):
+            total += size
+            continue
+        held = _lock(path, wait=False)
+        if held is not None:
+            with held:
+                shutil.rmtree(path)
+            told.append(
+                f"removed the checkpoint of the interrupted trial {path.name[:12]}: {size / 1e6:.0f} MB, "
+                f"not touched for {age / 86400:.1f} days"
+            )
+    return told
+
+
+def _touched(path: Path) -> float:
+    return max((entry.stat().st_mtime for entry in path.iterdir()), default=path.stat().st_mtime)
+
+
+def _lock(folder: Path, *, wait: bool) -> IO[bytes] | None:
+    """The open lock of a folder, which is made if it is not there; None where another process holds it and `wait` is off.
+
+    A POSIX record lock: unlike flock's, it dies with the process even where forked loader workers live on.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            held = (folder / "lock").open("ab")
+        except FileNotFoundError:
+            continue  # the folder was removed just now
+        try:
+            fcntl.lockf(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except (BlockingIOError, PermissionError):
+            held.close()
+            return None
+        # The folder may have been removed while this process waited: then the lock is of a file that is no more.
+        try:
+            if os.fstat(held.fileno()).st_ino == (folder / "lock").stat().st_ino:
+                return held
+        except FileNotFoundError:
+            pass
+        held.close()
+
+
+def link(source: str, target: str) -> str:
+    """Link a file, or copy it where the disk has no links. Kept checkpoints are replaced, never written into."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    return target
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_name(f"{path.name}.draft")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def _sync(path: Path) -> None:
+    """Put a file or folder on the disk, so that a machine that loses its power finds it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,170 @@
+"""How a trial begins: it is there already, goes on in its interrupted run, continues a shorter training, or is new."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ratchet.registry.tracking import client, tracking_uri
+from ratchet.settings import TrialConfig
+from ratchet.training.fingerprint import fixed_length, schedule_fingerprint
+from ratchet.training.folder import Note, Snapshot, TrialFolder, machine
+from ratchet.training.ownership import Ownership, await_owner
+from ratchet.training.reuse import TrainedBefore
+from ratchet.training.run import (
+    CHECKPOINT_TAG,
+    CHECKPOINTS_PATH,
+    FINGERPRINT_TAG,
+    RESUME_PATH,
+    SCHEDULE_TAG,
+    TrialRun,
+    close_dead_run,
+    metric_history,
+)
+from ratchet.training.warm_start import copy_ancestry
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+RESUMED_TAG = "ratchet.resumed_at"
+CONTINUED_TAG = "ratchet.continued_from"
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A finished run to reuse, or the run to train in; its folder holds the snapshot to go on from, if there is one."""
+
+    finished: Run | None = None
+    run: TrialRun | None = None
+    note: str | None = None
+
+
+def begin(
+    config: TrialConfig,
+    folder: TrialFolder,
+    *,
+    name: str,
+    fingerprint: str,
+    data_fingerprint: str,
+    tags: Mapping[str, str],
+    on_wait: Callable[[str], None],
+) -> Beginning:
+    """Find out what is there of this trial, and open the run to work in. The caller holds the folder's lock.
+
+    A trial that another machine works on is waited for. Raises `RegistryError`.
+    """
+    store, before = client(), TrainedBefore()
+    here = machine(config.core.home)
+    ownership = Ownership(store, here)
+    while True:
+        finished = None if config.sweep.force else before.finished(fingerprint, config.core.name)
+        if finished is not None:
+            return Beginning(
+                finished=before.into_experiment(finished, config, tags), note=before.note(finished, config)
+            )
+        open_runs = _open_runs(before, folder, fingerprint, config.sweep.force)
+        ended = [await_owner(store, run.info.run_id, here, on_wait=on_wait) for run in open_runs]
+        if any(run.info.status == "FINISHED" for run in ended):
+            continue
+        chosen, upload = _chosen(folder, ended)
+        if chosen is None or ownership.claim(chosen):
+            break
+    for dead in ended:
+        if chosen is None or dead.info.run_id != chosen.info.run_id:
+            close_dead_run(dead.info.run_id, "KILLED", "its process died, and left nothing to go on from")
+    if chosen is None:
+        marks = {FINGERPRINT_TAG: fingerprint, SCHEDULE_TAG: schedule_fingerprint(config, data_fingerprint)}
+        run, note = _new(store, before, config, folder, ownership, name, {**marks, **tags})
+    else:
+        if upload is not None:
+            folder.adopt(_fetch(store, chosen.info.run_id, upload, folder))
+        run, note = _resumed(store, chosen, folder, ownership, tags)
+    folder.write_note(Note(run_id=run.run_id, tracking_uri=tracking_uri(), forced=config.sweep.force))
+    return Beginning(run=run, note=note)
+
+
+def _open_runs(before: TrainedBefore, folder: TrialFolder, fingerprint: str, force: bool) -> list[Run]:
+    """The runs of this trial that have not finished; with `force`, only the one that was begun by force here."""
+    runs = [run for run in before.runs(fingerprint) if run.info.status != "FINISHED"]
+    if not force:
+        return runs
+    note = folder.note()
+    return [run for run in runs if note is not None and note.forced and run.info.run_id == note.run_id]
+
+
+def _chosen(folder: TrialFolder, runs: list[Run]) -> tuple[Run | None, str | None]:
+    """The run that got furthest, by its snapshot here or the one that it uploaded; with the latter's path."""
+    note, snapshot = folder.note(), folder.newest()
+    by_id = {run.info.run_id: run for run in runs}
+    here = by_id.get(note.run_id) if note is not None and note.tracking_uri == tracking_uri() else None
+    step = snapshot.facts.step if here is not None and snapshot is not None else -1
+    uploads = [(json.loads(run.data.tags[CHECKPOINT_TAG]), run) for run in runs if CHECKPOINT_TAG in run.data.tags]
+    further = [(upload["step"], upload["path"], run) for upload, run in uploads if upload["step"] > step]
+    if further:
+        _, path, run = max(further, key=lambda found: found[0])
+        return run, path
+    return here, None
+
+
+def _resumed(
+    store: MlflowClient, run: Run, folder: TrialFolder, ownership: Ownership, tags: Mapping[str, str]
+) -> tuple[TrialRun, str]:
+    snapshot = folder.newest()
+    where = f"epoch {snapshot.facts.epoch}, step {snapshot.facts.step}" if snapshot is not None else "the start"
+    times = [*filter(None, [run.data.tags.get(RESUMED_TAG)]), where]
+    opened = TrialRun.reopen(store, run, ownership, tags={**tags, RESUMED_TAG: "; ".join(times)})
+    return opened, f"resumed at {where}"
+
+
+def _new(
+    store: MlflowClient,
+    before: TrainedBefore,
+    config: TrialConfig,
+    folder: TrialFolder,
+    ownership: Ownership,
+    name: str,
+    tags: Mapping[str, str],
+) -> tuple[TrialRun, str | None]:
+    """A new run; where a shorter training of the same trial can be continued, from its end."""
+    folder.clear()
+    epochs, obstacle = int(config.trainer["max_epochs"] or 0), fixed_length(config)
+    holding = RESUME_PATH if obstacle is None else None
+    shorter = None if config.sweep.force else before.shorter(tags[SCHEDULE_TAG], epochs, holding=holding)
+    if shorter is None:
+        return TrialRun.create(store, config, ownership, name=name, tags=tags), None
+    run, trained = shorter
+    if obstacle is not None:
+        why = f"trained from the start, though run {run.info.run_id} trained {trained} of its epochs: {obstacle}"
+        return TrialRun.create(store, config, ownership, name=name, tags=tags), why
+    fetched = _fetch(store, run.info.run_id, CHECKPOINTS_PATH, folder)
+    snapshot = Snapshot.read(fetched / "resume")
+    _put_back_best(fetched, snapshot)
+    # What early stopping has ended stays so: a training of more epochs would have ended there too.
+    facts = snapshot.facts.model_copy(update={"trained": snapshot.facts.stopped})
+    folder.adopt(snapshot.path, facts)
+    opened = TrialRun.create(store, config, ownership, name=name, tags={**tags, CONTINUED_TAG: run.info.run_id})
+    copy_ancestry(store, run, opened, folder.path)
+    opened.log_metrics([row for row in metric_history(store, run) if row.step < facts.step])
+    return opened, f"continues run {run.info.run_id} after epoch {facts.epoch}"
+
+
+def _fetch(store: MlflowClient, run_id: str, path: str, folder: TrialFolder) -> Path:
+    """Download a folder of a run's artifacts to the trial's disk."""
+    draft = folder.path / "fetched"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    return Path(store.download_artifacts(run_id, path, str(draft)))
+
+
+def _put_back_best(fetched: Path, snapshot: Snapshot) -> None:
+    """The exported checkpoint is among the artifacts under its own name only."""
+    if snapshot.facts.best is not None:
+        kept = snapshot.checkpoints / snapshot.facts.best
+        if not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(fetched / "best.ckpt", kept)

@@ -1,0 +1,139 @@
+"""Starts a training from the weights of another model: what fits is loaded, what was seen is inherited."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlflow.pytorch
+from mlflow.exceptions import MlflowException
+from torch import Tensor, nn
+
+from ratchet.data.seen import SEEN_FILE, SeenImages
+from ratchet.errors import WeightsUnavailableError
+from ratchet.settings import TrialConfig
+from ratchet.training.origin import Origin, fetch, find
+from ratchet.training.run import TrialRun
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+ANCESTRY_PATH = "ancestry"
+
+_TAGS = "ratchet.parent"
+_SHOWN = 5  # tensors that are named
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """How much of a network's state was taken from another model, and why the rest was not, by its names."""
+
+    taken: int
+    total: int
+    left: dict[str, str]
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        named = "; ".join(f"{name} ({why})" for name, why in list(self.left.items())[:_SHOWN])
+        more = f"; and {len(self.left) - _SHOWN} more" if len(self.left) > _SHOWN else ""
+        return f"{self.taken} of {self.total} tensors" + (f", not {named}{more}" if self.left else "")
+
+
+def warm_start(config: TrialConfig, network: nn.Module, run: TrialRun, work: Path) -> str | None:
+    """Load what `backbone.init_from` names, tag the run with its ancestry, and return a note; None where it names nothing.
+
+    What the ancestor had seen is kept among the run's artifacts, for the gate. Raises `RegistryError`, and
+    `WeightsUnavailableError` where nothing fits.
+    """
+    origin = _origin(config)
+    if origin is None:
+        return None
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        directory = fetch(origin, Path(folder) / "model")
+        loaded = load_fitting(network, read_weights(directory, origin.reference), origin.reference)
+        _keep_ancestry(run, directory)
+    tags = {"": origin.reference, "_digest": origin.digest, "_run": origin.run_id, "_loaded": str(loaded)}
+    run.tag({f"{_TAGS}{name}": value for name, value in tags.items() if value is not None})
+    return f"starts from {origin.reference}: {loaded}"
+
+
+def load_fitting(network: nn.Module, theirs: dict[str, Tensor], what: str) -> Loaded:
+    """Take over the tensors that agree in name and shape, a layer's only together.
+
+    Raises `WeightsUnavailableError` where none fits.
+    """
+    own = network.state_dict()
+    left = {name: "not there" for name in own if name not in theirs}
+    left |= {
+        name: f"{tuple(theirs[name].shape)} there, {tuple(tensor.shape)} here"
+        for name, tensor in own.items()
+        if name in theirs and theirs[name].shape != tensor.shape
+    }
+    torn = {name.rpartition(".")[0] for name in left}
+    left |= {name: "as its layer" for name in own if name not in left and name.rpartition(".")[0] in torn}
+    fitting = {name: theirs[name] for name in own if name not in left}
+    if not any(tensor.ndim for tensor in fitting.values()):  # a counter of batches fits everywhere
+        raise WeightsUnavailableError(
+            f"backbone.init_from: no tensor of {what} fits this network. It must have the same encoder or the same arch."
+        )
+    network.load_state_dict({**own, **fitting})
+    return Loaded(taken=len(fitting), total=len(own), left=left)
+
+
+def read_weights(directory: Path, what: str) -> dict[str, Tensor]:
+    """Read the state of an exported network, by the names of the network itself; nothing is unpickled."""
+    try:
+        with _without_pickle():
+            return dict(mlflow.pytorch.load_model(str(directory), device="cpu").state_dict())
+    except (MlflowException, OSError, RuntimeError, ValueError) as error:
+        raise WeightsUnavailableError(f"backbone.init_from: the weights of {what} cannot be read: {error}") from error
+
+
+def copy_ancestry(store: MlflowClient, source: Run, run: TrialRun, work: Path) -> None:
+    """Give a run that continues another one the ancestry of that one."""
+    run.tag({key: value for key, value in source.data.tags.items() if key.startswith(_TAGS)})
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        if store.list_artifacts(source.info.run_id, ANCESTRY_PATH):
+            run.log_artifacts(Path(store.download_artifacts(source.info.run_id, ANCESTRY_PATH, folder)), ANCESTRY_PATH)
+
+
+def inherited(config: TrialConfig, run: TrialRun, work: Path) -> frozenset[str] | None:
+    """What the ancestor had seen, by content: nothing without one, None where that is not known. Raises `ModelFilesError`."""
+    if config.backbone.init_from is None:
+        return frozenset()
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        kept = run.fetch(ANCESTRY_PATH, Path(folder))
+        seen = None if kept is None else SeenImages.read(kept)
+        return None if seen is None else seen.all
+
+
+def _origin(config: TrialConfig) -> Origin | None:
+    if config.backbone.init_from is None:
+        return None
+    return find(config.backbone.init_from, model=config.retrain.model)
+
+
+def _keep_ancestry(run: TrialRun, directory: Path) -> None:
+    seen = directory / SEEN_FILE
+    if seen.is_file():
+        run.log_artifact(seen, ANCESTRY_PATH)
+
+
+@contextmanager
+def _without_pickle() -> Iterator[None]:
+    """Let MLflow refuse archives that hold pickles."""
+    name, before = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION", os.environ.get("MLFLOW_ALLOW_PICKLE_DESERIALIZATION")
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

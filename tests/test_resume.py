@@ -1,0 +1,254 @@
+"""Trials that are killed and go on: real processes, real kills, compared with trials that nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from mlflow.entities import Run
+from registry_backends import http_address as http_address  # noqa: PLC0414 - a fixture
+
+from ratchet.config import compose
+from ratchet.registry import MlflowModelManager
+from ratchet.registry.tracking import client
+from ratchet.training.folder import RESUME_FILE, TrialFolder
+from ratchet.training.opening import CONTINUED_TAG, RESUMED_TAG
+from ratchet.training.ownership import HEARTBEAT_TAG
+from ratchet.training.process import TrialOrder, TrialProcess
+from ratchet.training.progress import Progress, TrialEnd
+from ratchet.training.reuse import REUSED_TAG, TrainedBefore
+from ratchet.training.run import CHECKPOINT_TAG
+from ratchet.training.sweep import PlannedTrial, plan_trials, run_sweep
+
+pytestmark = pytest.mark.trains
+
+# Dropout, augmentation, a schedule that looks at the validation, early stopping: all that has a state of its own.
+EVERYTHING = (
+    *TINY,
+    "core.deterministic=true",
+    "trainer.max_epochs=4",
+    "backbone.model.arch=fpn",
+    "transforms=flips",
+    "callbacks=early_stopping",
+    "datamodule.batch_size=8",
+    "export.types=[pt2]",
+)
+
+
+PLATEAU, ONE_CYCLE = "scheduler.patience=0", "scheduler=one_cycle"
+
+
+def plan(*overrides: str, scheduler: str = PLATEAU) -> PlannedTrial:
+    (planned,) = plan_trials([compose([*EVERYTHING, scheduler, *overrides])])
+    return planned
+
+
+def start(trial: PlannedTrial, *, until_epoch: int | None = None) -> TrialProcess:
+    trial.config.core.home.mkdir(parents=True, exist_ok=True)
+    return TrialProcess.start(
+        TrialOrder(
+            name=trial.name,
+            config=trial.config,
+            fingerprint=trial.fingerprint,
+            tags={},
+            log=trial.config.core.home / "trial.log",
+            threads=1,
+            until_epoch=until_epoch,
+        )
+    )
+
+
+def train(
+    trial: PlannedTrial, *, kill: Callable[[Progress], bool] = lambda _: False, until_epoch: int | None = None
+) -> TrialEnd | None:
+    """Run a trial in its process; None where it was killed."""
+    process = start(trial, until_epoch=until_epoch)
+    return wait_for_end(process, kill=kill)
+
+
+def wait_for_end(process: TrialProcess, *, kill: Callable[[Progress], bool] = lambda _: False) -> TrialEnd | None:
+    try:
+        while True:
+            kind, value = process.connection.recv()
+            if kind == "progress" and kill(value):
+                os.kill(int(process.process.pid or 0), signal.SIGKILL)
+                return None
+            if kind == "failed":
+                raise AssertionError(value)
+            if kind == "ended":
+                assert isinstance(value, TrialEnd)
+                return value
+    finally:
+        process.end()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run has come to: the exported weights, those that training ended with, and every value that it logged."""
+
+    weights: dict[str, torch.Tensor]
+    curves: dict[str, list[tuple[int, str]]]
+
+    @classmethod
+    def of(cls, run_id: str, folder: Path) -> Record:
+        kept = Path(client().download_artifacts(run_id, "checkpoints", str(folder)))
+        files = {"best": kept / "best.ckpt", "last": kept / "resume" / RESUME_FILE}
+        states = {name: torch.load(file, weights_only=True)["state_dict"] for name, file in files.items()}
+        names = client().get_run(run_id).data.metrics.keys() - {"duration", "peak_memory"}
+        curves = {name: client().get_metric_history(run_id, name) for name in names}
+        return cls(
+            weights={f"{file}.{key}": value for file, state in states.items() for key, value in state.items()},
+            curves={name: sorted((row.step, repr(row.value)) for row in rows) for name, rows in curves.items()},
+        )
+
+
+def assert_same(one: Record, other: Record) -> None:
+    """Compare bit for bit, and value for value."""
+    assert one.weights.keys() == other.weights.keys()
+    assert all(torch.equal(one.weights[key], other.weights[key]) for key in one.weights)
+    assert one.curves == other.curves
+
+
+def only_run() -> Run:
+    (experiment,) = [found for found in client().search_experiments() if found.name == "tiny"]
+    (run,) = client().search_runs([experiment.experiment_id])
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    """A trial of four epochs that nobody disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RATCHET_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        end = train(plan())
+        assert end is not None
+        return Record.of(end.run_id, tmp_path_factory.mktemp("record"))
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_trial_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
+    undisturbed: Record, tmp_path: Path
+) -> None:
+    trial = plan("sweep.checkpoint_minutes=0")
+    folder = TrialFolder(trial.config.core.home, trial.fingerprint)
+    for step in (3, 8, 14):  # within an epoch of five steps; 14 is after the next to last one
+        assert train(trial, kill=lambda progress, step=step: progress.step >= step) is None
+        snapshot = folder.newest()
+        assert snapshot is not None
+        assert snapshot.facts.step in (step - 1, step)
+    assert only_run().info.status == "RUNNING"
+    end = train(trial)
+    assert end is not None
+    assert end.note == f"resumed at epoch {snapshot.facts.epoch}, step {snapshot.facts.step}"
+    run = only_run()
+    assert (run.info.run_id, run.info.status) == (end.run_id, "FINISHED")
+    assert run.data.tags[RESUMED_TAG].count("step") == 3
+    assert_same(Record.of(end.run_id, tmp_path), undisturbed)
+    assert not folder.path.exists()
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_trial_that_is_left_after_an_epoch_goes_on_to_the_same_end(undisturbed: Record, tmp_path: Path) -> None:
+    trial = plan()
+    for epoch in (1, 1, 3):  # asked for twice, the pause is where it was
+        end = train(trial, until_epoch=epoch)
+        assert end is not None
+        assert (end.status, only_run().info.status) == ("paused", "SCHEDULED")
+        assert 0 < end.metrics["val_loss_epoch"] < 10
+        assert len(client().get_metric_history(end.run_id, "val_loss_epoch")) == epoch
+    end = train(trial, until_epoch=4)
+    assert end is not None
+    assert end.status == "finished"
+    assert_same(Record.of(end.run_id, tmp_path), undisturbed)
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_more_epochs_continue_a_finished_trial_as_if_trained_straight_through(
+    undisturbed: Record, tmp_path: Path
+) -> None:
+    shorter = train(plan("trainer.max_epochs=2"))
+    steps: list[int] = []
+    longer = train(plan(), kill=lambda progress: steps.append(progress.step) or False)
+    assert shorter is not None
+    assert longer is not None
+    assert longer.note == f"continues run {shorter.run_id} after epoch 2"
+    assert min(step for step in steps if step) > 10  # two epochs of five steps
+    assert client().get_run(longer.run_id).data.tags[CONTINUED_TAG] == shorter.run_id
+    assert_same(Record.of(longer.run_id, tmp_path), undisturbed)
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_schedule_made_for_its_length_is_trained_from_the_start_and_says_why() -> None:
+    shorter = train(plan("trainer.max_epochs=1", scheduler=ONE_CYCLE))
+    longer = train(plan("trainer.max_epochs=2", scheduler=ONE_CYCLE))
+    assert shorter is not None
+    assert longer is not None
+    assert str(longer.note).startswith(f"trained from the start, though run {shorter.run_id} trained 1 of its epochs")
+    assert "OneCycleLR" in str(longer.note)
+    assert len(client().get_metric_history(longer.run_id, "loss_epoch")) == 2
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_early_stopping_counts_on_and_what_it_ended_is_not_trained_further() -> None:
+    impatient = ("callbacks.early_stopping.patience=2", "callbacks.early_stopping.min_delta=9")
+    trial = plan(*impatient, "trainer.max_epochs=9")
+    assert train(trial, kill=lambda progress: progress.validated == 2 and progress.step > 10) is None
+    assert train(trial, kill=lambda progress: progress.phase == "scoring") is None
+    phases: list[str] = []
+    end = train(trial, kill=lambda progress: phases.append(progress.phase) or False)
+    assert end is not None
+    assert phases == ["scoring", "exporting"]
+    assert len(client().get_metric_history(end.run_id, "loss_epoch")) == 3
+    assert len(client().get_metric_history(end.run_id, "val_iou")) == 4  # the exported weights' is the last
+    longer = train(plan(*impatient, "trainer.max_epochs=12"))
+    assert longer is not None
+    assert len(client().get_metric_history(longer.run_id, "loss_epoch")) == 3
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_two_processes_never_train_one_trial_and_other_experiments_get_a_copy() -> None:
+    trial = plan("trainer.max_epochs=1")
+    first, second = start(trial), start(trial)
+    with ThreadPoolExecutor() as pool:
+        ends = list(pool.map(wait_for_end, (first, second)))
+    assert sorted(end.status for end in ends) == ["finished", "reused"]
+    assert {end.run_id for end in ends} == {only_run().info.run_id}
+    (copied,) = run_sweep([plan("trainer.max_epochs=1", "core.name=other")])
+    assert copied.status == "reused"
+    copy = client().get_run(str(copied.run_id))
+    assert client().get_experiment(copy.info.experiment_id).name == "other"
+    assert copy.data.tags[REUSED_TAG] == ends[0].run_id
+    assert copy.data.metrics == only_run().data.metrics
+    version = MlflowModelManager().register_best_model("other", "val_iou", "copied")
+    assert version.run_id == copied.run_id
+    (again,) = run_sweep([plan("trainer.max_epochs=1", "core.name=other")])
+    assert (again.status, again.run_id) == ("reused", copied.run_id)
+
+
+@pytest.mark.server
+def test_a_machine_without_the_others_disk_goes_on_from_what_was_uploaded(
+    undisturbed: Record, http_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", http_address)
+    here = plan(f"core.home={tmp_path / 'here'}", "core.name=moved", "sweep.upload_minutes=0")
+    assert train(here, kill=lambda progress: progress.step >= 8) is None
+    (run,) = TrainedBefore().runs(here.fingerprint)
+    assert json.loads(run.data.tags[CHECKPOINT_TAG])["step"] == 5
+    client().set_tag(run.info.run_id, HEARTBEAT_TAG, "2020-01-01T00:00:00+00:00")  # and nobody came back for years
+    end = train(plan(f"core.home={tmp_path / 'there'}", "core.name=moved"))
+    assert end is not None
+    assert (end.run_id, end.note) == (run.info.run_id, "resumed at epoch 1, step 5")
+    assert_same(Record.of(end.run_id, tmp_path), undisturbed)
+    assert {entry.path for entry in client().list_artifacts(end.run_id, "checkpoints")} == {
+        "checkpoints/best.ckpt",
+        "checkpoints/resume",
+    }

@@ -1,0 +1,149 @@
+"""A trial's folder and the hold on its run: real locks, real dead processes, a real tracking store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ratchet.errors import TrialTakenError
+from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.training.folder import Facts, TrialFolder, machine, prune
+from ratchet.training.ownership import HEARTBEAT_TAG, OWNER_TAG, Ownership, await_owner
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from ratchet.training.folder import TrialFolder
+with TrialFolder(Path(sys.argv[1]), "abc").locked():
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def facts(step: int = 0) -> Facts:
+    return Facts(epoch=1, step=step, trained=False, stopped=False, seconds=1.0, peak_memory=1.0, best=None)
+
+
+def publish(folder: TrialFolder, step: int) -> None:
+    folder.publish(facts(step), lambda path: path.write_text(f"state {step}"))
+
+
+def test_a_dead_process_holds_nothing_and_a_live_one_is_waited_for(tmp_path: Path) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    told = threading.Event()
+    held = threading.Event()
+
+    def take() -> None:
+        with TrialFolder(tmp_path, "abc").locked(on_wait=told.set):
+            held.set()
+
+    taker = threading.Thread(target=take, daemon=True)
+    taker.start()
+    assert told.wait(60)
+    assert not held.is_set()
+    assert prune(tmp_path, keep=set(), seconds=0.0) == []  # what is worked on stays
+    os.kill(holder.pid, signal.SIGKILL)
+    assert held.wait(60)
+    holder.wait()
+    holder.stdout.close()
+
+
+def test_a_snapshot_takes_the_place_of_the_one_before_with_its_checkpoints(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path, "abc")
+    with folder.locked():
+        folder.begin()
+        assert folder.newest() is None
+        (folder.checkpoints / "one.ckpt").write_text("one")
+        publish(folder, 1)
+        (folder.checkpoints / "one.ckpt").unlink()
+        (folder.checkpoints / "two.ckpt").write_text("two")
+        (folder.path / "draft").mkdir()  # as a process leaves it that dies while it writes
+        folder.begin()
+        snapshot = folder.newest()
+        assert snapshot is not None
+        assert (snapshot.facts.step, snapshot.resume.read_text()) == (1, "state 1")
+        assert [file.name for file in folder.checkpoints.iterdir()] == ["one.ckpt"]
+        publish(folder, 2)
+        assert len(list(folder.path.glob("snapshot-*"))) == 1
+        folder.remove()
+    with folder.locked():
+        assert folder.newest() is None
+
+
+def test_old_and_large_leftovers_go_with_a_message_and_the_newest_stay(tmp_path: Path) -> None:
+    for age, name in enumerate(("new", "middle", "old")):
+        folder = TrialFolder(tmp_path, name)
+        with folder.locked():
+            folder.begin()
+            (folder.checkpoints / "kept.ckpt").write_bytes(bytes(1000))
+            publish(folder, 1)
+        for entry in folder.path.iterdir():
+            os.utime(entry, (time.time() - 86400 * age,) * 2)
+    told = prune(tmp_path, keep={"middle"}, seconds=1.5 * 86400)
+    assert len(told) == 1
+    assert "interrupted trial old" in told[0]
+    assert "2.0 days" in told[0]
+    assert prune(tmp_path, keep={"middle"}, most=100.0) != []
+    assert sorted(path.name for path in (tmp_path / "trials").iterdir()) == ["middle"]
+
+
+@pytest.mark.slow  # makes the tables of a new store
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_run_is_never_taken_from_a_live_owner_and_only_once_from_a_dead_one(ratchet_home: Path) -> None:
+    store = client()
+    alive = Ownership(store, "there/1", beat=0.05)
+    run = store.create_run(ensure_experiment("tiny"), tags=alive.tags())
+    alive.start(run.info.run_id)
+    waited: list[str] = []
+    freed = threading.Event()
+
+    def wait() -> None:
+        await_owner(store, run.info.run_id, "here/1", on_wait=waited.append, stale=1.0, poll=0.05)
+        freed.set()
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    assert not freed.wait(3.0)  # three times as long as a silence may last
+    assert waited == [alive.owner]
+    alive.stop()
+    assert freed.wait(60)
+    waiter.join()
+
+    found = store.get_run(run.info.run_id)
+    heirs = [Ownership(store, f"here/{number}") for number in (1, 2)]
+    claims: dict[str, bool] = {}
+    threads = [
+        threading.Thread(target=lambda heir=heir: claims.update({heir.owner: heir.claim(found, settle=2.0)}))
+        for heir in heirs
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(claims.values()) == 1
+    alive.run_id = run.info.run_id
+    with pytest.raises(TrialTakenError, match="took over"):
+        alive.confirm()
+
+
+@pytest.mark.slow  # makes the tables of a new store
+@pytest.mark.usefixtures("ratchet_home")
+def test_an_owner_of_this_machine_needs_no_waiting_nor_one_that_is_silent_for_hours(ratchet_home: Path) -> None:
+    store, here = client(), machine(ratchet_home)
+    assert machine(ratchet_home) == here
+    experiment = ensure_experiment("tiny")
+    dead = store.create_run(experiment, tags=Ownership(store, here).tags())
+    long_ago = {OWNER_TAG: "there/1/2/3", HEARTBEAT_TAG: "2020-01-01T00:00:00+00:00"}
+    silent = store.create_run(experiment, tags=long_ago)
+    for run in (dead, silent):
+        found = await_owner(store, run.info.run_id, here, on_wait=pytest.fail, stale=600)
+        assert found.info.run_id == run.info.run_id

@@ -1,0 +1,102 @@
+"""Trainings that start from another model's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+
+from ratchet.config import compose
+from ratchet.data.seen import SeenImages
+from ratchet.errors import ConfigError, ModelFilesError, ModelNotFoundError, WeightsUnavailableError
+from ratchet.registry import MlflowModelManager
+from ratchet.registry.tracking import client
+from ratchet.training.fitting import build_module
+from ratchet.training.sweep import PlannedTrial, plan_trials, run_sweep
+from ratchet.training.warm_start import load_fitting
+
+pytestmark = pytest.mark.trains
+
+STILL = ("core.deterministic=true", "optimizer.lr=1e-12", "export.types=[pt2]", "export.checkpoint_selection=last")
+
+
+def plan(*overrides: str) -> PlannedTrial:
+    (planned,) = plan_trials([compose([*TINY, *STILL, "retrain.model=shapes", *overrides])])
+    return planned
+
+
+def seen(run_id: str, folder: Path) -> SeenImages:
+    found = SeenImages.read(Path(client().download_artifacts(run_id, "deployment_model", str(folder))))
+    assert found is not None
+    return found
+
+
+def network(arch: str, encoder: str = "mobilenet_v2") -> torch.nn.Module:
+    config = compose([*TINY, f"backbone.model.arch={arch}", f"backbone.model.encoder_name={encoder}"])
+    return build_module(config, ("disc", "polygon")).network
+
+
+def test_a_network_takes_what_fits_and_says_what_does_not() -> None:
+    parent, child = network("unet"), network("fpn")
+    before = {name: tensor.clone() for name, tensor in child.state_dict().items()}
+    loaded = load_fitting(child, dict(parent.state_dict()), "the parent")
+    theirs, own = parent.state_dict(), child.state_dict()
+    encoder = [name for name in own if name.startswith("encoder.")]
+    assert all(torch.equal(own[name], theirs[name]) for name in encoder)
+    assert all(torch.equal(own[name], before[name]) for name in loaded.left)
+    assert {*encoder, *loaded.left} == set(own)
+    assert str(loaded).startswith(f"{len(encoder)} of {len(own)} tensors, not decoder.")
+    with pytest.raises(WeightsUnavailableError, match="no tensor of the parent fits"):
+        load_fitting(network("fpn", "resnet18"), dict(parent.state_dict()), "the parent")
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_training_starts_from_production_and_its_ancestry_is_on_its_run(tmp_path: Path) -> None:
+    unborn = plan("backbone.init_from=production")
+    assert unborn.config.backbone.init_from is None  # there is no champion yet
+    assert unborn.fingerprint == plan().fingerprint
+    (first,) = run_sweep([unborn])
+    manager = MlflowModelManager()
+    version = manager.register_model(f"runs:/{first.run_id}/deployment_model", "shapes")
+    manager.transition_model("shapes", version.version, "production")
+
+    trial = plan("backbone.init_from=production", "core.seed=7")
+    assert trial.config.backbone.init_from == "models:/shapes/1"
+    names = (
+        "models:/shapes/1",
+        "models:/shapes@production",
+        str(first.run_id),
+        f"runs:/{first.run_id}/deployment_model",
+    )
+    assert {plan(f"backbone.init_from='{name}'", "core.seed=7").fingerprint for name in names} == {trial.fingerprint}
+    assert trial.fingerprint != plan("core.seed=7").fingerprint
+    assert plan("backbone.init_from=production").asked == unborn.asked  # the champion moved, what is asked for did not
+
+    (child,) = run_sweep([trial])
+    assert str(child.note).startswith("starts from models:/shapes/1: 374 of 374 tensors")
+    run = client().get_run(str(child.run_id))
+    assert run.data.tags["ratchet.parent"] == "models:/shapes/1"
+    assert run.data.tags["ratchet.parent_run"] == first.run_id
+    images = [seen(str(run_id), tmp_path) for run_id in (first.run_id, child.run_id)]
+    assert images[0].inherited == frozenset()
+    assert images[1].inherited == images[0].all != frozenset()
+    states = []
+    for run_id in (first.run_id, child.run_id):
+        path = client().download_artifacts(str(run_id), "checkpoints/last.ckpt", str(tmp_path))
+        states.append(torch.load(path, weights_only=True)["state_dict"])
+    weights = [name for name in states[0] if name.endswith(".weight")]
+    assert all(torch.allclose(states[0][name], states[1][name], atol=1e-6) for name in weights)
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_what_names_no_model_is_refused_when_the_trials_are_planned() -> None:
+    for name, error in (
+        ("somewhere", ConfigError),
+        ("/etc/passwd", ConfigError),
+        ("models:/absent@best", ModelNotFoundError),
+        ("0" * 32, ModelFilesError),
+    ):
+        with pytest.raises(error):
+            plan(f"backbone.init_from='{name}'")
