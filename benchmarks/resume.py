@@ -1,0 +1,138 @@
+"""What a sweep costs that is repeated after it was done, and one that was killed with -9 at a random moment.
+
+Reuse: the same `ratchet train … --multirun` again, timed from its start to its end. Resume: the sweep's process is killed
+at a moment drawn evenly from the undisturbed sweep's time, imports and export included, and the same command is given
+again; both parts together are compared with the undisturbed sweep, and so are the final metrics of every trial, which
+must be equal. No trial may outlive its sweep. A restart costs the imports again, whatever the sweep's length: the table
+therefore also has the seconds lost, and the length from which they are 10 %.
+
+    python benchmarks/resume.py [--kills 20] [--epochs 8] [--repeats 3] [OVERRIDES...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+SWEEP = (
+    "experiment=generic/shapes/segmentation/smp",
+    "core.deterministic=true",
+    "core.name=resume",
+    "backbone.model.arch=unet,fpn",
+    "backbone.model.encoder_name=resnet18",
+    "datamodule.months=4",
+)
+COST = {"duration", "peak_memory"}
+SECONDS_TO_DIE = 15.0
+
+
+def command(overrides: list[str]) -> list[str]:
+    """The sweep, as a user types it."""
+    return [str(Path(sys.executable).parent / "ratchet"), "train", *SWEEP, *overrides, "--multirun"]
+
+
+def run(home: Path, overrides: list[str], *, kill_after: float | None = None) -> tuple[float, str]:
+    """Seconds that the sweep took, or that it had until it was killed, and what it said."""
+    environment = {**os.environ, "RATCHET_HOME": str(home)}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    started = time.monotonic()
+    with tempfile.TemporaryFile("w+") as said:
+        sweep = subprocess.Popen(command(overrides), env=environment, stdout=said, stderr=said)
+        try:
+            sweep.wait(kill_after)
+        except subprocess.TimeoutExpired:
+            left = psutil.Process(sweep.pid).children(recursive=True)
+            sweep.send_signal(signal.SIGKILL)
+            sweep.wait()
+            seconds = time.monotonic() - started
+            _, alive = psutil.wait_procs(left, SECONDS_TO_DIE)
+            assert not alive, f"{alive} outlived the sweep"
+        else:
+            seconds = time.monotonic() - started
+        said.seek(0)
+        text = said.read()
+    assert sweep.returncode in (0, -signal.SIGKILL), text
+    return seconds, text
+
+
+def metrics(home: Path) -> dict[str, dict[str, float]]:
+    """The final metrics of every run, by the trial's name; every run must have finished, and be the only one of its name."""
+    os.environ["RATCHET_HOME"] = str(home)
+    from ratchet.registry.tracking import client
+
+    store = client()
+    found = store.search_runs([experiment.experiment_id for experiment in store.search_experiments()])
+    assert {made.info.status for made in found} == {"FINISHED"}, [made.info.status for made in found]
+    by_name = {made.info.run_name: {k: v for k, v in made.data.metrics.items() if k not in COST} for made in found}
+    assert len(by_name) == len(found)
+    return by_name
+
+
+def main() -> None:
+    """Run it, and print tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments to kill at")
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_args()
+    overrides = [f"trainer.max_epochs={arguments.epochs}", *arguments.overrides]
+    with tempfile.TemporaryDirectory(prefix="resume-") as folder:
+        undisturbed, wanted = measure_undisturbed(Path(folder), overrides, arguments.repeats)
+        moments = random.Random(arguments.seed)
+        lost = [
+            kill_once(Path(folder) / f"killed-{number}", overrides, moments.uniform(0, undisturbed), wanted)
+            - undisturbed
+            for number in range(arguments.kills)
+        ]
+    if lost:
+        ratios = [1 + seconds / undisturbed for seconds in lost]
+        print(
+            f"\n{len(lost)} kills: total {statistics.median(ratios):.2f} of the undisturbed (worst {max(ratios):.2f})"
+        )
+        print(f"lost {statistics.median(lost):.1f} s a kill: 10 % of a sweep of {10 * statistics.median(lost):.0f} s")
+        print("final metrics equal in all of them; no trial outlived its sweep")
+
+
+def measure_undisturbed(folder: Path, overrides: list[str], repeats: int) -> tuple[float, dict[str, dict[str, float]]]:
+    """The median seconds of sweeps that nobody disturbs, and their metrics; the last one is repeated, and must be reused."""
+    seconds = []
+    for number in range(repeats):
+        home = folder / f"undisturbed-{number}"
+        seconds.append(run(home, overrides)[0])
+        print(f"undisturbed {seconds[-1]:6.1f} s", flush=True)
+    before = metrics(home)
+    for _ in range(repeats):
+        again, text = run(home, overrides)
+        assert metrics(home) == before
+        assert text.count(": reused") == len(before), text
+        print(f"again       {again:6.1f} s, all of it reused", flush=True)
+    return statistics.median(seconds), before
+
+
+def kill_once(home: Path, overrides: list[str], moment: float, wanted: dict[str, dict[str, float]]) -> float:
+    """The seconds of a sweep that is killed at a moment and given again."""
+    first, _ = run(home, overrides, kill_after=moment)
+    second, text = run(home, overrides)
+    assert metrics(home) == wanted, "the metrics differ"
+    resumed = [line.split(": ", 1)[1] for line in text.splitlines() if "resumed at" in line]
+    told = "; ".join(dict.fromkeys(resumed)) or "nothing to resume"
+    print(f"killed at {first:6.1f} s, then {second:6.1f} s, together {first + second:6.1f} s: {told}", flush=True)
+    shutil.rmtree(home)
+    return first + second
+
+
+if __name__ == "__main__":
+    main()
