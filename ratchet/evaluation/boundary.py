@@ -20,31 +20,48 @@ def boundary_counts(
     of truth G and prediction P (Cheng, Girshick, Dollár, Berg & Kirillov, CVPR 2021, eq. 2); d is `width`
     times the diagonal, at least one pixel. So the two bands are counted as two masks are for IoU.
     """
-    distance = max(1, round(width * math.hypot(*truth.shape)))
-    counts = np.zeros((3, classes), dtype=np.int64)
-    for k in range(1, classes + 1):
-        true, said = (inner_band(mask == k, distance) for mask in (truth, predicted))
-        counts[:, k - 1] = (true & said).sum(), (~true & said).sum(), (true & ~said).sum()
-    return counts
+    return count_bands(*(inner_bands(mask, classes=classes, width=width) for mask in (truth, predicted)))
+
+
+def inner_bands(mask: NDArray[np.integer], *, classes: int, width: float = WIDTH) -> NDArray[np.bool_]:
+    """The inner band of each foreground class's contour: (C, H, W) from class indices (H, W)."""
+    distance = max(1, round(width * math.hypot(*mask.shape)))
+    return np.stack([inner_band(mask == index, distance) for index in range(1, classes + 1)])
+
+
+def count_bands(true: NDArray[np.bool_], said: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Tp, fp and fn of each class, (3, C) from bands (C, H, W)."""
+    tp, trues, saids = ((true & said).sum((1, 2)), true.sum((1, 2)), said.sum((1, 2)))
+    return np.stack([tp, saids - tp, trues - tp])
 
 
 def inner_band(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
     """The pixels of a mask (H, W) within `distance` of its outside, in chessboard distance; the frame is outside."""
-    if not mask.any():
-        return mask
-    kept = mask
-    for axis in (0, 1):
-        kept = _surrounded(kept, distance, axis)
-    return mask & ~kept
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    band = np.zeros_like(mask)
+    if rows.size:
+        # Beyond the object's box all is outside: there is nothing to look at.
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        kept = mask[box]
+        for axis in (0, 1):
+            kept = _surrounded(kept, distance, axis)
+        band[box] = mask[box] & ~kept
+    return band
 
 
 def _surrounded(mask: NDArray[np.bool_], distance: int, axis: int) -> NDArray[np.bool_]:
-    """Which pixels have only mask within `distance` to both sides along `axis`; running sums: any width costs alike."""
+    """Which pixels have only mask within `distance` to both sides along `axis`.
+
+    Runs of doubled length are joined until they are as long as the window, so twice the width costs one step more.
+    """
     lines = np.moveaxis(mask, axis, 0)
     length, window = len(lines), 2 * distance + 1
-    kept = np.zeros_like(lines)
+    kept = np.zeros_like(mask)
     if length >= window:
-        sums = np.zeros((length + 1, *lines.shape[1:]), dtype=np.int32)
-        np.cumsum(lines, axis=0, dtype=np.int32, out=sums[1:])
-        kept[distance : length - distance] = sums[window:] - sums[:-window] == window
-    return np.moveaxis(kept, 0, axis)
+        runs, covered = lines, 1  # runs[i]: the `covered` pixels from i on are all mask
+        while covered < window:
+            step = min(covered, window - covered)
+            runs = runs[: len(runs) - step] & runs[step:]
+            covered += step
+        np.moveaxis(kept, axis, 0)[distance : length - distance] = runs
+    return kept

@@ -17,7 +17,7 @@ from ratchet.judgement.anchor import Anchor, find_anchor
 from ratchet.judgement.cache import CountsCache
 from ratchet.judgement.evidence import collect_evidence, is_usable
 from ratchet.judgement.page import write_page
-from ratchet.judgement.records import REPORT_FILE, earlier_uses, keep_record
+from ratchet.judgement.records import REPORT_FILE, earlier_uses, keep_record, origin
 from ratchet.judgement.scorer import Scorer, model_ref
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def judge_version(
                 champion=None if other is None else model_ref(other),
                 anchor=None if anchor is None else model_ref(anchor),
                 gate_set=data.gate_fingerprint,
-                data=data.fingerprint,
                 earlier_uses=earlier_uses(manager.history(model), data.gate_fingerprint, challenger),
+                **origin(challenger),
             ),
             metadata=_metadata(samples),
             evidence=measured.evidence,

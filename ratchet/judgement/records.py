@@ -19,6 +19,8 @@ REPORT_FILE = "report.html"
 JUDGEMENTS = "ratchet-judgements"
 """The experiment that keeps the records of versions without a run of their own."""
 
+_ORIGIN = {"data": "ratchet.data_fingerprint", "code": "mlflow.source.git.commit"}
+
 
 def judgement_path(verdict: Verdict) -> str:
     """Where a verdict, its evidence and its report lie among the artifacts of the challenger's run."""
@@ -78,6 +80,18 @@ def fetch_record(event: Event, folder: Path) -> Path:
     return local / VERDICT_FILE
 
 
+def origin(version: ModelVersion) -> dict[str, str]:
+    """What the version was trained from, as far as its run says: fingerprint of the `data`, commit of the `code`."""
+    if version.run_id is None:
+        return {}
+    try:
+        with answering(tracking_uri()):
+            tags = client().get_run(version.run_id).data.tags
+    except RegistryError:  # the run may be gone: the version outlives it
+        return {}
+    return {key: tags[tag] for key, tag in _ORIGIN.items() if tag in tags}
+
+
 def earlier_uses(history: Iterable[Event], gate_set: str, challenger: ModelVersion) -> int:
     """How many other challengers were judged on this gate set; one that was judged twice counts once."""
     return len({event.version for event in history if event.gate_set == gate_set} - {challenger.version})
@@ -90,7 +104,7 @@ def _path(digest: str) -> str:
 def _is_there(run_id: str) -> bool:
     try:
         with answering(tracking_uri()):
-            return client().get_run(run_id).info.lifecycle_stage == "active"
+            return bool(client().get_run(run_id).info.lifecycle_stage == "active")
     except RegistryError:
         return False
 

@@ -40,7 +40,7 @@ class Scorer:
         self, models: Mapping[str, ServedModel], *, keep: Mapping[str, ModelVersion], on_image: OnImage = None
     ) -> dict[str, ImageCounts]:
         """Count these models in one pass; the counts of those that `keep` names are kept for later judgements."""
-        counts = score_models(models, self.samples, self.mask_values, on_image=on_image)
+        counts = score_models(models, self.samples, self.mask_values, metric=self.metric, on_image=on_image)
         for name in keep.keys() & counts.keys():
             self.cache.keep(counts[name], model=model_ref(keep[name]).digest, gate_set=self.gate_set)
         return counts
