@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -241,6 +242,8 @@ class SegmentationDataModule:
             batch_size=self._batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
+            # Not the default, which in a trial is its fork server: workers of that would outlive a trial that is killed.
+            multiprocessing_context=("fork" if sys.platform == "linux" else "spawn") if workers else None,
             pin_memory=on_gpu,
             **options,
         )

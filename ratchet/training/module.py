@@ -60,9 +60,14 @@ class SegmentationModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the loss of one batch."""
-        loss: Tensor = self.loss(self(batch["image"]), batch["mask"])
+        loss = self._loss_in_float32(self(batch["image"]), batch["mask"])
         self.log("loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch["image"]))
         self.log("lr", self.optimizers().param_groups[0]["lr"], on_step=True, batch_size=1)  # type: ignore[union-attr]
+        return loss
+
+    def _loss_in_float32(self, logits: Tensor, mask: Tensor) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            loss: Tensor = self.loss(logits, mask)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -72,7 +77,7 @@ class SegmentationModule(pl.LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         """Log the loss of one batch and add up its counts."""
         logits = self(batch["image"])
-        loss = self.loss(logits, batch["mask"])
+        loss = self._loss_in_float32(logits, batch["mask"])
         self.log("val_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(logits))
         self._counts += confusion(predict_classes(logits), batch["mask"], len(self.classes)).sum(dim=0)
 

@@ -67,9 +67,9 @@ class TrialProcess:
         context = multiprocessing.get_context("forkserver")
         ours, theirs = context.Pipe()
         end, lifeline = context.Pipe(duplex=False)
-        process = context.Process(
-            target=_main, args=(order, theirs, end, dict(os.environ), str(Path.cwd())), name=order.name, daemon=True
-        )
+        # No daemon: those may have no processes of their own, and so no workers that load. The lifeline ends it.
+        arguments = (order, theirs, end, dict(os.environ), str(Path.cwd()))
+        process = context.Process(target=_main, args=arguments, name=order.name)
         process.start()
         theirs.close()
         end.close()
