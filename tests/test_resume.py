@@ -92,7 +92,8 @@ def wait_for_end(process: TrialProcess, *, kill: Callable[[Progress], bool] = la
 
 @dataclass(frozen=True)
 class Record:
-    """What a run has come to: the exported weights, those that training ended with, and every value that it logged."""
+    """What a run has come to: the exported weights, those that training ended with and the optimizer's state with them,
+    and every value that it logged."""
 
     weights: dict[str, torch.Tensor]
     curves: dict[str, list[tuple[int, str]]]
@@ -100,8 +101,14 @@ class Record:
     @classmethod
     def of(cls, run_id: str, folder: Path) -> Record:
         kept = Path(client().download_artifacts(run_id, "checkpoints", str(folder)))
-        files = {"best": kept / "best.ckpt", "last": kept / "resume" / RESUME_FILE}
-        states = {name: torch.load(file, weights_only=True)["state_dict"] for name, file in files.items()}
+        best = torch.load(kept / "best.ckpt", weights_only=True)
+        last = torch.load(kept / "resume" / RESUME_FILE, weights_only=True)
+        adam = last["optimizer_states"][0]["state"]
+        states = {
+            "best": best["state_dict"],
+            "last": last["state_dict"],
+            **{f"adam {number}": state for number, state in adam.items()},
+        }
         names = client().get_run(run_id).data.metrics.keys() - {"duration", "peak_memory"}
         curves = {name: client().get_metric_history(run_id, name) for name in names}
         return cls(

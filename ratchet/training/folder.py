@@ -176,6 +176,11 @@ def machine(home: Path) -> str:
     return f"{socket.gethostname()}/{file.read_text()}"
 
 
+def interrupted(home: Path) -> bool:
+    """Whether a trial here has begun and not finished."""
+    return any((home / "trials").glob("*/trial.json"))
+
+
 def prune(home: Path, *, keep: set[str], seconds: float = KEPT_SECONDS, most: float = KEPT_BYTES) -> list[str]:
     """Remove the folders of trials that nobody works on: those not touched for `seconds`, and the oldest beyond `most` bytes.
 

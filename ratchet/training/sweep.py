@@ -18,7 +18,7 @@ from ratchet.errors import ConfigError, SweepFailedError
 from ratchet.settings import TrialConfig
 from ratchet.training.caching import fill_caches
 from ratchet.training.fingerprint import trial_fingerprint
-from ratchet.training.folder import prune
+from ratchet.training.folder import interrupted, prune
 from ratchet.training.origin import PRODUCTION, resolve
 from ratchet.training.process import TrialOrder, TrialProcess, start_server
 from ratchet.training.progress import Progress
@@ -76,6 +76,8 @@ def plan_trials(configs: Sequence[TrialConfig]) -> list[PlannedTrial]:
     """
     from ratchet.config import instantiate  # noqa: PLC0415 - imports Hydra
 
+    if any(interrupted(config.core.home) for config in configs):
+        start_server()  # most likely something is to go on: let it import while this process plans
     contents: dict[str, str] = {}
     trials: dict[str, PlannedTrial] = {}
     for given, name in zip(configs, trial_names(configs), strict=True):
