@@ -113,7 +113,7 @@ def test_the_strict_policy_promotes_what_is_better_in_all_that_it_asks(registry:
 
 def test_a_challenger_that_is_too_slow_and_too_large_for_its_budget_is_rejected(registry: Registry) -> None:
     registry.add(POOR, "production")
-    heavy = registry.add(Brightness(GOOD, work=1_000, ballast=1_000_000))
+    heavy = registry.add(Brightness(GOOD, work=300, ballast=1_000_000))
     verdict = registry.judge(heavy, **BETTER, budget={"latency_ratio": 3.0, "size_ratio": 3.0})
     assert verdict.outcome == "reject"
     assert set(failed(verdict)) == {"budget latency_p95 ratio", "budget size ratio"}
