@@ -14,8 +14,9 @@ import pytest
 
 from ratchet.errors import TrialTakenError
 from ratchet.registry.tracking import client, ensure_experiment
-from ratchet.training.folder import Facts, TrialFolder, machine, prune
-from ratchet.training.ownership import HEARTBEAT_TAG, OWNER_TAG, Ownership, await_owner
+from ratchet.training.folder import Facts, TrialFolder
+from ratchet.training.leftovers import prune
+from ratchet.training.ownership import HEARTBEAT_TAG, OWNER_TAG, Ownership, await_owner, machine
 
 HOLD = """
 import sys, time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,28 +48,46 @@ class Spending:
         return max(self._before[1], peak_memory())
 
 
-def fit(
-    config: TrialConfig,
-    module: SegmentationModule,
-    data: Any,
-    run: TrialRun,
-    folder: TrialFolder,
-    *,
-    spending: Spending,
-    until_epoch: int | None,
-    report: Report,
-) -> Snapshot:
+@dataclass(frozen=True)
+class Work:
+    """What a trial is made with: its configuration and data, its run and folder, what it has cost, and who is told."""
+
+    config: TrialConfig
+    data: SegmentationDataModule
+    run: TrialRun
+    folder: TrialFolder
+    spending: Spending
+    report: Report
+
+
+def fit(work: Work, module: SegmentationModule, *, until_epoch: int | None) -> Snapshot:
     """Train, and return the last snapshot: that of the end, or that of the pause after `until_epoch` epochs.
 
     The module is left as it is at that moment; where there was nothing to train any more, untouched.
     """
+    config, folder = work.config, work.folder
     snapshot, epochs = folder.newest(), config.trainer["max_epochs"]
     pause_at = until_epoch if until_epoch is not None and until_epoch < epochs else None
-    spending.add(snapshot)
+    work.spending.add(snapshot)
     if snapshot is not None and (snapshot.facts.trained or (pause_at is not None and snapshot.facts.epoch >= pause_at)):
         return snapshot
     folder.begin()
-    logger: RunLogger = instantiate(config.logger, run=run)
+    trainer = _build_trainer(work, pause_at)
+    tags = {"ratchet.precision": str(trainer.precision), "ratchet.device": trainer.strategy.root_device.type}
+    work.run.tag(tags)
+    resume = None if snapshot is None else str(snapshot.resume)
+    trainer.fit(module, datamodule=Loaders(work.data), ckpt_path=resume, weights_only=True)
+    last = folder.newest()
+    if last is None:
+        raise TrainingError(
+            "no epoch was trained: trainer.max_epochs or trainer.limit_train_batches leaves nothing to do."
+        )
+    return last
+
+
+def _build_trainer(work: Work, pause_at: int | None) -> pl.Trainer:
+    config, folder = work.config, work.folder
+    logger: RunLogger = instantiate(config.logger, run=work.run)
     callbacks = [
         instantiate(node, **_place(key, node, folder)) for key, node in config.callbacks.items() if node is not None
     ]
@@ -78,28 +97,20 @@ def fit(
         minutes=config.sweep.checkpoint_minutes,
         pause_at=pause_at,
         before=logger.save,
-        after=Uploads(run, minutes=config.sweep.upload_minutes),
-        seconds=spending.seconds,
-        peak_memory=spending.peak_memory,
+        after=Uploads(work.run, minutes=config.sweep.upload_minutes),
+        seconds=work.spending.seconds,
+        peak_memory=work.spending.peak_memory,
     )
     trainer: pl.Trainer = instantiate(
         config.trainer | {"precision": resolve_precision(config.trainer)},
         logger=logger,
-        callbacks=[*callbacks, ProgressCallback(report, max_epochs=epochs), snapshots],
+        callbacks=[*callbacks, ProgressCallback(work.report, max_epochs=config.trainer["max_epochs"]), snapshots],
         default_root_dir=str(folder.work),
         deterministic=config.core.deterministic,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    run.tag({"ratchet.precision": str(trainer.precision), "ratchet.device": trainer.strategy.root_device.type})
-    resume = None if snapshot is None else str(snapshot.resume)
-    trainer.fit(module, datamodule=Loaders(data), ckpt_path=resume, weights_only=True)
-    last = folder.newest()
-    if last is None:
-        raise TrainingError(
-            "training ended without a snapshot: no epoch was trained (trainer.max_epochs, limit_train_batches)."
-        )
-    return last
+    return trainer
 
 
 def load_exported(config: TrialConfig, module: SegmentationModule, snapshot: Snapshot) -> Path:

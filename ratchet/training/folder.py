@@ -5,9 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import socket
-import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +14,6 @@ from pydantic import BaseModel, ConfigDict
 
 RESUME_FILE = "resume.ckpt"
 FACTS_FILE = "snapshot.json"
-
-KEPT_SECONDS = 14 * 24 * 3600.0
-KEPT_BYTES = 20 * 10**9
 
 
 class _Value(BaseModel):
@@ -83,10 +77,10 @@ class TrialFolder:
     @contextmanager
     def locked(self, *, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold the folder; another process that does is waited for, after `on_wait` was told. The dead hold nothing."""
-        held = _lock(self.path, wait=False)
+        held = lock_folder(self.path, wait=False)
         if held is None:
             on_wait()
-            held = _lock(self.path, wait=True)
+            held = lock_folder(self.path, wait=True)
         assert held is not None
         with held:
             yield
@@ -160,57 +154,7 @@ class TrialFolder:
         return sorted(self.path.glob("snapshot-*"))
 
 
-def machine(home: Path) -> str:
-    """The name of this machine and home, under which the folder's lock tells who is alive."""
-    file = home.absolute() / "trials" / "home-id"
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f"home-id.{uuid.uuid4().hex}")
-        draft.write_text(uuid.uuid4().hex[:12])
-        try:
-            os.link(draft, file)  # the first one stays
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    return f"{socket.gethostname()}/{file.read_text()}"
-
-
-def interrupted(home: Path) -> bool:
-    """Whether a trial here has begun and not finished."""
-    return any((home / "trials").glob("*/trial.json"))
-
-
-def prune(home: Path, *, keep: set[str], seconds: float = KEPT_SECONDS, most: float = KEPT_BYTES) -> list[str]:
-    """Remove the folders of trials that nobody works on: those not touched for `seconds`, and the oldest beyond `most` bytes.
-
-    The fingerprints in `keep` stay. Returns a sentence for each that went.
-    """
-    told, total = [], 0
-    root = home.absolute() / "trials"
-    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    for path in sorted(folders, key=_touched, reverse=True):
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        age = time.time() - _touched(path)
-        if path.name in keep or (age < seconds and total + size <= most):
-            total += size
-            continue
-        held = _lock(path, wait=False)
-        if held is not None:
-            with held:
-                shutil.rmtree(path)
-            told.append(
-                f"removed the checkpoint of the interrupted trial {path.name[:12]}: {size / 1e6:.0f} MB, "
-                f"not touched for {age / 86400:.1f} days"
-            )
-    return told
-
-
-def _touched(path: Path) -> float:
-    return max((entry.stat().st_mtime for entry in path.iterdir()), default=path.stat().st_mtime)
-
-
-def _lock(folder: Path, *, wait: bool) -> IO[bytes] | None:
+def lock_folder(folder: Path, *, wait: bool) -> IO[bytes] | None:
     """The open lock of a folder, which is made if it is not there; None where another process holds it and `wait` is off.
 
     A POSIX record lock: unlike flock's, it dies with the process even where forked loader workers live on.

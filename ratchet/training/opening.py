@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from ratchet.registry.tracking import client, tracking_uri
 from ratchet.settings import TrialConfig
 from ratchet.training.fingerprint import fixed_length, schedule_fingerprint
-from ratchet.training.folder import Note, Snapshot, TrialFolder, machine
-from ratchet.training.ownership import Ownership, await_owner
+from ratchet.training.folder import Note, Snapshot, TrialFolder
+from ratchet.training.ownership import Ownership, await_owner, machine
 from ratchet.training.reuse import TrainedBefore
 from ratchet.training.run import (
     CHECKPOINT_TAG,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow.entities import RunTag
@@ -28,6 +30,22 @@ BEAT_SECONDS = 30.0
 STALE_SECONDS = 180.0
 _CERTAINLY_DEAD_SECONDS = 3600.0  # no two clocks differ by so much
 _SETTLE_SECONDS = 5.0
+
+
+def machine(home: Path) -> str:
+    """The name of this machine and home, under which the folder's lock tells who is alive."""
+    file = home.absolute() / "trials" / "home-id"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f"home-id.{uuid.uuid4().hex}")
+        draft.write_text(uuid.uuid4().hex[:12])
+        try:
+            os.link(draft, file)  # the first one stays
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return f"{socket.gethostname()}/{file.read_text()}"
 
 
 class Ownership:

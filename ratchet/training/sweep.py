@@ -18,7 +18,7 @@ from ratchet.errors import ConfigError, SweepFailedError
 from ratchet.settings import TrialConfig
 from ratchet.training.caching import fill_caches
 from ratchet.training.fingerprint import trial_fingerprint
-from ratchet.training.folder import interrupted, prune
+from ratchet.training.leftovers import interrupted, prune
 from ratchet.training.origin import PRODUCTION, resolve
 from ratchet.training.process import TrialOrder, TrialProcess, start_server
 from ratchet.training.progress import Progress

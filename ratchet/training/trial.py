@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,15 @@ from ratchet.evaluation.scoring import score_batches
 from ratchet.evaluation.served import ModelCard
 from ratchet.settings import TrialConfig
 from ratchet.training.export import export_network
-from ratchet.training.fitting import Spending, build_module, fit, load_exported
+from ratchet.training.fitting import Spending, Work, build_module, fit, load_exported
 from ratchet.training.folder import Snapshot, TrialFolder
 from ratchet.training.memory import lack_of_memory_told
 from ratchet.training.module import LOGGED_METRICS, SegmentationModule
-from ratchet.training.opening import begin
+from ratchet.training.opening import Beginning, begin
 from ratchet.training.origin import MODEL_DIGEST_TAG, weights_digest
 from ratchet.training.progress import Progress, Report, TrialEnd
 from ratchet.training.report import write_report
-from ratchet.training.run import CHECKPOINTS_PATH, MODEL_PATH, PARAMETERS_TAG, TrialRun, metric_rows
+from ratchet.training.run import CHECKPOINTS_PATH, MODEL_PATH, PARAMETERS_TAG, metric_rows
 from ratchet.training.upload import keep_checkpoints, withdraw
 from ratchet.training.warm_start import inherited, warm_start
 
@@ -65,52 +66,55 @@ def run_trial(
             tags=tags,
             on_wait=lambda owner: report(Progress(phase=f"waiting for {owner}, which trains it")),
         )
-        if begun.finished is not None:
-            found = begun.finished
-            return TrialEnd(
-                status="reused", run_id=found.info.run_id, metrics=dict(found.data.metrics), note=begun.note
-            )
-        assert begun.run is not None
-
-        def tell(progress: Progress) -> None:
-            run.require_owner()
-            report(progress.model_copy(update={"note": note}))
-
+        if begun.run is None:
+            return _reused(begun)
         with begun.run as run, lack_of_memory_told(config.datamodule):
             on_start(run.run_id)
-            run.log_dataset(data.name, data.fingerprint, str(data.data_path))
-            module = build_module(config, data.classes)
-            started_from = warm_start(config, module.network, run, folder.path) if folder.newest() is None else None
-            note = begun.note or started_from
-            snapshot = fit(config, module, data, run, folder, spending=spending, until_epoch=until_epoch, report=tell)
-            if not snapshot.facts.trained:
-                run.pause()
-                latest = {row.key: row.value for row in run.rows}
-                return TrialEnd(status="paused", run_id=run.run_id, metrics=latest, note=note)
-            metrics = _conclude(config, module, data, run, snapshot, folder, tell)
-            spent = {"duration": spending.seconds(), "peak_memory": spending.peak_memory()}
-            run.confirm_owner()
-            run.log_metrics(metric_rows(metrics | spent, snapshot.facts.step))
-        folder.remove()
-    return TrialEnd(status="finished", run_id=run.run_id, metrics=metrics | spent, note=note)
+            end = _work_on(Work(config, data, run, folder, spending, report), begun.note, until_epoch)
+        if end.status == "finished":
+            folder.remove()
+    return end
 
 
-def _conclude(
-    config: TrialConfig,
-    module: SegmentationModule,
-    data: Any,
-    run: TrialRun,
-    snapshot: Snapshot,
-    folder: TrialFolder,
-    report: Report,
-) -> dict[str, float]:
+def _reused(begun: Beginning) -> TrialEnd:
+    found = begun.finished
+    assert found is not None
+    return TrialEnd(status="reused", run_id=found.info.run_id, metrics=dict(found.data.metrics), note=begun.note)
+
+
+def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:
+    """Train until the pause or the end, and there score and export; `note` says where the training begins."""
+    config, run, data = work.config, work.run, work.data
+    run.log_dataset(data.name, data.fingerprint, str(data.data_path))
+    module = build_module(config, data.classes)
+    if work.folder.newest() is None:
+        note = warm_start(config, module.network, run, work.folder.path) or note
+
+    def tell(progress: Progress) -> None:
+        run.require_owner()
+        work.report(progress.model_copy(update={"note": note}))
+
+    work = replace(work, report=tell)
+    snapshot = fit(work, module, until_epoch=until_epoch)
+    if not snapshot.facts.trained:
+        run.pause()
+        return TrialEnd(status="paused", run_id=run.run_id, metrics={row.key: row.value for row in run.rows}, note=note)
+    metrics = _conclude(work, module, snapshot)
+    metrics |= {"duration": work.spending.seconds(), "peak_memory": work.spending.peak_memory()}
+    run.confirm_owner()
+    run.log_metrics(metric_rows(metrics, snapshot.facts.step))
+    return TrialEnd(status="finished", run_id=run.run_id, metrics=metrics, note=note)
+
+
+def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> dict[str, float]:
     """Score and export the weights of a training that is over."""
+    config, data, run, folder = work.config, work.data, work.run, work.folder
     folder.begin()
     artifacts = folder.work / "artifacts"
     keep_checkpoints(config, snapshot, load_exported(config, module, snapshot), artifacts / CHECKPOINTS_PATH)
-    report(Progress(phase="scoring"))
+    work.report(Progress(phase="scoring"))
     metrics, test_counts = _score(module, data)
-    report(Progress(phase="exporting"))
+    work.report(Progress(phase="exporting"))
     history = [row for row in run.rows if row.step < snapshot.facts.step]
     _write_artifacts(config, module, data, test_counts, history, artifacts)
     _write_seen(data, inherited(config, run, folder.work), artifacts / MODEL_PATH)

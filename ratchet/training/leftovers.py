@@ -1,0 +1,46 @@
+"""The folders of interrupted trials on this machine: whether there are any, and which go when nobody takes them up."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from ratchet.training.folder import lock_folder
+
+KEPT_SECONDS = 14 * 24 * 3600.0
+KEPT_BYTES = 20 * 10**9
+
+
+def interrupted(home: Path) -> bool:
+    """Whether a trial here has begun and not finished."""
+    return any((home / "trials").glob("*/trial.json"))
+
+
+def prune(home: Path, *, keep: set[str], seconds: float = KEPT_SECONDS, most: float = KEPT_BYTES) -> list[str]:
+    """Remove the folders of trials that nobody works on: those not touched for `seconds`, and the oldest beyond `most` bytes.
+
+    The fingerprints in `keep` stay. Returns a sentence for each that went.
+    """
+    told, total = [], 0
+    root = home.absolute() / "trials"
+    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    for path in sorted(folders, key=_touched, reverse=True):
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        age = time.time() - _touched(path)
+        if path.name in keep or (age < seconds and total + size <= most):
+            total += size
+            continue
+        held = lock_folder(path, wait=False)
+        if held is not None:
+            with held:
+                shutil.rmtree(path)
+            told.append(
+                f"removed the checkpoint of the interrupted trial {path.name[:12]}: {size / 1e6:.0f} MB, "
+                f"not touched for {age / 86400:.1f} days"
+            )
+    return told
+
+
+def _touched(path: Path) -> float:
+    return max((entry.stat().st_mtime for entry in path.iterdir()), default=path.stat().st_mtime)
