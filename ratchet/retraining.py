@@ -15,6 +15,7 @@ from ratchet.gate import Policy, Verdict, load_policy
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.values import FINGERPRINT_TAG
 from ratchet.settings import RetrainSettings, TrialConfig
+from ratchet.training.origin import PARENT_TAG
 from ratchet.training.sweep import OnProgress, PlannedTrial, TrialResult, plan_trials, run_sweep, sweep_tag
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def register(
 ) -> ModelVersion:
     """Register the best trial's model as the challenger; the same run again gives the same version."""
     fingerprint = next(trial.fingerprint for trial in trials if trial.run_id == best.run_id)
+    parent = next(trial.config.backbone.init_from for trial in plan.trials if trial.fingerprint == fingerprint)
     return (manager or MlflowModelManager()).register_model(
         best.model_location,
         plan.settings.model,
@@ -114,6 +116,7 @@ def register(
             RETRAINING_TAG: plan.fingerprint,
             FINGERPRINT_TAG: fingerprint,
             "ratchet.selected_by": f"{best.metric}={best.value:.6g}",
+            **({PARENT_TAG: parent} if parent is not None else {}),
         },
     )
 

@@ -67,19 +67,26 @@ def start(trial: PlannedTrial, *, until_epoch: int | None = None) -> TrialProces
 
 
 def train(
-    trial: PlannedTrial, *, kill: Callable[[Progress], bool] = lambda _: False, until_epoch: int | None = None
+    trial: PlannedTrial,
+    *,
+    kill: Callable[[Progress], bool] = lambda _: False,
+    by: signal.Signals = signal.SIGKILL,
+    until_epoch: int | None = None,
 ) -> TrialEnd | None:
     """Run a trial in its process; None where it was killed."""
     process = start(trial, until_epoch=until_epoch)
-    return wait_for_end(process, kill=kill)
+    return wait_for_end(process, kill=kill, by=by)
 
 
-def wait_for_end(process: TrialProcess, *, kill: Callable[[Progress], bool] = lambda _: False) -> TrialEnd | None:
+def wait_for_end(
+    process: TrialProcess, *, kill: Callable[[Progress], bool] = lambda _: False, by: signal.Signals = signal.SIGKILL
+) -> TrialEnd | None:
     try:
         while True:
             kind, value = process.connection.recv()
             if kind == "progress" and kill(value):
-                os.kill(int(process.process.pid or 0), signal.SIGKILL)
+                os.kill(int(process.process.pid or 0), by)
+                process.process.join(60)
                 return None
             if kind == "failed":
                 raise AssertionError(value)
@@ -164,7 +171,9 @@ def test_a_trial_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
 
 
 @pytest.mark.usefixtures("ratchet_home")
-def test_a_trial_that_is_left_after_an_epoch_goes_on_to_the_same_end(undisturbed: Record, tmp_path: Path) -> None:
+def test_a_trial_that_is_left_after_an_epoch_or_terminated_goes_on_to_the_same_end(
+    undisturbed: Record, tmp_path: Path
+) -> None:
     trial = plan()
     for epoch in (1, 1, 3):  # asked for twice, the pause is where it was
         end = train(trial, until_epoch=epoch)
@@ -172,9 +181,11 @@ def test_a_trial_that_is_left_after_an_epoch_goes_on_to_the_same_end(undisturbed
         assert (end.status, only_run().info.status) == ("paused", "SCHEDULED")
         assert 0 < end.metrics["val_loss_epoch"] < 10
         assert len(client().get_metric_history(end.run_id, "val_loss_epoch")) == epoch
+    assert train(trial, kill=lambda progress: progress.step >= 17, by=signal.SIGTERM) is None
+    assert only_run().info.status == "KILLED"
     end = train(trial, until_epoch=4)
     assert end is not None
-    assert end.status == "finished"
+    assert (end.status, end.note) in [("finished", f"resumed at epoch 3, step {step}") for step in (17, 18)]
     assert_same(Record.of(end.run_id, tmp_path), undisturbed)
 
 

@@ -108,7 +108,8 @@ class Snapshots(Checkpoint):
         if self._restored is not None:
             _add_sums(trainer, self._restored["sums"])
             self._restored = None
-            trainer.fit_loop.restarting = False  # else Lightning leaves out the plateau scheduler at this epoch's end
+            # Else Lightning leaves out the plateau scheduler at this epoch's end; the public setter is not for max_steps.
+            trainer.fit_loop._restarting = False
         loop, done = trainer.fit_loop.epoch_loop, batch_idx + 1
         half_done = (
             loop.batch_progress.is_last_batch

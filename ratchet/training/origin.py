@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PRODUCTION = "production"
 WEIGHTS_FILE = "data/model.pt2"  # MLflow's pt2 form: read without unpickling
+PARENT_TAG = "ratchet.parent"
 MODEL_DIGEST_TAG = "ratchet.model_digest"
 
 _VERSION = re.compile(r"models:/(?P<model>[^/@]+)(/(?P<version>\d+)|@(?P<alias>[\w-]+))")

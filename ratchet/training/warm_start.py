@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ratchet.data.seen import SEEN_FILE, SeenImages
 from ratchet.errors import WeightsUnavailableError
 from ratchet.settings import TrialConfig
-from ratchet.training.origin import Origin, fetch, find
+from ratchet.training.origin import PARENT_TAG, Origin, fetch, find
 from ratchet.training.run import TrialRun
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 ANCESTRY_PATH = "ancestry"
 
-_TAGS = "ratchet.parent"
 _SHOWN = 5  # tensors that are named
 
 
@@ -59,7 +58,7 @@ def warm_start(config: TrialConfig, network: nn.Module, run: TrialRun, work: Pat
         loaded = load_fitting(network, read_weights(directory, origin.reference), origin.reference)
         _keep_ancestry(run, directory)
     tags = {"": origin.reference, "_digest": origin.digest, "_run": origin.run_id, "_loaded": str(loaded)}
-    run.tag({f"{_TAGS}{name}": value for name, value in tags.items() if value is not None})
+    run.tag({f"{PARENT_TAG}{name}": value for name, value in tags.items() if value is not None})
     return f"starts from {origin.reference}: {loaded}"
 
 
@@ -97,7 +96,7 @@ def read_weights(directory: Path, what: str) -> dict[str, Tensor]:
 
 def copy_ancestry(store: MlflowClient, source: Run, run: TrialRun, work: Path) -> None:
     """Give a run that continues another one the ancestry of that one."""
-    run.tag({key: value for key, value in source.data.tags.items() if key.startswith(_TAGS)})
+    run.tag({key: value for key, value in source.data.tags.items() if key.startswith(PARENT_TAG)})
     with tempfile.TemporaryDirectory(dir=work) as folder:
         if store.list_artifacts(source.info.run_id, ANCESTRY_PATH):
             run.log_artifacts(Path(store.download_artifacts(source.info.run_id, ANCESTRY_PATH, folder)), ANCESTRY_PATH)
