@@ -62,7 +62,7 @@ def run(home: Path, overrides: list[str], *, kill_after: float | None = None) ->
             seconds = time.monotonic() - started
         said.seek(0)
         text = said.read()
-    assert sweep.returncode in (0, -signal.SIGKILL), text
+    assert sweep.returncode in (0, -signal.SIGKILL), f"{sweep.returncode}: {text}"
     return seconds, text
 
 

@@ -90,9 +90,11 @@ def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:
     if work.folder.newest() is None:
         note = warm_start(config, module.network, run, work.folder.path) or note
 
+    report = work.report
+
     def tell(progress: Progress) -> None:
         run.require_owner()
-        work.report(progress.model_copy(update={"note": note}))
+        report(progress.model_copy(update={"note": note}))
 
     work = replace(work, report=tell)
     snapshot = fit(work, module, until_epoch=until_epoch)
