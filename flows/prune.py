@@ -11,7 +11,7 @@ from prefect.states import Completed
 from tasks.registry import prune_versions
 
 
-@flow(name="prune")
+@flow(name="prune", flow_run_name="{model}: prune")
 def prune(model: str, keep: int = 10, dry_run: bool = False) -> State[Any]:
     """Delete old archived and rejected versions of a model, and the heavy files of their runs.
 

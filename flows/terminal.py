@@ -1,0 +1,42 @@
+"""What every command does on a terminal: tables as wide as they need, errors in a sentence, other people's logs quiet."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from ratchet.errors import RatchetError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def quieten() -> None:
+    """Leave the terminal to the progress display, unless somebody asked for logs."""
+    # The console only: the server keeps every line for the run's page.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """Open standard output, or standard error, for tables and colours."""
+    from rich.console import Console  # noqa: PLC0415
+
+    # Not a terminal: as wide as the tables want to be, so that a log or a pipe keeps every figure.
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=200)
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Print our own errors in a sentence; others are defects, and show their trace."""
+    try:
+        yield
+    except RatchetError as error:
+        click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
+        sys.exit(1)
