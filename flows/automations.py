@@ -10,11 +10,9 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
-from flows.deployments import HEARTBEAT_SECONDS, RESTARTS, TAG, Deployment, full_name, tags_of
+from flows.deployments import RESTARTS, TAG, ZOMBIE_SECONDS, Deployment, full_name
 
-ZOMBIE_SECONDS = 3 * HEARTBEAT_SECONDS
-"""How long a run may be silent: three heartbeats, since one can be late on a busy machine."""
-
+_LONGEST_RUN = timedelta(days=7)
 _OURS = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{RESTARTS}"}
 
 
@@ -77,16 +75,8 @@ def recovery_automations(*, silence: float = ZOMBIE_SECONDS) -> list[AutomationC
                 match_related=_OURS,
                 for_each={"prefect.resource.id"},
                 threshold=1,
-                within=timedelta(seconds=silence),
+                within=_LONGEST_RUN,  # counted from the first heartbeat: the later ones do not renew it
             ),
             actions=[again],
         ),
     ]
-
-
-def model_of(automation: AutomationCore) -> str | None:
-    """The model that an automation of ours is about; None if it is about all, or not ours."""
-    return next((tag.removeprefix("model:") for tag in automation.tags if tag.startswith("model:")), None)
-
-
-__all__ = ["ZOMBIE_SECONDS", "chain_automations", "model_of", "recovery_automations", "tags_of"]

@@ -19,8 +19,8 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
-from flows.automations import ZOMBIE_SECONDS, chain_automations, recovery_automations
-from flows.deployments import POOL, TAG, Deployment, all_deployments, full_name, limit_name
+from flows.automations import chain_automations, recovery_automations
+from flows.deployments import POOL, TAG, ZOMBIE_SECONDS, Deployment, all_deployments, full_name, limit_name
 from flows.models import ModelFile
 
 _PAGE = 200

@@ -15,6 +15,9 @@ RESTARTS = "restarts"
 HEARTBEAT_SECONDS = 30
 """How often a run says that it lives: the least that Prefect takes."""
 
+ZOMBIE_SECONDS = 3 * HEARTBEAT_SECONDS
+"""How long a run may be silent until it counts as dead: three heartbeats, since one can be late on a busy machine."""
+
 Deployment = dict[str, Any]
 
 

@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from tasks.judgement import judge_again
+from tasks.runs import begin_run
 
 
 @flow(name="gate", flow_run_name="{model}: gate v{version}")
@@ -21,5 +22,6 @@ def gate(model: str, version: int, policy: str | None = None, against: int | Non
         policy: A preset: default, strict or permissive. Empty: the policy that the version was trained under.
         against: Judge against this version instead of the champion.
     """
+    begin_run()
     verdict = judge_again(model, version, policy, against)
     return Completed(name=verdict.outcome, message=verdict.sentence, data=verdict)

@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from tasks.registry import promote_version
+from tasks.runs import begin_run
 
 
 @flow(name="promote", flow_run_name="{model}: v{version} to {to}")
@@ -23,5 +24,6 @@ def promote(
         to: Where it goes. The version that is in production before becomes archived.
         reason: Why. It goes into the history.
     """
+    begin_run()
     moved = promote_version(model, version, to, reason)
     return Completed(message=f"v{moved.version} of {model} is in {to}", data=moved)

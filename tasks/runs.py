@@ -1,0 +1,50 @@
+"""What a run settles with Prefect before it works: how often it was begun, and which missed runs it stands for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.runtime import deployment, flow_run
+from prefect.states import Cancelled
+
+from ratchet.errors import RunAbandonedError
+
+MOST_STARTS = 4
+"""The first start, and three after crashes: what kills a run three times again is not bad luck."""
+
+
+def begin_run() -> None:
+    """Refuse a run that crashed too often, and cancel the scheduled runs of its deployment that were missed.
+
+    After downtime every run that was missed is late: this one, which reads the data as they are now, stands for them
+    all. Runs that a person or an event started are left waiting. Raises `RunAbandonedError`.
+    """
+    if flow_run.run_count > MOST_STARTS:
+        raise RunAbandonedError(
+            f"this run crashed {flow_run.run_count - 1} times, so it is not taken up again. Its logs, and the worker's, say "
+            "why: out of memory, most often. Press Retry once that is mended"
+        )
+    if deployment.id is None:
+        return
+    missed = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment.id)]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
+    )
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=missed):
+            if run.auto_scheduled and str(run.id) != flow_run.id:
+                state = Cancelled(name="Missed", message=f"It was due before {flow_run.name} began, which does its work.")
+                client.set_flow_run_state(run.id, state)
+                get_run_logger().info("the run missed at %s is cancelled: this one does its work", run.expected_start_time)
