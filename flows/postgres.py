@@ -93,7 +93,7 @@ def _server(processes: Processes) -> Iterator[Path]:
             _initialise(binaries, data, user)
         options = ["-c", "listen_addresses=", "-c", "log_min_messages=warning"]
         processes.start("postgres", [str(binaries / "postgres"), "-D", str(data), "-k", str(socket), *options], user=user)
-        ready = [str(binaries / "pg_isready"), "-q", "-h", str(socket)]
+        ready = [str(binaries / "pg_isready"), "-q", "-h", str(socket), "-U", _USER, "-d", "postgres"]
         processes.wait_for(
             "postgres", lambda: subprocess.run(ready, check=False).returncode == 0, seconds=_SECONDS_TO_START
         )
