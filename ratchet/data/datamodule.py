@@ -27,6 +27,7 @@ class _Prepared:
     samples: Mapping[str, tuple[Sample, ...]]
     fingerprint: str
     gate_fingerprint: str
+    image_digests: Mapping[str, str]
 
 
 class SegmentationDataModule:
@@ -109,6 +110,11 @@ class SegmentationDataModule:
     def gate_fingerprint(self) -> str:
         """The same fingerprint of the gate set alone."""
         return self._prepare_once().gate_fingerprint
+
+    def image_digests(self, split: str) -> dict[str, str]:
+        """SHA-256, in hexadecimal, of the bytes of each image file of a split, by the sample's name."""
+        digests = self._prepare_once().image_digests
+        return {sample.name: digests[sample.name] for sample in self.samples.get(split, ())}
 
     @property
     def mask_values(self) -> Mapping[int, int]:
@@ -214,6 +220,7 @@ class SegmentationDataModule:
             samples=present,
             fingerprint=fingerprint(samples, contents, meaning),
             gate_fingerprint=fingerprint(present[_gate_split(present)], contents, meaning),
+            image_digests={name: content.image for name, content in contents.items()},
         )
 
     def _find_lists(self) -> dict[str, Path]:

@@ -19,6 +19,7 @@ import yaml
 
 from ratchet.config import instantiate
 from ratchet.data.datamodule import SegmentationDataModule
+from ratchet.data.seen import SeenImages
 from ratchet.errors import ConfigError, TrainingError
 from ratchet.evaluation.counts import ImageCounts, class_scores, score
 from ratchet.evaluation.scoring import score_batches
@@ -207,6 +208,8 @@ def _write_artifacts(
         classes=("background", *data.classes),
     )
     export_network(module.network, card, artifacts / MODEL_PATH, types=config.export.types)
+    seen = {split: data.image_digests(split).values() for split in ("train", "val")}
+    SeenImages(train=frozenset(seen["train"]), val=frozenset(seen["val"])).write(artifacts / MODEL_PATH)
     (artifacts / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 

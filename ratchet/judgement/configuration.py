@@ -1,0 +1,59 @@
+"""What a registered version was trained with: the configuration in its run, from which its data and policy follow."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ratchet.config import instantiate
+from ratchet.errors import DatasetNotFoundError, ModelFilesError
+from ratchet.registry.tracking import client
+
+if TYPE_CHECKING:
+    from ratchet.registry import ModelVersion
+
+CONFIG_FILE = "config.yaml"
+
+
+def configuration(versions: Iterable[ModelVersion]) -> Mapping[str, Any]:
+    """The configuration of the first of these versions whose run still has it: `datamodule`, `gate` and all the rest.
+
+    As plain values, since an older Ratchet may have written it. Raises `ModelFilesError` if none has it.
+    """
+    asked = []
+    for version in versions:
+        asked.append(f"v{version.version}")
+        found = None if version.run_id is None else _logged(version.run_id)
+        if isinstance(found, Mapping) and isinstance(found.get("datamodule"), dict):
+            return found
+    raise ModelFilesError(
+        f"no run of {', '.join(asked)} holds a {CONFIG_FILE}, so nobody knows what data set to judge on: "
+        "the runs of `ratchet train` and `ratchet retrain` keep it"
+    )
+
+
+def gate_data(config: Mapping[str, Any], data_path: Path | None = None) -> Any:
+    """The data module of a configuration; `data_path` puts a folder, as it is now, in the place of the one that it names.
+
+    Raises `ConfigError`, `ForbiddenPathError`, `DatasetNotFoundError`.
+    """
+    node = dict(config["datamodule"])
+    if data_path is not None:
+        if not data_path.is_dir():
+            raise DatasetNotFoundError(f"{data_path} is not a folder: give the one that holds the data set")
+        node["data_path"] = str(data_path.absolute())
+    return instantiate(node)
+
+
+def _logged(run_id: str) -> object:
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415 (two seconds)
+
+    with tempfile.TemporaryDirectory(prefix="config-") as folder:
+        try:
+            return yaml.safe_load(Path(client().download_artifacts(run_id, CONFIG_FILE, folder)).read_text("utf-8"))
+        except (MlflowException, OSError, ValueError, yaml.YAMLError):
+            return None
