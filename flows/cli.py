@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from flows.running import use_own_prefect, use_running
-from flows.service_cli import deploy, doctor, up
+from flows.service.cli import deploy, doctor, up
+from flows.service.running import use_own_prefect, use_running
 from ratchet.errors import RatchetError
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ from prefect.events import emit_event
 from pydantic import BaseModel, ConfigDict
 
 from ratchet import MlflowModelManager
+from ratchet.data.watching import Look
+from ratchet.monitoring import Reading
 from ratchet.registry import EventKind
 
 
@@ -83,12 +85,19 @@ class Degraded(RatchetEvent):
     event: ClassVar[str] = "ratchet.model.degraded"
     version: int
     metric: str
-    score: float
-    reference: float
-    drop_at_least: float
+    score: float | None
+    reference: float | None
+    low: float | None
+    high: float | None
     margin: float
     images: int
     sentence: str
+
+    @classmethod
+    def of(cls, reading: Reading) -> Degraded:
+        """The event of a reading; the same data and champion give the same one, however often they are read."""
+        told = reading.model_dump(include=set(cls.model_fields) - {"key"})
+        return cls(key=f"v{reading.version}/{reading.data}", **told)
 
 
 class DataChanged(RatchetEvent):
@@ -96,8 +105,14 @@ class DataChanged(RatchetEvent):
 
     event: ClassVar[str] = "ratchet.data.changed"
     fingerprint: str
-    previous: str | None
+    previous: str
     path: str
+
+    @classmethod
+    def of(cls, model: str, found: Look, path: str) -> DataChanged:
+        """The event of a look that found a change."""
+        told = {"fingerprint": str(found.fingerprint), "previous": str(found.previous)}
+        return cls(model=model, key=f"{found.fingerprint}/{found.since.isoformat()}", path=path, **told)
 
 
 _OF_HISTORY: dict[EventKind, type[VersionEvent]] = {
@@ -124,7 +139,9 @@ def announce_history(model: str, kind: EventKind, version: int) -> None:
     ]
     if not lines:
         return
-    told: dict[str, Any] = {name: getattr(lines[-1], name) for name in _OF_HISTORY[kind].model_fields if name not in _OWN}
+    told: dict[str, Any] = {
+        name: getattr(lines[-1], name) for name in _OF_HISTORY[kind].model_fields if name not in _OWN
+    }
     announce(_OF_HISTORY[kind](model=model, key=lines[-1].id, **told))
 
 

@@ -6,9 +6,9 @@ from prefect import task
 
 from ratchet import MlflowModelManager
 from ratchet.gate import Verdict
-from ratchet.monitoring import MonitorSettings
+from ratchet.monitoring import MonitorSettings, Reading
 from ratchet.registry import EventKind
-from tasks.events import announce_history
+from tasks.events import Degraded, announce, announce_history
 from tasks.progress import gate_progress
 
 
@@ -23,3 +23,23 @@ def judge_again(model: str, version: int, policy: str | None, against: int | Non
         )
     announce_history(model, EventKind.GATED, version)
     return verdict
+
+
+@task(task_run_name="read {model}")
+def read_champion(model: str, settings: MonitorSettings) -> Reading | None:
+    """Score the champion on the newest labelled images."""
+    from ratchet.monitoring import take_reading  # noqa: PLC0415 (torch)
+
+    with gate_progress() as on_image:
+        return take_reading(model, settings, manager=MlflowModelManager(), on_image=on_image)
+
+
+@task(task_run_name="log the reading")
+def log_reading(reading: Reading) -> str:
+    """Add the reading to the curve, and announce it if production got worse."""
+    from ratchet.monitoring import log_reading  # noqa: PLC0415
+
+    run_id = log_reading(reading)
+    if reading.state == "degraded":
+        announce(Degraded.of(reading))
+    return run_id

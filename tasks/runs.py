@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from prefect import get_run_logger
@@ -14,7 +15,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
@@ -45,6 +46,10 @@ def begin_run() -> None:
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=missed):
             if run.auto_scheduled and str(run.id) != flow_run.id:
-                state = Cancelled(name="Missed", message=f"It was due before {flow_run.name} began, which does its work.")
+                state: State[Any] = Cancelled(
+                    name="Missed", message=f"It was due before {flow_run.name} began, which does its work."
+                )
                 client.set_flow_run_state(run.id, state)
-                get_run_logger().info("the run missed at %s is cancelled: this one does its work", run.expected_start_time)
+                get_run_logger().info(
+                    "the run missed at %s is cancelled: this one does its work", run.expected_start_time
+                )

@@ -14,16 +14,18 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 class Look(BaseModel):
     """What one look at a folder found, and the next one is told.
 
-    `signature` is of the names, sizes and times of all files, and `since` when it was first seen; `fingerprint` is the
-    content that counts as known: what was last found to be there, once the files had settled.
+    `signature` is of the names, sizes and times of all files, and `since` when it was first seen. `fingerprint` is the
+    content once the files had settled, and until then the one before. `previous` is set by the one look that found the
+    content changed: to what it was.
     """
 
     model_config = ConfigDict(frozen=True)
 
     signature: str
     since: AwareDatetime
-    fingerprint: str | None = None
     settled: bool = False
+    fingerprint: str | None = None
+    previous: str | None = None
 
 
 def look(
@@ -33,28 +35,35 @@ def look(
     now: datetime,
     settle: timedelta,
     fingerprint: Callable[[], str],
-    known: str | None = None,
+    known: Callable[[], str | None],
 ) -> Look:
     """Look at a folder again. The content is read only when the files changed and then stayed as they are for `settle`.
 
-    `known` is the fingerprint to compare with where there was no look before. The data changed if the look returned has
-    another `fingerprint` than the one before, and that one had any. Raises what `fingerprint` raises.
+    `known` gives the content to compare with where there was no look before; None: whatever is there is not new. Raises
+    what `fingerprint` and `known` raise; the next look then begins where this one did.
     """
     signature = sign(folder)
-    if before is None or before.signature != signature:
-        since, remembered = now, known if before is None else before.fingerprint
-    else:
-        since, remembered = before.since, before.fingerprint
-        if before.settled:
-            return before
-    if now - since < settle:
-        return Look(signature=signature, since=since, fingerprint=remembered)
-    return Look(signature=signature, since=since, fingerprint=fingerprint(), settled=True)
+    remembered = known() if before is None else before.fingerprint
+    since = before.since if before is not None and before.signature == signature else now
+    if signature is None or now - since < settle:
+        return Look(signature=signature or "", since=since, fingerprint=remembered)
+    if before is not None and before.settled and before.signature == signature:
+        return before.model_copy(update={"previous": None})
+    found = fingerprint()
+    changed = remembered is not None and found != remembered
+    return Look(
+        signature=signature, since=since, settled=True, fingerprint=found, previous=remembered if changed else None
+    )
 
 
-def sign(folder: Path) -> str:
-    """SHA-256, in hexadecimal, of the names, sizes and times of all files below a folder; hidden ones are left out."""
-    rows = sorted(_rows(str(folder), "")) if folder.is_dir() else []
+def sign(folder: Path) -> str | None:
+    """SHA-256, in hexadecimal, of the names, sizes and times of all files below a folder; hidden ones are left out.
+
+    None where there is no folder: a data set that is yet to come is not looked for, or downloaded, by looking.
+    """
+    if not folder.is_dir():
+        return None
+    rows = sorted(_rows(str(folder), ""))
     return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.processes import Processes
+from flows.service.processes import Processes
 from ratchet.errors import ConfigError, ServiceEndedError
 from ratchet.home import home
 
@@ -67,7 +67,9 @@ def _ensure(url: URL, database: str) -> None:
         raise ConfigError("--postgres needs psycopg: pip install 'ratchet[postgres]'") from error
     server = url.set(drivername="postgresql", database=url.database or "postgres")
     try:
-        with psycopg.connect(server.render_as_string(hide_password=False), autocommit=True, connect_timeout=5) as opened:
+        with psycopg.connect(
+            server.render_as_string(hide_password=False), autocommit=True, connect_timeout=5
+        ) as opened:
             if opened.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone() is None:
                 opened.execute(f'CREATE DATABASE "{database}"')
     except psycopg.errors.DuplicateDatabase:
@@ -85,14 +87,18 @@ def _server(processes: Processes) -> Iterator[Path]:
     binaries = find_binaries()
     user = "postgres" if os.getuid() == 0 else None  # Postgres refuses to run as root
     data = home() / "postgres"
-    socket = Path(tempfile.mkdtemp(prefix="ratchet-pg-"))  # a socket's path may have 107 characters, home's may be longer
+    socket = Path(
+        tempfile.mkdtemp(prefix="ratchet-pg-")
+    )  # a socket's path may have 107 characters, home's may be longer
     try:
         if user is not None:
             _hand_over(user, data, socket)
         if not (data / "PG_VERSION").exists():
             _initialise(binaries, data, user)
         options = ["-c", "listen_addresses=", "-c", "log_min_messages=warning"]
-        processes.start("postgres", [str(binaries / "postgres"), "-D", str(data), "-k", str(socket), *options], user=user)
+        processes.start(
+            "postgres", [str(binaries / "postgres"), "-D", str(data), "-k", str(socket), *options], user=user
+        )
         ready = [str(binaries / "pg_isready"), "-q", "-h", str(socket), "-U", _USER, "-d", "postgres"]
         processes.wait_for(
             "postgres", lambda: subprocess.run(ready, check=False).returncode == 0, seconds=_SECONDS_TO_START
@@ -106,7 +112,8 @@ def _server(processes: Processes) -> Iterator[Path]:
 def find_binaries() -> Path:
     """The folder of Postgres's programs, the newest version's. Raises `ConfigError` where there is none."""
     found = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]) if path.parts[-3].isdigit() else 0
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"),
+        key=lambda path: int(path.parts[-3]) if path.parts[-3].isdigit() else 0,
     )
     on_path = shutil.which("initdb")
     if not found and on_path is None:

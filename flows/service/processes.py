@@ -37,7 +37,12 @@ class Processes:
         logs.mkdir(parents=True, exist_ok=True)
 
     def start(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None, *, user: str | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        user: str | None = None,
     ) -> None:
         """Start a service in a session of its own, so that a Ctrl-C reaches us alone and the end has an order."""
         process = subprocess.Popen(
@@ -114,7 +119,7 @@ class Processes:
 
 def _descendants(pid: int) -> list[psutil.Process]:
     try:
-        return psutil.Process(pid).children(recursive=True)
+        return list(psutil.Process(pid).children(recursive=True))
     except psutil.Error:
         return []
 
@@ -137,6 +142,6 @@ def _gone(pids: Sequence[int], seconds: float) -> bool:
 
 def _lives(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from flows.deploying import Change
-    from flows.doctor import Finding
+    from flows.service.changes import Change
+    from flows.service.doctor import Finding
 
 _ACTIONS = {"created": "green", "updated": "yellow", "removed": "red", "left": "yellow", "unchanged": "dim"}
 

@@ -6,7 +6,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -18,19 +18,20 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.states import AwaitingRetry, Crashed
 
-from flows import servers
-from flows.check import check_models
-from flows.deploying import Change, deploy
-from flows.deployments import POOL, RESTARTS
-from flows.journal import Journal
-from flows.models import ModelFile
-from flows.processes import Processes
+from flows.service import servers
+from flows.service.changes import Change
+from flows.service.check import check_models
+from flows.service.deploying import deploy
+from flows.service.deployments import POOL, RESTARTS
+from flows.service.journal import Journal
+from flows.service.models import ModelFile
+from flows.service.processes import Processes
 
 if TYPE_CHECKING:
-    from flows.up import Options
+    from flows.service.up import Options
 
 
 def bring_to_work(
@@ -67,7 +68,9 @@ def take_up(client: SyncPrefectClient) -> list[str]:
     again = [run for run in runs if RESTARTS in run.tags and run.state_type is not StateType.CANCELLING]
     for run in runs:
         gone = "its worker ended before it"
-        state = AwaitingRetry(message=f"Taken up again: {gone}.") if run in again else Crashed(message=f"{gone}.")
+        state: State[Any] = (
+            AwaitingRetry(message=f"Taken up again: {gone}.") if run in again else Crashed(message=f"{gone}.")
+        )
         client.set_flow_run_state(run.id, state)
     return [run.name for run in again]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from flows.models import ModelFile
+from flows.service.models import ModelFile
 
 POOL = "ratchet"
 TAG = "ratchet"

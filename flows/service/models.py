@@ -92,7 +92,9 @@ class ModelFile(Settings):
     name: Annotated[str, AfterValidator(_model_name)] = Field(description="The registered model's name.")
     description: str = Field("", description="One sentence for Prefect's pages.")
     enabled: bool = Field(True, description="false: nothing starts by itself; people still may.")
-    experiment: str = Field(min_length=1, description="An entry of the group experiment: generic/shapes/segmentation/smp.")
+    experiment: str = Field(
+        min_length=1, description="An entry of the group experiment: generic/shapes/segmentation/smp."
+    )
     data: Annotated[str, AfterValidator(_absolute)] | None = Field(
         None, description="The data set's folder; null: as the experiment says."
     )
@@ -121,7 +123,9 @@ class ModelFile(Settings):
         for override in self.overrides:
             key = override.split("=")[0].lstrip("+~")
             if key == "experiment" or key.startswith("retrain."):
-                raise ValueError(f"overrides: {override} belongs into the key {key.removeprefix('retrain.')} of this file")
+                raise ValueError(
+                    f"overrides: {override} belongs into the key {key.removeprefix('retrain.')} of this file"
+                )
         return self
 
 
@@ -167,7 +171,9 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     found = []
     for name, field in model.model_fields.items():
         found.append(f"{prefix}{name}")
-        inner = next((kind for kind in (field.annotation, *get_args(field.annotation)) if get_origin(kind) is None), None)
+        inner = next(
+            (kind for kind in (field.annotation, *get_args(field.annotation)) if get_origin(kind) is None), None
+        )
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             found += _keys(inner, f"{prefix}{name}.")
     return found

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from flows.models import ModelFile
+from flows.service.models import ModelFile
 from ratchet.config import compose_sweep
 from ratchet.errors import ConfigError, ServerUnreachableError
 from ratchet.registry.tracking import require_listening
@@ -23,11 +23,15 @@ def prefect_client() -> Iterator[SyncPrefectClient]:
 
     url = PREFECT_API_URL.value()
     if not url:
-        raise ServerUnreachableError("no Prefect server is known here: start one with `ratchet up`, or set PREFECT_API_URL")
+        raise ServerUnreachableError(
+            "no Prefect server is known here: start one with `ratchet up`, or set PREFECT_API_URL"
+        )
     try:
         require_listening(url)
     except ServerUnreachableError as error:
-        raise ServerUnreachableError(f"nothing answers at {url}: start `ratchet up`, or correct PREFECT_API_URL") from error
+        raise ServerUnreachableError(
+            f"nothing answers at {url}: start `ratchet up`, or correct PREFECT_API_URL"
+        ) from error
     with get_client(sync_client=True) as client:
         yield client
 

@@ -21,7 +21,9 @@ _models = click.option(
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on. Nothing here asks for a password.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on. Nothing here asks for a password."
+)
 @click.option("--mlflow-port", default=5000, show_default=True, help="Port of MLflow's pages.")
 @click.option("--prefect-port", default=4200, show_default=True, help="Port of Prefect's pages.")
 @click.option(
@@ -37,7 +39,9 @@ _models = click.option(
     help="Folder that data may be read from; several times for several. Default: RATCHET_DATA_ROOTS, or any.",
 )
 @_models
-@click.option("--postgres", metavar="URL", help="Keep both databases on this PostgreSQL server; `embedded` for one of our own.")
+@click.option(
+    "--postgres", metavar="URL", help="Keep both databases on this PostgreSQL server; `embedded` for one of our own."
+)
 @click.option("--runs", type=click.IntRange(1), default=4, show_default=True, help="Flow runs at a time.")
 @click.option("--verbose", "-v", is_flag=True, help="Show every line of every service.")
 def up(
@@ -57,16 +61,14 @@ def up(
             os.environ["RATCHET_HOME"] = str(home.absolute())
         if data_roots:
             os.environ["RATCHET_DATA_ROOTS"] = os.pathsep.join(str(root.absolute()) for root in data_roots)
-        from flows.journal import Journal  # noqa: PLC0415
-        from flows.running import use_own_prefect  # noqa: PLC0415
+        from flows.service.journal import Journal  # noqa: PLC0415
+        from flows.service.running import use_own_prefect  # noqa: PLC0415
 
         use_own_prefect()
-        from flows.up import Options, up as bring_up  # noqa: PLC0415
+        from flows.service import up as service  # noqa: PLC0415
 
-        bring_up(
-            Options(host, mlflow_port, prefect_port, _there(models), postgres, runs),
-            Journal(open_console(), verbose=verbose),
-        )
+        options = service.Options(host, mlflow_port, prefect_port, _there(models), postgres, runs)
+        service.up(options, Journal(open_console(), verbose=verbose))
 
 
 @click.command()
@@ -77,24 +79,24 @@ def up(
 def deploy(models: Path, prune: bool, dry_run: bool, write: bool) -> None:
     """Make the deployments of all models on Prefect's server, with limits and automations. Twice is as once."""
     with errors_told():
-        from flows.models import load_models  # noqa: PLC0415
+        from flows.service.models import load_models  # noqa: PLC0415
 
         found = load_models(models)
         if write:
-            from flows.prefect_file import render  # noqa: PLC0415
+            from flows.service.prefect_file import render  # noqa: PLC0415
 
             path = models.parent / "prefect.yaml"
             path.write_text(render(found), encoding="utf-8")
             click.echo(f"{path} is written")
             return
-        from flows.check import check_models, prefect_client  # noqa: PLC0415
+        from flows.service.check import check_models, prefect_client  # noqa: PLC0415
 
         with prefect_client() as client:
             check_models(found)
-            from flows.deploying import deploy as bring  # noqa: PLC0415
+            from flows.service.deploying import deploy as bring  # noqa: PLC0415
 
             changes = bring(found, client, prune=prune, dry_run=dry_run)
-        from flows.tables import changes_table  # noqa: PLC0415
+        from flows.service.tables import changes_table  # noqa: PLC0415
 
         open_console().print(changes_table(changes, dry_run=dry_run))
 
@@ -104,8 +106,8 @@ def deploy(models: Path, prune: bool, dry_run: bool, write: bool) -> None:
 def doctor(models: Path) -> None:
     """Check an installation, and say what to do about each finding. Exits 1 if something must be done."""
     with errors_told():
-        from flows.doctor import examine  # noqa: PLC0415
-        from flows.tables import findings_table  # noqa: PLC0415
+        from flows.service.doctor import examine  # noqa: PLC0415
+        from flows.service.tables import findings_table  # noqa: PLC0415
 
         findings = examine(_there(models))
         open_console().print(findings_table(findings))

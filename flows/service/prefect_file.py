@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import yaml
 
-from flows.deployments import all_deployments
-from flows.models import ModelFile
+from flows.service.deployments import all_deployments
+from flows.service.models import ModelFile
 
 _HEAD = """\
 # Written by `ratchet deploy --write` from models/*.yaml: change those, then write it again.

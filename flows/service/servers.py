@@ -8,8 +8,8 @@ import sys
 import urllib.error
 import urllib.request
 
-from flows.deployments import POOL
-from flows.processes import Processes
+from flows.service.deployments import POOL
+from flows.service.processes import Processes
 from ratchet.errors import PortTakenError
 from ratchet.home import home
 from ratchet.registry.tracking import client, embedded_uri
@@ -61,7 +61,9 @@ def start_prefect(processes: Processes, host: str, port: int, database: str | No
         "PREFECT_SERVER_LOGGING_LEVEL": os.environ.get("PREFECT_SERVER_LOGGING_LEVEL", "WARNING"),
     }
     processes.start(
-        "prefect", command, settings | ({} if database is None else {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database})
+        "prefect",
+        command,
+        settings | ({} if database is None else {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}),
     )
 
 
@@ -75,7 +77,7 @@ def start_worker(processes: Processes, name: str, runs: int | None) -> None:
 def answers(url: str) -> bool:
     """Whether a page is there."""
     try:
-        with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - an address of our own making
+        with urllib.request.urlopen(url, timeout=2):
             return True
     except (urllib.error.URLError, OSError):
         return False

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import count
+from typing import Any
 from uuid import UUID
 
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState, RunDeployment
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 
-from flows.deployments import RESTARTS, TAG, ZOMBIE_SECONDS, Deployment, full_name
+from flows.service.changes import Change, compared
+from flows.service.deployments import RESTARTS, TAG, ZOMBIE_SECONDS, Deployment, full_name
 
+_PAGE = 200
 _LONGEST_RUN = timedelta(days=7)
 _OURS = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{RESTARTS}"}
 
@@ -44,7 +49,9 @@ def recovery_automations(*, silence: float = ZOMBIE_SECONDS) -> list[AutomationC
     Both only see runs that have begun to beat, and so have begun: a flow that cannot even be loaded is not repeated.
     """
     again = ChangeFlowRunState(
-        state=StateType.SCHEDULED, name="AwaitingRetry", message="Taken up again after a crash; finished steps are kept."
+        state=StateType.SCHEDULED,
+        name="AwaitingRetry",
+        message="Taken up again after a crash; finished steps are kept.",
     )
     return [
         AutomationCore(
@@ -80,3 +87,48 @@ def recovery_automations(*, silence: float = ZOMBIE_SECONDS) -> list[AutomationC
             actions=[again],
         ),
     ]
+
+
+def automate(
+    client: SyncPrefectClient, wanted: Sequence[AutomationCore], *, prune: bool, dry_run: bool
+) -> list[Change]:
+    """Bring the server's automations to what is wanted; others of ours are removed with `prune`, or reported."""
+    names = {automation.name for automation in wanted}  # those that `prefect deploy` made carry no tag
+    there: dict[str, list[Automation]] = {}
+    for found in _automations(client):
+        if TAG in found.tags or found.name in names:
+            there.setdefault(found.name, []).append(found)
+    changes = []
+    for automation in wanted:
+        present = there.pop(automation.name, [])
+        shapes = [_plain(AutomationCore.model_validate(found.model_dump())) for found in present]
+        change = compared("automation", automation.name, _plain(automation), shapes[0] if shapes else None)
+        if len(present) > 1:  # each of them would act
+            change = Change("automation", automation.name, "updated", ("was there twice",))
+        changes.append(change)
+        if not dry_run and change.action != "unchanged":
+            for found in present:  # Prefect's client cannot replace one: it leaves out the actions' types
+                client.delete_automation(found.id)
+            client.create_automation(automation)
+    for name, superfluous in there.items():
+        changes.append(Change("automation", name, "removed" if prune else "left"))
+        for found in superfluous if prune and not dry_run else ():
+            client.delete_automation(found.id)
+    return changes
+
+
+def _automations(client: SyncPrefectClient) -> Iterator[Automation]:
+    for start in count(0, _PAGE):
+        yield from (page := client.read_automations(limit=_PAGE, offset=start))
+        if len(page) < _PAGE:
+            return
+
+
+def _plain(automation: AutomationCore) -> dict[str, Any]:
+    """The automation as values that can be compared: sets come back in any order."""
+    trigger = automation.trigger.model_dump(mode="json", exclude={"id"})
+    ordered = {
+        key: sorted(value) if key in {"after", "expect", "for_each"} else value for key, value in trigger.items()
+    }
+    shown = automation.model_dump(mode="json", exclude={"owner_resource"})  # the server does not tell the owner
+    return shown | {"trigger": ordered, "tags": sorted(automation.tags)}

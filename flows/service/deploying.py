@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -13,27 +12,17 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate, WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.events.schemas.automations import Automation, AutomationCore
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
-from flows.automations import chain_automations, recovery_automations
-from flows.deployments import POOL, TAG, ZOMBIE_SECONDS, Deployment, all_deployments, full_name, limit_name
-from flows.models import ModelFile
+from flows.service.automations import automate, chain_automations, recovery_automations
+from flows.service.changes import Change, compared
+from flows.service.deployments import POOL, TAG, ZOMBIE_SECONDS, Deployment, all_deployments, full_name, limit_name
+from flows.service.models import ModelFile
 
 _PAGE = 200
-
-
-@dataclass(frozen=True)
-class Change:
-    """What became of one thing: created, updated (in these `keys`), unchanged, removed, or left though nobody wants it."""
-
-    kind: str
-    name: str
-    action: str
-    keys: tuple[str, ...] = ()
 
 
 def deploy(
@@ -50,24 +39,26 @@ def deploy(
     another folder of model files may be deployed to the same server. With `dry_run` nothing is changed.
     """
     wanted = all_deployments(models)
-    there = {name: found for name, found in _existing(client)}
-    gone = _superfluous(there, wanted, [model.name for model in models])
+    there = dict(_existing(client))
+    names = {full_name(deployment) for deployment in wanted}
+    gone = sorted(name for name in there if name not in names)
     if prune and not dry_run:
         for name in gone:
             client.delete_deployment(there.pop(name).id)  # takes a shared limit along, so it comes before the limits
     changes = [Change("deployment", name, "removed" if prune else "left") for name in gone]
     changes += [_pool(client, dry_run=dry_run)]
     changes += [_limit(client, limit_name(model.name), dry_run=dry_run) for model in models]
-    flows = {flow: load_flow_from_entrypoint(flow) for flow in {deployment["entrypoint"] for deployment in wanted}}
+    entrypoints = {deployment["entrypoint"] for deployment in wanted}
+    flows: dict[str, Flow[..., Any]] = {entrypoint: load_flow_from_entrypoint(entrypoint) for entrypoint in entrypoints}
     ids: dict[str, UUID] = {name: found.id for name, found in there.items()}
     for deployment in wanted:
         name, shape = full_name(deployment), _shape(deployment, flows[deployment["entrypoint"]])
-        change = _compared("deployment", name, shape, _shape_of(there[name]) if name in there else None)
+        change = compared("deployment", name, shape, _shape_of(there[name]) if name in there else None)
         changes.append(change)
         if change.action != "unchanged" and not dry_run:
             ids[name] = _write(client, deployment, shape)
     chains = [] if dry_run and len(ids) < len(wanted) else chain_automations(wanted, ids)
-    return changes + _automate(client, [*chains, *recovery_automations(silence=silence)], prune=prune, dry_run=dry_run)
+    return changes + automate(client, [*chains, *recovery_automations(silence=silence)], prune=prune, dry_run=dry_run)
 
 
 def _existing(client: SyncPrefectClient) -> Iterator[tuple[str, DeploymentResponse]]:
@@ -80,11 +71,6 @@ def _existing(client: SyncPrefectClient) -> Iterator[tuple[str, DeploymentRespon
             yield f"{flow}/{found.name}", found
         if len(page) < _PAGE:
             return
-
-
-def _superfluous(there: Mapping[str, DeploymentResponse], wanted: Sequence[Deployment], models: Sequence[str]) -> list[str]:
-    names = {full_name(deployment) for deployment in wanted}
-    return sorted(name for name in there if name not in names)
 
 
 def _pool(client: SyncPrefectClient, *, dry_run: bool) -> Change:
@@ -126,7 +112,11 @@ def _shape(deployment: Deployment, flow: Flow[..., Any]) -> dict[str, Any]:
         "work_pool_name": deployment["work_pool"]["name"],
         "job_variables": deployment["work_pool"]["job_variables"],
         "schedules": [
-            {"schedule": {"cron": item["cron"], "timezone": item["timezone"]}, "slug": item["slug"], "active": item["active"]}
+            {
+                "schedule": {"cron": item["cron"], "timezone": item["timezone"]},
+                "slug": item["slug"],
+                "active": item["active"],
+            }
             for item in deployment.get("schedules", ())
         ],
         "concurrency_options": {"collision_strategy": limit["collision_strategy"]},
@@ -165,13 +155,6 @@ _SHOWN = {
 }
 
 
-def _compared(kind: str, name: str, wanted: Mapping[str, Any], found: Mapping[str, Any] | None) -> Change:
-    if found is None:
-        return Change(kind, name, "created")
-    keys = tuple(key for key in wanted if wanted[key] != found.get(key))
-    return Change(kind, name, "updated" if keys else "unchanged", keys)
-
-
 def _write(client: SyncPrefectClient, deployment: Deployment, shape: Mapping[str, Any]) -> UUID:
     """Create or replace a deployment. Prefect's client knows no shared limits, its server does."""
     body = {key: value for key, value in shape.items() if key != "limit"}
@@ -184,45 +167,3 @@ def _write(client: SyncPrefectClient, deployment: Deployment, shape: Mapping[str
     response = client.request("POST", "/deployments/", json=body)
     response.raise_for_status()
     return UUID(response.json()["id"])
-
-
-def _automate(
-    client: SyncPrefectClient, wanted: Sequence[AutomationCore], *, prune: bool, dry_run: bool
-) -> list[Change]:
-    names = {automation.name for automation in wanted}  # those that `prefect deploy` made carry no tag
-    there: dict[str, list[Automation]] = {}
-    for found in _automations(client):
-        if TAG in found.tags or found.name in names:
-            there.setdefault(found.name, []).append(found)
-    changes = []
-    for automation in wanted:
-        present = there.pop(automation.name, [])
-        shapes = [_plain(AutomationCore.model_validate(found.model_dump())) for found in present]
-        change = _compared("automation", automation.name, _plain(automation), shapes[0] if shapes else None)
-        if len(present) > 1:  # each of them would act
-            change = Change("automation", automation.name, "updated", ("was there twice",))
-        changes.append(change)
-        if not dry_run and change.action != "unchanged":
-            for found in present:  # Prefect's client cannot replace one: it leaves out the actions' types
-                client.delete_automation(found.id)
-            client.create_automation(automation)
-    for name, superfluous in there.items():
-        changes.append(Change("automation", name, "removed" if prune else "left"))
-        for found in superfluous if prune and not dry_run else ():
-            client.delete_automation(found.id)
-    return changes
-
-
-def _automations(client: SyncPrefectClient) -> Iterator[Automation]:
-    for start in count(0, _PAGE):
-        yield from (page := client.read_automations(limit=_PAGE, offset=start))
-        if len(page) < _PAGE:
-            return
-
-
-def _plain(automation: AutomationCore) -> dict[str, Any]:
-    """The automation as values that can be compared: sets come back in any order."""
-    trigger = automation.trigger.model_dump(mode="json", exclude={"id"})
-    ordered = {key: sorted(value) if key in {"after", "expect", "for_each"} else value for key, value in trigger.items()}
-    shown = automation.model_dump(mode="json", exclude={"owner_resource"})  # the server does not tell the owner
-    return shown | {"trigger": ordered, "tags": sorted(automation.tags)}
