@@ -18,6 +18,7 @@ from flows.service.deployments import RESTARTS, TAG, ZOMBIE_SECONDS, Deployment,
 
 _PAGE = 200
 _LONGEST_RUN = timedelta(days=7)
+_LONGEST_START = timedelta(minutes=10)
 _OURS = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{RESTARTS}"}
 
 
@@ -44,49 +45,80 @@ def chain_automations(deployments: Sequence[Deployment], ids: Mapping[str, UUID]
 
 
 def recovery_automations(*, silence: float = ZOMBIE_SECONDS) -> list[AutomationCore]:
-    """Two automations for runs that died: one whose worker died too, after `silence` seconds, and one that crashed.
+    """What happens to runs that died: silent ones are Crashed, crashed ones are scheduled again, and so are stuck ones.
 
-    Both only see runs that have begun to beat, and so have begun: a flow that cannot even be loaded is not repeated.
+    A silent run becomes Crashed first, because Prefect lets nothing that has ended become that: the first heartbeat of a
+    short run often arrives after its end, and would otherwise start it again. Only what has begun to beat is restarted, so
+    a flow that cannot be loaded is not; `begin_run` counts how often.
     """
     again = ChangeFlowRunState(
         state=StateType.SCHEDULED,
         name="AwaitingRetry",
         message="Taken up again after a crash; finished steps are kept.",
     )
+    crashed = ChangeFlowRunState(
+        state=StateType.CRASHED, message=f"No heartbeat for {silence:g} s: its process and worker are gone."
+    )
     return [
-        AutomationCore(
-            name="ratchet: restart runs that fell silent",
-            description=f"No heartbeat for {silence:g} s: worker and process are gone. The run goes on where it was.",
-            tags=[TAG],
-            trigger=EventTrigger(
-                posture=Posture.Proactive,
-                after={"prefect.flow-run.heartbeat"},
-                expect={"prefect.flow-run.*"},
-                match={"prefect.resource.id": "prefect.flow-run.*"},
-                match_related=_OURS,
-                for_each={"prefect.resource.id"},
-                threshold=1,
-                within=timedelta(seconds=silence),
-            ),
-            actions=[again],
+        _recovery(
+            "crash runs that fell silent",
+            "Worker and process were killed together, so nobody was left to say so.",
+            Posture.Proactive,
+            after=["heartbeat"],
+            expect=["*"],
+            within=timedelta(seconds=silence),
+            action=crashed,
         ),
-        AutomationCore(
-            name="ratchet: restart runs that crashed",
-            description="Its process ended, and the worker said so. The run goes on where it was.",
-            tags=[TAG],
-            trigger=EventTrigger(
-                posture=Posture.Reactive,
-                after={"prefect.flow-run.heartbeat"},
-                expect={"prefect.flow-run.Crashed"},
-                match={"prefect.resource.id": "prefect.flow-run.*"},
-                match_related=_OURS,
-                for_each={"prefect.resource.id"},
-                threshold=1,
-                within=_LONGEST_RUN,  # counted from the first heartbeat: the later ones do not renew it
-            ),
-            actions=[again],
+        _recovery(
+            "restart runs that crashed",
+            "The run goes on where it was: every step keeps what it finished.",
+            Posture.Reactive,
+            after=["heartbeat"],
+            expect=["Crashed"],
+            within=_LONGEST_RUN,  # counted from the first heartbeat: the later ones do not renew it
+            action=again,
+        ),
+        _recovery(
+            "restart runs that never began",
+            "A worker took the run, and died before it began.",
+            Posture.Proactive,
+            after=["Pending"],
+            expect=["heartbeat", *_AFTER_PENDING],
+            within=_LONGEST_START,
+            action=again,
         ),
     ]
+
+
+_AFTER_PENDING = ("Running", "Completed", "Failed", "Crashed", "Cancel*", "Scheduled", "Awaiting*", "Late", "Paused")
+
+
+def _recovery(
+    name: str,
+    description: str,
+    posture: Posture,
+    *,
+    after: Sequence[str],
+    expect: Sequence[str],
+    within: timedelta,
+    action: ChangeFlowRunState,
+) -> AutomationCore:
+    return AutomationCore(
+        name=f"ratchet: {name}",
+        description=description,
+        tags=[TAG],
+        trigger=EventTrigger(
+            posture=posture,  # type: ignore[arg-type] # declared as two literals
+            after={f"prefect.flow-run.{event}" for event in after},
+            expect={f"prefect.flow-run.{event}" for event in expect},
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related=_OURS,
+            for_each={"prefect.resource.id"},
+            threshold=1,
+            within=within,
+        ),
+        actions=[action],
+    )
 
 
 def automate(

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 _STYLES = {"postgres": "blue", "mlflow": "cyan", "prefect": "magenta", "worker": "green", "ratchet": "bold"}
-_LEVEL = re.compile(r"\b(DEBUG|INFO|WARNING|WARN|ERROR|CRITICAL|FATAL)\b")
+_LEVEL = re.compile(r"\b(DEBUG|INFO|LOG|WARNING|WARN|ERROR|CRITICAL|FATAL)\b")
 _LOUD = {"ERROR": "red", "CRITICAL": "red", "FATAL": "red", "WARNING": "yellow", "WARN": "yellow"}
 _RUN = re.compile(r"Flow run '(?P<run>.*?)' - (?P<what>Beginning flow run|Finished in state) ?(?P<rest>.*)")
 # Lines that say WARNING and mean nothing to whoever reads this log.
@@ -35,7 +35,7 @@ class Journal:
         if not line.strip():
             return
         found = _LEVEL.search(line[:120])
-        style = _LOUD.get(found.group(1), "") if found else "red" if service in self._inside else ""
+        style = _LOUD.get(found.group(1), "") if found else ""
         if self._verbose:
             self._print(service, line, style)
         elif run := _RUN.search(line):
@@ -43,7 +43,8 @@ class Journal:
             self._print(service, f"{run['run']}  {'begins' if begins else _plain_state(run['rest'])}")
         elif style and not _IDLE.search(line):
             self._print(service, line, style)
-        # A trace has lines without a level, behind the one with it.
+        elif not found and service in self._inside and not line.startswith((" ", "Traceback", "\t")):
+            self._print(service, line, "red")  # of a trace that follows an error, only what was raised
         if found:
             (self._inside.add if style == "red" else self._inside.discard)(service)
 

@@ -67,11 +67,15 @@ def start_prefect(processes: Processes, host: str, port: int, database: str | No
     )
 
 
-def start_worker(processes: Processes, name: str, runs: int | None) -> None:
-    """Start a process worker on the pool, with at most so many runs at a time."""
+def start_worker(processes: Processes, name: str) -> None:
+    """Start a process worker on the pool.
+
+    The pool holds the limit on runs, not the worker: Prefect 3.8.8's worker dies of a RuntimeError when it has a limit of
+    its own and a run that crashed comes back before it has put the first one away.
+    """
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", name]
     settings = {"PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "5")}
-    processes.start("worker", command + (["--limit", str(runs)] if runs else []), settings)
+    processes.start("worker", command, settings)
 
 
 def answers(url: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterState,
@@ -45,7 +46,8 @@ def bring_to_work(
             for name in take_up(client):
                 journal.say(f"{name} was interrupted, and goes on")
         name = f"{socket.gethostname()}-{os.getpid()}"
-        servers.start_worker(processes, name, options.runs)
+        client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=options.runs))
+        servers.start_worker(processes, name)
         processes.wait_for("worker", lambda: name in online(client), seconds=servers.SECONDS_TO_START)
 
 
