@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect import get_run_logger
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -15,7 +15,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
@@ -38,18 +39,28 @@ def begin_run() -> None:
         )
     if deployment.id is None:
         return
-    missed = FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment.id)]),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
-    )
     with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(flow_run_filter=missed):
-            if run.auto_scheduled and str(run.id) != flow_run.id:
-                state: State[Any] = Cancelled(
-                    name="Missed", message=f"It was due before {flow_run.name} began, which does its work."
-                )
-                client.set_flow_run_state(run.id, state)
+        for run in missed_runs(client, deployment_id=UUID(deployment.id)):
+            if str(run.id) != flow_run.id:
+                cancel_missed(client, run, f"It was due before {flow_run.name} began, which does its work.")
                 get_run_logger().info(
                     "the run missed at %s is cancelled: this one does its work", run.expected_start_time
                 )
+
+
+def missed_runs(client: SyncPrefectClient, *, deployment_id: UUID | None = None) -> list[FlowRun]:
+    """The runs that a schedule made and that are overdue and not begun, of one deployment or of all; the oldest first."""
+    only = None if deployment_id is None else FlowRunFilterDeploymentId(any_=[deployment_id])
+    overdue = FlowRunFilter(
+        deployment_id=only,
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
+    )
+    found = client.read_flow_runs(flow_run_filter=overdue, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+    return [run for run in found if run.auto_scheduled]
+
+
+def cancel_missed(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
+    """Cancel a run that another one stands for."""
+    state: State[Any] = Cancelled(name="Missed", message=why)
+    client.set_flow_run_state(run.id, state)

@@ -30,6 +30,7 @@ from flows.service.deployments import POOL, RESTARTS
 from flows.service.journal import Journal
 from flows.service.models import ModelFile
 from flows.service.processes import Processes
+from tasks.runs import cancel_missed, missed_runs
 
 if TYPE_CHECKING:
     from flows.service.up import Options
@@ -45,6 +46,8 @@ def bring_to_work(
         if alone:
             for name in take_up(client):
                 journal.say(f"{name} was interrupted, and goes on")
+            if missed := skip_missed(client):
+                journal.say(f"{missed} scheduled runs were missed: of each deployment, the last one starts now")
         name = f"{socket.gethostname()}-{os.getpid()}"
         client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=options.runs))
         servers.start_worker(processes, name)
@@ -75,6 +78,17 @@ def take_up(client: SyncPrefectClient) -> list[str]:
         )
         client.set_flow_run_state(run.id, state)
     return [run.name for run in again]
+
+
+def skip_missed(client: SyncPrefectClient) -> int:
+    """Cancel every overdue scheduled run but the last of its deployment; how many."""
+    last = {run.deployment_id: run for run in (missed := missed_runs(client))}
+    skipped = [run for run in missed if last[run.deployment_id].id != run.id]
+    for run in skipped:
+        cancel_missed(
+            client, run, f"The server was down. The run due at {last[run.deployment_id].expected_start_time} stands."
+        )
+    return len(skipped)
 
 
 def summary(changes: list[Change]) -> str:
