@@ -76,7 +76,7 @@ class Service:
         from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
 
         name = DeploymentFilter(name=DeploymentFilterName(any_=[deployment.split("/")[1]]))
-        found = [run for run in self.client.read_flow_runs(deployment_filter=name)]
+        found = self.client.read_flow_runs(deployment_filter=name)
         flow = self.client.read_deployment_by_name(deployment).flow_id
         return sorted((run for run in found if run.flow_id == flow), key=lambda run: run.created)
 

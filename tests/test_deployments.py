@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -60,7 +59,7 @@ def _deploy(service: Service, **options: Any) -> dict[tuple[str, str], str]:
 def test_a_run_whose_worker_and_process_are_killed_is_taken_up_again_and_finishes_once(service: Service) -> None:
     run = service.start("retrain/on-demand-m")
     service.wait(run, until="Running")
-    waited(lambda: _trial(), "a trial's process")
+    waited(_trial, "a trial's process")
     service.kill_worker()
     assert service.client.read_flow_run(run.id).state_name == "Running"  # nobody is left to say otherwise
 

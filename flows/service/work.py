@@ -82,7 +82,8 @@ def take_up(client: SyncPrefectClient) -> list[str]:
 
 def skip_missed(client: SyncPrefectClient) -> int:
     """Cancel every overdue scheduled run but the last of its deployment; how many."""
-    last = {run.deployment_id: run for run in (missed := missed_runs(client))}
+    missed = missed_runs(client)
+    last = {run.deployment_id: run for run in missed}
     skipped = [run for run in missed if last[run.deployment_id].id != run.id]
     for run in skipped:
         cancel_missed(
