@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
 from flows.gate_cli import gate
+from flows.service.cli import deploy, doctor, up
+from flows.service.running import use_own_prefect, use_running
 from flows.terminal import errors_told, open_console, quieten
-from ratchet.home import home
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,9 +29,11 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 @click.version_option(package_name="ratchet")
 def main() -> None:
     """Retrain segmentation models; promote to production only what is proven better."""
+    use_running()
 
 
-main.add_command(gate)
+for command in (gate, up, deploy, doctor):
+    main.add_command(command)
 
 
 @main.command(
@@ -89,7 +90,7 @@ def retrain(
     OVERRIDES are Hydra's, as for `ratchet train`; lists of values are swept.
     """
     with errors_told():
-        embedded = use_embedded_prefect()
+        embedded = use_own_prefect()
         quieten()
         console, settings = open_console(), {"model": model, "metric": metric, "mode": mode, "to": to}
         if embedded and _nothing_to_do(overrides, settings, console):
@@ -190,18 +191,6 @@ def prune(model: str, keep: int, dry_run: bool) -> None:
             click.echo(f"v{version} stays: {why}")
 
 
-@main.command()
-@click.option("--mlflow-port", default=5000, show_default=True, help="Port of MLflow's pages.")
-@click.option("--prefect-port", default=4200, show_default=True, help="Port of Prefect's pages.")
-def up(mlflow_port: int, prefect_port: int) -> None:
-    """Serve the pages of MLflow and Prefect on what is in RATCHET_HOME, until Ctrl-C."""
-    with errors_told():
-        use_embedded_prefect()
-        from flows.servers import serve  # noqa: PLC0415
-
-        serve(mlflow_port=mlflow_port, prefect_port=prefect_port, console=open_console())
-
-
 def _nothing_to_do(overrides: tuple[str, ...], settings: dict[str, str | None], console: Console) -> bool:
     """See whether the flow would be skipped, before an embedded Prefect is started for nothing: that takes its time."""
     from ratchet.report import print_outcome  # noqa: PLC0415
@@ -212,20 +201,6 @@ def _nothing_to_do(overrides: tuple[str, ...], settings: dict[str, str | None], 
         return False
     print_outcome(skip(plan), console)
     return True
-
-
-def use_embedded_prefect() -> bool:
-    """Keep Prefect's files under RATCHET_HOME, unless something of Prefect is configured otherwise; tell which."""
-    configured = {"PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"} & os.environ.keys()
-    embedded = not configured and not (Path.home() / ".prefect" / "profiles.toml").exists()
-    if embedded:
-        folder = home() / "prefect"
-        folder.mkdir(parents=True, exist_ok=True)  # Prefect's server cannot make more than the last folder itself
-        os.environ["PREFECT_HOME"] = str(folder)
-        os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-        # A new database's tables take longer than Prefect's 20 s on a busy machine.
-        os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-    return embedded
 
 
 def _tracking() -> str:

@@ -9,9 +9,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from tasks.registry import prune_versions
+from tasks.runs import begin_run
 
 
-@flow(name="prune")
+@flow(name="prune", flow_run_name="{model}: prune")
 def prune(model: str, keep: int = 10, dry_run: bool = False) -> State[Any]:
     """Delete old archived and rejected versions of a model, and the heavy files of their runs.
 
@@ -20,6 +21,7 @@ def prune(model: str, keep: int = 10, dry_run: bool = False) -> State[Any]:
         keep: How many archived and rejected versions stay.
         dry_run: Only say what would go.
     """
+    begin_run()
     plan = prune_versions(model, keep, dry_run)
     gone = ", ".join(f"v{version}" for version in plan.goes) or "nothing"
     return Completed(message=f"{'would go' if dry_run else 'gone'}: {gone}", data=plan)

@@ -11,6 +11,7 @@ from prefect.states import Completed
 from ratchet.registry import Stage
 from ratchet.retraining import Outcome, conclude, skip
 from tasks.retraining import gate, move, plan_retraining, register, report, select_best, sweep
+from tasks.runs import begin_run
 
 
 @flow(name="retrain")
@@ -31,6 +32,7 @@ def retrain(
         mode: Whether the largest (max) or the smallest (min) value is the best. Empty: max.
         to: How far a challenger that is proven better goes. Empty: production.
     """
+    begin_run()
     plan = plan_retraining(overrides, model=model, metric=metric, mode=mode, to=to)
     if plan.unchanged_since is not None:
         return _completed(skip(plan))

@@ -36,13 +36,17 @@
     │   ├── QuarantinedError         the version was rolled back and not released since
     │   ├── ProtectedVersionError    the champion or the rollback target, without force
     │   └── NothingToRollBackError   production was never anything else
-    └── GateError                    the gate cannot judge
-        ├── PolicyError              a policy that cannot be used
-        ├── InvalidCountsError       arrays that cannot be per-image counts
-        ├── MissingMetricError       the counts do not hold what the metric needs
-        ├── CountsMismatchError      the two models' counts are not of the same images and classes
-        ├── EmptyGateSetError        a gate set without images
-        └── VerdictChangedError      a verdict or one of its artifacts is not what it was
+    ├── GateError                    the gate cannot judge
+    │   ├── PolicyError              a policy that cannot be used
+    │   ├── InvalidCountsError       arrays that cannot be per-image counts
+    │   ├── MissingMetricError       the counts do not hold what the metric needs
+    │   ├── CountsMismatchError      the two models' counts are not of the same images and classes
+    │   ├── EmptyGateSetError        a gate set without images
+    │   └── VerdictChangedError      a verdict or one of its artifacts is not what it was
+    └── ServiceError                 the servers and the runs on them
+        ├── PortTakenError           a port that something else listens on
+        ├── ServiceEndedError        a server or worker that did not come up, or died
+        └── RunAbandonedError        a run that crashed too often to be taken up again
 
 Each takes one message, so that it survives the way from a child process: what is wrong, where, and what to do.
 """
@@ -218,3 +222,19 @@ class EmptyGateSetError(GateError):
 
 class VerdictChangedError(GateError):
     """A verdict or one of its artifacts is not what it was."""
+
+
+class ServiceError(RatchetError):
+    """The servers and the runs on them."""
+
+
+class PortTakenError(ServiceError):
+    """A port that something else listens on."""
+
+
+class ServiceEndedError(ServiceError):
+    """A server or worker that did not come up, or died."""
+
+
+class RunAbandonedError(ServiceError):
+    """A run that crashed too often to be taken up again."""

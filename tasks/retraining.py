@@ -15,9 +15,10 @@ from prefect.artifacts import create_markdown_artifact
 from ratchet import report as pages
 from ratchet import retraining
 from ratchet.gate import Verdict
-from ratchet.registry import BestRun, ModelVersion, Stage
+from ratchet.registry import BestRun, EventKind, ModelVersion, Stage
 from ratchet.retraining import Outcome, Plan
 from ratchet.training import TrialResult
+from tasks.events import announce_history
 from tasks.progress import gate_progress, sweep_progress
 
 
@@ -43,20 +44,26 @@ def select_best(plan: Plan) -> BestRun:
 @task(task_run_name="register the challenger")
 def register(plan: Plan, best: BestRun, trials: Sequence[TrialResult]) -> ModelVersion:
     """Register the best trial's model as a new version."""
-    return retraining.register(plan, best, trials)
+    version = retraining.register(plan, best, trials)
+    announce_history(plan.settings.model, EventKind.REGISTERED, version.version)
+    return version
 
 
 @task(task_run_name="gate v{version}")
 def gate(plan: Plan, version: int) -> Verdict:
     """Score challenger and champion on the gate set, and judge."""
     with gate_progress() as on_image:
-        return retraining.gate(plan, version, on_image=on_image)
+        verdict = retraining.gate(plan, version, on_image=on_image)
+    announce_history(plan.settings.model, EventKind.GATED, version)
+    return verdict
 
 
 @task(task_run_name="move to {to}")  # no retries: a promotion that failed is looked at, not repeated on an old verdict
 def move(plan: Plan, verdict: Verdict, to: Stage) -> ModelVersion:
     """Move the challenger to a stage, if production is still what it was judged against."""
-    return retraining.move(plan, verdict, to)
+    moved = retraining.move(plan, verdict, to)
+    announce_history(moved.model, EventKind.PROMOTED if to is Stage.PRODUCTION else EventKind.STAGED, moved.version)
+    return moved
 
 
 @task(task_run_name="report")

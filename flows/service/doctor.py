@@ -1,0 +1,172 @@
+"""Examines an installation: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from flows.service.check import check_models, prefect_client
+from flows.service.models import ModelFile, load_models
+from flows.service.running import find
+from ratchet.errors import RatchetError
+from ratchet.home import home
+from ratchet.registry.tracking import answering, client, shown, tracking_uri
+
+_GIGABYTE = 2**30
+_LEAST_SPACE, _LITTLE_SPACE = 2, 10  # gigabytes: a sweep's checkpoints and exports; a month of them
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found. `advice` says what to do, where something should be done; `bad`: where something must be."""
+
+    check: str
+    found: str
+    advice: str = ""
+    bad: bool = False
+
+
+def examine(folder: Path | None) -> list[Finding]:
+    """Check everything; `folder` holds the model files, if there are any."""
+    models: list[ModelFile] = []
+    checks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "packages": _packages,
+        "models": lambda: _models(folder, models),
+        "MLflow": _mlflow,
+        "Prefect": lambda: _prefect(models),
+        "disk": _disk,
+        "GPU": _gpu,
+    }
+    findings: list[Finding] = []
+    for name, check in checks.items():
+        try:
+            findings += check()
+        except RatchetError as error:
+            what, _, advice = str(error).partition(": ")
+            findings.append(Finding(name, what, advice or type(error).__name__, bad=True))
+    return findings
+
+
+def _packages() -> Iterator[Finding]:
+    """Compare what is installed with the bounds that Ratchet declares, and torchvision with its torch."""
+    wrong = [*_violations("ratchet"), *_violations("torchvision", only="torch")]
+    for requirement, installed in wrong:
+        command = f"pip install '{requirement.name}{requirement.specifier}'"
+        yield Finding("packages", f"{requirement.name} {installed}, not {requirement.specifier}", command, bad=True)
+    if not wrong:
+        told = ", ".join(f"{name} {version(name)}" for name in ("prefect", "mlflow", "torch", "fastapi", "sqlalchemy"))
+        yield Finding("packages", f"work together: {told}")
+
+
+def _violations(package: str, *, only: str | None = None) -> Iterator[tuple[Requirement, str]]:
+    for requirement in map(Requirement, requires(package) or ()):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        if only is not None and requirement.name != only:
+            continue
+        try:
+            installed = version(requirement.name)
+        except PackageNotFoundError:
+            installed = "absent"
+        if installed == "absent" or not requirement.specifier.contains(installed, prereleases=True):
+            yield requirement, installed
+
+
+def _models(folder: Path | None, into: list[ModelFile]) -> Iterator[Finding]:
+    if folder is None:
+        yield Finding(
+            "models", "no folder deployments/models here", "go to the project's folder, or give one with --models"
+        )
+        return
+    into += load_models(folder)
+    check_models(into)
+    names = ", ".join(model.name + ("" if model.enabled else " (off)") for model in into)
+    yield Finding("models", names or f"{folder} holds none", "" if into else "write a YAML file for each model")
+
+
+def _mlflow() -> Iterator[Finding]:
+    uri = tracking_uri()
+    opened = client(uri)
+    with answering(uri):
+        experiments = len(opened.search_experiments())
+    yield Finding("MLflow", f"{shown(uri)} answers: {experiments} experiments")
+
+
+def _prefect(models: Sequence[ModelFile]) -> Iterator[Finding]:
+    with prefect_client() as opened:
+        from prefect.exceptions import ObjectNotFound  # noqa: PLC0415
+
+        from flows.service.deploying import deploy  # noqa: PLC0415
+        from flows.service.deployments import POOL  # noqa: PLC0415
+        from flows.service.work import online  # noqa: PLC0415
+
+        yield Finding("Prefect", f"{opened.api_url} answers: {opened.api_version()}")
+        try:
+            paused = opened.read_work_pool(POOL).is_paused
+        except ObjectNotFound:
+            yield Finding("work pool", f"there is no pool {POOL}", "ratchet deploy", bad=True)
+            return
+        if paused:
+            yield Finding("work pool", f"{POOL} is paused", f"prefect work-pool resume {POOL}", bad=True)
+        workers = online(opened)
+        if workers:
+            yield Finding("worker", f"{', '.join(workers)}: alive")
+        else:
+            start = f"start one: ratchet up, or prefect worker start --pool {POOL}"
+            yield Finding("worker", f"no worker of the pool {POOL} is alive: nothing runs", start, bad=True)
+        yield from _database(len(workers))
+        stale = [change for change in deploy(models, opened, dry_run=True) if change.action != "unchanged"]
+        left = [change.name for change in stale if change.action == "left"]
+        differ = [change.name for change in stale if change.action != "left"]
+        if differ:
+            yield Finding("deployments", f"not as the model files say: {_some(differ)}", "ratchet deploy", bad=True)
+        else:
+            yield Finding("deployments", "as the model files say")
+        if left:
+            yield Finding(
+                "deployments", f"without a model file: {_some(left)}", "ratchet deploy --prune, unless they are wanted"
+            )
+
+
+def _database(workers: int) -> Iterator[Finding]:
+    running = find()
+    if running is None:
+        return
+    several = workers > 1 or "127.0.0.1" not in running.prefect
+    if running.database == "sqlite" and several:
+        advice = "ratchet up --postgres URL (or embedded): SQLite is for one person, and locks under several"
+        yield Finding("database", "SQLite, with several workers or people", advice)
+    else:
+        yield Finding("database", running.database)
+
+
+def _disk() -> Iterator[Finding]:
+    folder = next(path for path in (home(), *home().parents) if path.exists())
+    free = shutil.disk_usage(folder).free / _GIGABYTE
+    advice = "make room: ratchet prune MODEL, mlflow gc, old logs" if free < _LITTLE_SPACE else ""
+    yield Finding("disk", f"{free:.1f} GB free at {home()}", advice, bad=free < _LEAST_SPACE)
+    if not os.access(folder, os.W_OK):
+        yield Finding("disk", f"{folder} cannot be written to", "choose another RATCHET_HOME", bad=True)
+
+
+def _gpu() -> Iterator[Finding]:
+    import torch  # noqa: PLC0415 (three seconds)
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        yield Finding("GPU", ", ".join(names))
+    elif shutil.which("nvidia-smi") is not None:
+        advice = "install the build of torch for this driver: https://pytorch.org/get-started"
+        yield Finding("GPU", f"there is a driver, but torch {torch.__version__} sees no GPU", advice, bad=True)
+    else:
+        yield Finding("GPU", f"none: trainings run on {os.cpu_count()} CPU cores")
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,144 @@
+"""Postgres for `ratchet up`: two databases on a server that is there, or on one of our own below RATCHET_HOME."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.service.processes import Processes
+from ratchet.errors import ConfigError, ServiceEndedError
+from ratchet.home import home
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+EMBEDDED = "embedded"
+_MLFLOW, _PREFECT = "ratchet_mlflow", "ratchet_prefect"
+_USER = "ratchet"
+_SECONDS_TO_START = 60.0
+
+
+@contextmanager
+def databases(where: str, processes: Processes) -> Iterator[tuple[str, str]]:
+    """The addresses of MLflow's and of Prefect's database, made if they are not there.
+
+    `where` is a server's address, or `embedded` for a server of our own, which lives as long as the block. Raises
+    `ConfigError`, `ServiceEndedError`.
+    """
+    from sqlalchemy import make_url  # noqa: PLC0415
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
+    if where == EMBEDDED:
+        with _server(processes) as socket:
+            yield _addresses(make_url(f"postgresql://{_USER}@/postgres?host={socket}"))
+        return
+    try:
+        url = make_url(where)
+    except ArgumentError as error:
+        raise ConfigError(f"--postgres {where} is no address: write postgresql://user:password@host:5432") from error
+    if not url.drivername.startswith("postgresql"):
+        raise ConfigError(f"--postgres takes a PostgreSQL server's address, not {url.drivername}://")
+    yield _addresses(url)
+
+
+def _addresses(url: URL) -> tuple[str, str]:
+    for name in (_MLFLOW, _PREFECT):
+        _ensure(url, name)
+    drivers = ((_MLFLOW, "postgresql+psycopg"), (_PREFECT, "postgresql+asyncpg"))
+    mlflow, prefect = (
+        url.set(drivername=driver, database=name).render_as_string(hide_password=False) for name, driver in drivers
+    )
+    return mlflow, prefect
+
+
+def _ensure(url: URL, database: str) -> None:
+    """Make a database, unless it is there."""
+    try:
+        import psycopg  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError("--postgres needs psycopg: pip install 'ratchet[postgres]'") from error
+    server = url.set(drivername="postgresql", database=url.database or "postgres")
+    try:
+        with psycopg.connect(
+            server.render_as_string(hide_password=False), autocommit=True, connect_timeout=5
+        ) as opened:
+            if opened.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone() is None:
+                opened.execute(f'CREATE DATABASE "{database}"')
+    except psycopg.errors.DuplicateDatabase:
+        return
+    except psycopg.Error as error:
+        raise ConfigError(
+            f"{server.render_as_string()} does not give us the database {database}: {str(error).strip()}. Check the address, "
+            f"or have its owner say: CREATE DATABASE {_MLFLOW}; CREATE DATABASE {_PREFECT};"
+        ) from error
+
+
+@contextmanager
+def _server(processes: Processes) -> Iterator[Path]:
+    """Run a server on the cluster in `RATCHET_HOME/postgres`; the folder of its socket, the only way in."""
+    binaries = find_binaries()
+    user = "postgres" if os.getuid() == 0 else None  # Postgres refuses to run as root
+    data = home() / "postgres"
+    socket = Path(
+        tempfile.mkdtemp(prefix="ratchet-pg-")
+    )  # a socket's path may have 107 characters, home's may be longer
+    try:
+        if user is not None:
+            _hand_over(user, data, socket)
+        if not (data / "PG_VERSION").exists():
+            _initialise(binaries, data, user)
+        options = ["-c", "listen_addresses=", "-c", "log_min_messages=warning"]
+        processes.start(
+            "postgres", [str(binaries / "postgres"), "-D", str(data), "-k", str(socket), *options], user=user
+        )
+        ready = [str(binaries / "pg_isready"), "-q", "-h", str(socket), "-U", _USER, "-d", "postgres"]
+        processes.wait_for(
+            "postgres", lambda: subprocess.run(ready, check=False).returncode == 0, seconds=_SECONDS_TO_START
+        )
+        yield socket
+    finally:
+        processes.end("postgres", signal.SIGINT)  # its fast shutdown
+        shutil.rmtree(socket, ignore_errors=True)
+
+
+def find_binaries() -> Path:
+    """The folder of Postgres's programs, the newest version's. Raises `ConfigError` where there is none."""
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"),
+        key=lambda path: int(path.parts[-3]) if path.parts[-3].isdigit() else 0,
+    )
+    on_path = shutil.which("initdb")
+    if not found and on_path is None:
+        raise ConfigError(
+            "--postgres embedded needs PostgreSQL's programs, and there are none: install them (apt-get install postgresql), or "
+            "give a server's address"
+        )
+    return found[-1].parent if found else Path(str(on_path)).resolve().parent
+
+
+def _hand_over(user: str, *folders: Path) -> None:
+    try:
+        owner = pwd.getpwnam(user)
+    except KeyError:
+        raise ConfigError(
+            f"as root, --postgres embedded needs the user {user}, as PostgreSQL's packages make it; or run as another user"
+        ) from None
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+
+
+def _initialise(binaries: Path, data: Path, user: str | None) -> None:
+    # Nobody but this user, and root, reaches the socket, so its connections are trusted.
+    command = [str(binaries / "initdb"), "-D", str(data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-locale"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, user=user, group=user)
+    if done.returncode != 0:
+        raise ServiceEndedError(f"{data} could not be made a database: {done.stderr.strip()[-500:]}")

@@ -1,0 +1,147 @@
+"""Child processes of `ratchet up`: started, listened to, watched, and ended with everything that they started themselves."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from ratchet.errors import ServiceEndedError
+
+MARK = "RATCHET_UP"
+"""The variable by which a process is known as one of ours, however far down, and whatever session it opened."""
+
+_SECONDS_TO_END = 10.0
+_POLL = 0.2
+
+OnLine = Callable[[str, str], None]
+"""Told a service's name and a line that it, or a child of its own, wrote."""
+
+
+class Processes:
+    """The services of one `ratchet up`."""
+
+    def __init__(self, logs: Path, on_line: OnLine) -> None:
+        """Keep the whole output of each service in a file below `logs`, and pass it to `on_line`, line by line."""
+        self._mark = secrets.token_hex(8)
+        self._logs, self._on_line = logs, on_line
+        self._running: dict[str, subprocess.Popen[str]] = {}
+        logs.mkdir(parents=True, exist_ok=True)
+
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        user: str | None = None,
+    ) -> None:
+        """Start a service in a session of its own, so that a Ctrl-C reaches us alone and the end has an order."""
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | (environment or {}) | {MARK: self._mark, "PYTHONUNBUFFERED": "1"},
+            user=user,
+            group=user,
+            text=True,
+            errors="replace",
+        )
+        self._running[name] = process
+        threading.Thread(target=self._listen, args=(name, process), daemon=True).start()
+
+    def wait_for(self, name: str, ready: Callable[[], bool], *, seconds: float) -> None:
+        """Wait until `ready` answers true. Raises `ServiceEndedError` if the service, or another, ends before."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise ServiceEndedError(f"{name} was not ready within {seconds:.0f} s. {self._where(name)}")
+            time.sleep(_POLL)
+
+    def check(self) -> None:
+        """Raise `ServiceEndedError` if a service is gone."""
+        for name, process in self._running.items():
+            if process.poll() is not None:
+                raise ServiceEndedError(f"{name} ended with status {process.returncode}. {self._where(name)}")
+
+    def end(self, name: str, *signals: signal.Signals) -> None:
+        """End a service: each signal, then SIGKILL for what is left of it; what it started in other sessions too.
+
+        Nothing happens for one that was not started.
+        """
+        process = self._running.pop(name, None)
+        if process is None:
+            return
+        family = [process.pid, *(child.pid for child in _descendants(process.pid))]
+        for sign in (*signals, signal.SIGKILL):
+            _signal(family, sign)
+            if _gone(family, _SECONDS_TO_END):
+                break
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_SECONDS_TO_END)
+
+    def end_all(self) -> None:
+        """End every process that carries our mark, also those whose parents died before them."""
+        for name in list(self._running):
+            self.end(name, signal.SIGTERM)
+        strays = [process.pid for process in self.strays()]
+        _signal(strays, signal.SIGKILL)
+        _gone(strays, _SECONDS_TO_END)
+
+    def strays(self) -> Iterator[psutil.Process]:
+        """Every living process with our mark."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
+
+    def _listen(self, name: str, process: subprocess.Popen[str]) -> None:
+        with (self._logs / f"{name}.log").open("a", encoding="utf-8") as log:
+            for line in process.stdout or ():
+                log.write(line)
+                log.flush()
+                self._on_line(name, line.rstrip())
+
+    def _where(self, name: str) -> str:
+        return f"Its log: {self._logs / f'{name}.log'}"
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return list(psutil.Process(pid).children(recursive=True))
+    except psutil.Error:
+        return []
+
+
+def _signal(pids: Sequence[int], sign: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, sign)
+
+
+def _gone(pids: Sequence[int], seconds: float) -> bool:
+    """Wait until none of them lives any more; one that only waits for its parent to notice counts as gone."""
+    deadline = time.monotonic() + seconds
+    while any(map(_lives, pids)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False

@@ -1,0 +1,73 @@
+"""Where the servers of `ratchet up` are, for the other commands: a note in RATCHET_HOME that lives as long as they do."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ratchet.home import home
+
+
+@dataclass(frozen=True)
+class Running:
+    """The addresses of a `ratchet up` that is running, and the process that it is."""
+
+    pid: int
+    mlflow: str
+    prefect: str
+    database: str
+
+    @property
+    def prefect_api(self) -> str:
+        """The address of Prefect's API."""
+        return f"{self.prefect}/api"
+
+
+@contextmanager
+def noted(running: Running) -> Iterator[None]:
+    """Leave the note while the block runs."""
+    _file().parent.mkdir(parents=True, exist_ok=True)
+    _file().write_text(json.dumps(asdict(running)))
+    try:
+        yield
+    finally:
+        _file().unlink(missing_ok=True)
+
+
+def find() -> Running | None:
+    """The `ratchet up` that runs on this home; None where there is none, or its note outlived it."""
+    try:
+        found = Running(**json.loads(_file().read_text()))
+        os.kill(found.pid, 0)
+    except (OSError, ValueError, TypeError):
+        return None
+    return found
+
+
+def use_running() -> None:
+    """Let this process use the servers of `ratchet up`, where its environment names none."""
+    if (running := find()) is not None:
+        os.environ.setdefault("PREFECT_API_URL", running.prefect_api)
+        os.environ.setdefault("MLFLOW_TRACKING_URI", running.mlflow)
+
+
+def use_own_prefect() -> bool:
+    """Keep Prefect's files under RATCHET_HOME, unless something of Prefect is configured otherwise; tell which."""
+    configured = {"PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"} & os.environ.keys()
+    own = not configured and not (Path.home() / ".prefect" / "profiles.toml").exists()
+    if own:
+        folder = home() / "prefect"
+        folder.mkdir(parents=True, exist_ok=True)  # Prefect's server cannot make more than the last folder itself
+        os.environ["PREFECT_HOME"] = str(folder)
+        os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        # A new database's tables take longer than Prefect's 20 s on a busy machine.
+        os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    return own
+
+
+def _file() -> Path:
+    return home() / "up.json"

@@ -1,0 +1,87 @@
+"""The services that `ratchet up` starts: their commands, and how one sees that each of them is ready."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import urllib.error
+import urllib.request
+
+from flows.service.deployments import POOL
+from flows.service.processes import Processes
+from ratchet.errors import PortTakenError
+from ratchet.home import home
+from ratchet.registry.tracking import client, embedded_uri
+
+SECONDS_TO_START = 180.0  # a new database on a busy machine; an idle one takes 15
+_ANY = {"0.0.0.0", "::"}  # noqa: S104 - asked for with --host, never the default
+
+
+def require_free(host: str, port: int, option: str) -> None:
+    """Raise `PortTakenError` if something listens there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortTakenError(
+                f"port {port} on {host} is taken ({error.strerror}): end what listens there, or give another with {option}"
+            ) from error
+
+
+def address(host: str, port: int) -> str:
+    """The address under which a server that listens on `host` is reached."""
+    name = socket.gethostname() if host in _ANY else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}"
+
+
+def start_mlflow(processes: Processes, store: str, host: str, port: int) -> None:
+    """Start MLflow's server on a store."""
+    if store == embedded_uri():
+        client(store)  # makes the tables, so that the server does not have to
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    command += ["--default-artifact-root", str(home() / "mlartifacts")]
+    settings = {
+        "MLFLOW_BACKEND_STORE_URI": store,  # not as an argument, which everybody on the machine can read
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # three more processes that nothing here uses
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    processes.start("mlflow", command, settings)
+
+
+def start_prefect(processes: Processes, host: str, port: int, database: str | None) -> None:
+    """Start Prefect's server; without an address of a database on its own SQLite file."""
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
+    settings = {
+        # The page asks port 4200 unless it is told; a page on another port would find nothing there.
+        "PREFECT_SERVER_UI_API_URL": f"{address(host, port)}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_LOGGING_LEVEL": os.environ.get("PREFECT_SERVER_LOGGING_LEVEL", "WARNING"),
+    }
+    processes.start(
+        "prefect",
+        command,
+        settings | ({} if database is None else {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}),
+    )
+
+
+def start_worker(processes: Processes, name: str) -> None:
+    """Start a process worker on the pool.
+
+    The pool holds the limit on runs, not the worker: Prefect 3.8.8's worker dies of a RuntimeError when it has a limit of
+    its own and a run that crashed comes back before it has put the first one away.
+    """
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", name]
+    settings = {"PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "5")}
+    processes.start("worker", command, settings)
+
+
+def answers(url: str) -> bool:
+    """Whether a page is there."""
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False

@@ -1,0 +1,137 @@
+"""`ratchet up`: both servers, a worker, and all that they need, started in order, watched, and ended together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from flows.service import servers
+from flows.service.deployments import ZOMBIE_SECONDS
+from flows.service.journal import Journal
+from flows.service.processes import Processes
+from flows.service.running import Running, find, noted
+from ratchet.errors import PortTakenError
+from ratchet.home import home
+from ratchet.registry.tracking import require_listening, shown, tracking_uri
+
+_LOCAL = {"127.0.0.1", "::1", "localhost"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `ratchet up` was asked for: addresses, the folder of model files, and how many runs at a time."""
+
+    host: str = "127.0.0.1"
+    mlflow_port: int = 5000
+    prefect_port: int = 4200
+    models: Path | None = None
+    postgres: str | None = None
+    runs: int | None = None
+    silence: float = ZOMBIE_SECONDS
+
+
+@dataclass(frozen=True)
+class _Addresses:
+    """Where both servers are, or will be. `store` is MLflow's database, and None for a server that runs elsewhere."""
+
+    mlflow: str
+    api: str
+    store: str | None
+    own_prefect: bool
+
+
+def up(options: Options, journal: Journal) -> None:
+    """Bring everything up, say where it is, and stay until Ctrl-C or SIGTERM; then end every process that was started.
+
+    A server that `MLFLOW_TRACKING_URI` or `PREFECT_API_URL` names is used instead of one of our own. Raises
+    `PortTakenError`, `ServiceEndedError` if something does not come up or dies later, `ConfigError`: then too nothing is
+    left running.
+    """
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, _interrupt)
+    started, addresses = time.monotonic(), _find_room(options)
+    os.environ |= {"RATCHET_HOME": str(home()), "MLFLOW_TRACKING_URI": addresses.mlflow}
+    os.environ["PREFECT_API_URL"] = addresses.api  # Prefect reads it once, when it is first imported
+    processes = Processes(home() / "logs", journal.line)
+    try:
+        # At the end the worker goes first, then the servers, then their database.
+        with ExitStack() as stack:
+            stack.enter_context(noted(_start(options, addresses, processes, journal, stack)))
+            journal.say(f"MLflow   {shown(addresses.mlflow)}", "bold")
+            journal.say(f"Prefect  {addresses.api.removesuffix('/api')}", "bold")
+            journal.say(
+                f"ready after {time.monotonic() - started:.0f} s; Ctrl-C ends it all; logs in {home() / 'logs'}"
+            )
+            while True:
+                processes.check()
+                time.sleep(0.5)
+    except KeyboardInterrupt:
+        journal.say("ended")
+    finally:
+        processes.end_all()
+
+
+def _find_room(options: Options) -> _Addresses:
+    """Decide which servers are ours. Raises `PortTakenError` where there is no room for them."""
+    if (other := find()) is not None:
+        raise PortTakenError(
+            f"a `ratchet up` serves {home()} already (process {other.pid}): its pages are at {other.mlflow} and {other.prefect}"
+        )
+    store, api = tracking_uri(), os.environ.get("PREFECT_API_URL")
+    own_mlflow = not store.startswith("http")
+    if own_mlflow:
+        servers.require_free(options.host, options.mlflow_port, "--mlflow-port")
+    if api is None:
+        servers.require_free(options.host, options.prefect_port, "--prefect-port")
+    return _Addresses(
+        mlflow=servers.address(options.host, options.mlflow_port) if own_mlflow else store,
+        api=api or f"{servers.address(options.host, options.prefect_port)}/api",
+        store=store if own_mlflow else None,
+        own_prefect=api is None,
+    )
+
+
+def _start(
+    options: Options, addresses: _Addresses, processes: Processes, journal: Journal, stack: ExitStack
+) -> Running:
+    from flows.service.models import load_models  # noqa: PLC0415
+
+    models = () if options.models is None else load_models(options.models)  # a mistake in them is told before anything
+    store, database = addresses.store, None
+    if options.postgres is not None:
+        from flows.service.postgres import databases  # noqa: PLC0415
+
+        store, database = stack.enter_context(databases(options.postgres, processes))
+    pages: dict[str, str] = {}
+    if addresses.store is not None and store is not None:
+        servers.start_mlflow(processes, store, options.host, options.mlflow_port)
+        pages["mlflow"] = f"{addresses.mlflow}/health"
+    if addresses.own_prefect:
+        servers.start_prefect(processes, options.host, options.prefect_port, database)
+        pages["prefect"] = f"{addresses.api}/health"
+    for name in pages:
+        stack.callback(processes.end, name, signal.SIGTERM)
+    journal.say("starting " + ", ".join([*pages, "worker"]))
+    from flows.service.work import bring_to_work  # noqa: PLC0415 (ten seconds of imports, while the servers start)
+
+    for name, page in pages.items():
+        processes.wait_for(name, partial(servers.answers, page), seconds=servers.SECONDS_TO_START)
+    for address in (addresses.mlflow, addresses.api):
+        require_listening(address)
+    stack.callback(processes.end, "worker")  # by SIGKILL: the next `ratchet up` takes its runs up again
+    alone = addresses.own_prefect and options.host in _LOCAL
+    bring_to_work(options, models, processes, journal, alone=alone)
+    kind = "sqlite" if database is None else "postgresql"
+    return Running(os.getpid(), addresses.mlflow, addresses.api.removesuffix("/api"), kind)
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, signal.SIG_IGN)  # what follows ends everything, and must not be ended itself
+    raise KeyboardInterrupt

@@ -1,0 +1,103 @@
+"""What `ratchet up` does once the servers answer: deploys, takes up what an earlier one left, and starts the worker."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkerFilter,
+    WorkerFilterStatus,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import AwaitingRetry, Crashed
+
+from flows.service import servers
+from flows.service.changes import Change
+from flows.service.check import check_models
+from flows.service.deploying import deploy
+from flows.service.deployments import POOL, RESTARTS
+from flows.service.journal import Journal
+from flows.service.models import ModelFile
+from flows.service.processes import Processes
+from tasks.runs import cancel_missed, missed_runs
+
+if TYPE_CHECKING:
+    from flows.service.up import Options
+
+
+def bring_to_work(
+    options: Options, models: Sequence[ModelFile], processes: Processes, journal: Journal, *, alone: bool
+) -> None:
+    """Deploy the models, and start a worker. `alone`: no worker on another machine can be at work on this server."""
+    check_models(models)
+    with get_client(sync_client=True) as client:
+        journal.say(summary(deploy(models, client, silence=options.silence)))
+        if alone:
+            for name in take_up(client):
+                journal.say(f"{name} was interrupted, and goes on")
+            if missed := skip_missed(client):
+                journal.say(f"{missed} scheduled runs were missed: of each deployment, the last one starts now")
+        name = f"{socket.gethostname()}-{os.getpid()}"
+        client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=options.runs))
+        servers.start_worker(processes, name)
+        processes.wait_for("worker", lambda: name in online(client), seconds=servers.SECONDS_TO_START)
+
+
+def online(client: SyncPrefectClient) -> list[str]:
+    """The names of the pool's workers that are alive."""
+    alive = WorkerFilter(status=WorkerFilterStatus(any_=["ONLINE"]))
+    return [worker.name for worker in client.read_workers_for_work_pool(POOL, worker_filter=alive)]
+
+
+def take_up(client: SyncPrefectClient) -> list[str]:
+    """Schedule the pool's unfinished runs again: their worker is gone. Returns their names.
+
+    A run that must not be repeated is Crashed.
+    """
+    unfinished = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    runs = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=unfinished))),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
+    )
+    again = [run for run in runs if RESTARTS in run.tags and run.state_type is not StateType.CANCELLING]
+    for run in runs:
+        gone = "its worker ended before it"
+        state: State[Any] = (
+            AwaitingRetry(message=f"Taken up again: {gone}.") if run in again else Crashed(message=f"{gone}.")
+        )
+        client.set_flow_run_state(run.id, state)
+    return [run.name for run in again]
+
+
+def skip_missed(client: SyncPrefectClient) -> int:
+    """Cancel every overdue scheduled run but the last of its deployment; how many."""
+    missed = missed_runs(client)
+    last = {run.deployment_id: run for run in missed}
+    skipped = [run for run in missed if last[run.deployment_id].id != run.id]
+    for run in skipped:
+        cancel_missed(
+            client, run, f"The server was down. The run due at {last[run.deployment_id].expected_start_time} stands."
+        )
+    return len(skipped)
+
+
+def summary(changes: list[Change]) -> str:
+    """What a deployment came to, in a line."""
+    counted = Counter((change.kind, change.action) for change in changes if change.kind != "work pool")
+    kinds = dict.fromkeys(kind for kind, _ in counted)
+    parts = []
+    for kind in kinds:
+        actions = ", ".join(f"{number} {action}" for (of, action), number in counted.items() if of == kind)
+        parts.append(f"{kind}s: {actions}")
+    return "; ".join(parts)

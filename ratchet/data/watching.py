@@ -1,0 +1,79 @@
+"""Has a data set changed? Names, sizes and times tell cheaply when to look closer; the content decides. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+
+class Look(BaseModel):
+    """What one look at a folder found, and the next one is told.
+
+    `signature` is of the names, sizes and times of all files, and `since` when it was first seen. `fingerprint` is the
+    content once the files had settled, and until then the one before. `previous` is set by the one look that found the
+    content changed: to what it was.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    signature: str
+    since: AwareDatetime
+    settled: bool = False
+    fingerprint: str | None = None
+    previous: str | None = None
+
+
+def look(
+    folder: Path,
+    before: Look | None,
+    *,
+    now: datetime,
+    settle: timedelta,
+    fingerprint: Callable[[], str],
+    known: Callable[[], str | None],
+) -> Look:
+    """Look at a folder again. The content is read only when the files changed and then stayed as they are for `settle`.
+
+    `known` gives the content to compare with where there was no look before; None: whatever is there is not new. Raises
+    what `fingerprint` and `known` raise; the next look then begins where this one did.
+    """
+    signature = sign(folder)
+    remembered = known() if before is None else before.fingerprint
+    since = before.since if before is not None and before.signature == signature else now
+    if signature is None or now - since < settle:
+        return Look(signature=signature or "", since=since, fingerprint=remembered)
+    if before is not None and before.settled and before.signature == signature:
+        return before.model_copy(update={"previous": None})
+    found = fingerprint()
+    changed = remembered is not None and found != remembered
+    return Look(
+        signature=signature, since=since, settled=True, fingerprint=found, previous=remembered if changed else None
+    )
+
+
+def sign(folder: Path) -> str | None:
+    """SHA-256, in hexadecimal, of the names, sizes and times of all files below a folder; hidden ones are left out.
+
+    None where there is no folder: a data set that is yet to come is not looked for, or downloaded, by looking.
+    """
+    if not folder.is_dir():
+        return None
+    rows = sorted(_rows(str(folder), ""))
+    return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _rows(folder: str, prefix: str) -> Iterator[str]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _rows(entry.path, f"{prefix}{entry.name}/")
+            else:
+                known = entry.stat()
+                yield f"{prefix}{entry.name}\t{known.st_size}\t{known.st_mtime_ns}"

@@ -1,0 +1,31 @@
+"""How sure we are that one model's score differs between two sets of images: a bootstrap of two samples.
+
+The gate compares two models on the same images; here one model is compared on two sets, so nothing pairs. The images
+of both are drawn together from their union, each with the counts of its own set and zeros for the other. How many of a
+set a resample holds then varies a little, which widens the interval: never the wrong way. The interval is the gate's
+(`ratchet.gate.bootstrap`), with the smaller of the two sets' effective numbers of images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ratchet.evaluation.counts import ImageCounts, Summands, summands
+from ratchet.gate import Policy
+from ratchet.gate.bootstrap import Pair, Resampled, effective_units, resample
+
+
+def compare_sets(policy: Policy, counts: ImageCounts, fresh: NDArray[np.bool_]) -> Resampled:
+    """The score on the `fresh` images (N,) minus the one on the others, and its bootstrap; `counts` hold both sets."""
+    every = summands(policy.metric, counts, average=policy.average)
+    new, old = (_only(every, keep) for keep in (fresh, ~fresh))
+    (found,) = resample([Pair(new, old)], metric=policy.metric, resamples=policy.resamples, seed=policy.seed)
+    effective = min(effective_units(Pair(part, part)) for part in (new, old))
+    return replace(found, effective=effective)
+
+
+def _only(every: Summands, keep: NDArray[np.bool_]) -> Summands:
+    return Summands(*(np.where(keep[:, None], array, 0.0) for array in every))

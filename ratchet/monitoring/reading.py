@@ -1,0 +1,157 @@
+"""Takes a reading: the champion scored on the newest labelled images that it cannot know, and on its gate images."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ratchet.data.seen import SeenImages
+from ratchet.errors import ModelFilesError
+from ratchet.evaluation.counts import ImageCounts, class_scores, score
+from ratchet.evaluation.scoring import score_models
+from ratchet.evaluation.served import ServedModel
+from ratchet.gate import Policy, load_policy
+from ratchet.gate.rules import finite
+from ratchet.judgement.configuration import configuration, gate_data
+from ratchet.monitoring.change import compare_sets
+from ratchet.monitoring.values import MonitorSettings, Reading, State
+
+if TYPE_CHECKING:
+    from ratchet.data import Sample
+    from ratchet.registry import MlflowModelManager, ModelVersion
+
+OnImage = Callable[[int, int], None] | None
+
+
+def take_reading(
+    model: str, settings: MonitorSettings, *, manager: MlflowModelManager, on_image: OnImage = None
+) -> Reading | None:
+    """Score the champion of `model` on what came after its training; None while there is no champion.
+
+    New are the images in today's splits for training and validation whose content the champion did not see in its own:
+    an image keeps its split while the data grow, so these came later. Its reference is the gate split. Metric, average
+    and resampling are those of the policy that the champion was trained under. Raises `RegistryError`, `DataError`.
+    """
+    champion = manager.champion(model)
+    if champion is None:
+        return None
+    config = configuration([champion])
+    data, policy = gate_data(config), load_policy(config.get("gate") or "default")
+    reference = data.samples[data.gate_split]
+    with tempfile.TemporaryDirectory(prefix="monitor-") as folder:
+        files = manager.download_model(model, champion.version, Path(folder) / "model")
+        fresh = newest(data, _seen(files, champion))[: settings.newest]
+        counts = score_models(
+            {"champion": ServedModel(files)}, [*fresh, *reference], data.mask_values, on_image=on_image
+        )["champion"]
+    is_fresh = np.arange(len(counts.names)) < len(fresh)
+    return judge_reading(
+        counts, is_fresh, policy, settings, model=model, version=champion.version, data=data.fingerprint
+    )
+
+
+def newest(data: Any, seen: frozenset[str]) -> list[Sample]:
+    """The samples for training and validation that are not among the `seen` (digests), the newest file first."""
+    digests = {split: data.image_digests(split) for split in ("train", "val")}
+    unknown = [
+        sample
+        for split, named in digests.items()
+        for sample in data.samples.get(split, ())
+        if named[sample.name] not in seen
+    ]
+    return sorted(unknown, key=lambda sample: (-sample.image.stat().st_mtime, sample.name))
+
+
+def judge_reading(
+    counts: ImageCounts,
+    fresh: NDArray[np.bool_],
+    policy: Policy,
+    settings: MonitorSettings,
+    *,
+    model: str,
+    version: int,
+    data: str,
+) -> Reading:
+    """Conclude from the counts of the `fresh` images (N,) and of the others: a pure function.
+
+    Degraded is what is proven: even the upper end of the change is below -margin.
+    """
+    new, old = _part(counts, fresh), _part(counts, ~fresh)
+    images = len(new.names)
+    now, then = (finite(score(policy.metric, part, average=policy.average)) for part in (new, old))
+    alpha, low, high = 1 - settings.confidence, None, None
+    if now is not None and then is not None:
+        found = compare_sets(policy, counts, fresh)
+        low, high = finite(found.low(alpha)), finite(found.high(alpha))
+    state: State = "undecided"
+    if images >= settings.min_images and high is not None:
+        state = "degraded" if high < -settings.margin else "healthy"
+    return Reading(
+        model=model,
+        version=version,
+        metric=policy.metric,
+        state=state,
+        sentence=_sentence(policy, settings, f"v{version} of {model}", images, now, then, low, high, state),
+        images=images,
+        reference_images=len(old.names),
+        score=now,
+        reference=then,
+        low=low,
+        high=high,
+        class_scores={
+            key: value for key, value in class_scores(policy.metric, new).items() if finite(value) is not None
+        }
+        if images
+        else {},
+        margin=settings.margin,
+        data=data,
+    )
+
+
+def _sentence(
+    policy: Policy,
+    settings: MonitorSettings,
+    who: str,
+    images: int,
+    now: float | None,
+    then: float | None,
+    low: float | None,
+    high: float | None,
+    state: State,
+) -> str:
+    if not images:
+        return f"{who}: no labelled image came since its training"
+    if now is None or then is None:
+        return f"{who}: undecided: the {images} new images, or the gate's, lack a class, so there is no {policy.metric_title}"
+    told = f"{policy.metric_title} {now:.4f} on {images} new images, {then:.4f} on its gate images"
+    if images < settings.min_images:
+        return f"{who}: undecided: {told}; {settings.min_images} new images are needed to conclude anything"
+    if low is None or high is None:
+        return f"{who}: undecided: {told}; too few images carry a class to bound the change"
+    return f"{who}: {state}: {told}; a change between {low:+.4f} and {high:+.4f}, with {settings.margin:g} accepted"
+
+
+def _seen(files: Path, champion: ModelVersion) -> frozenset[str]:
+    seen = SeenImages.read(files)
+    if seen is None:
+        raise ModelFilesError(
+            f"{champion.model} v{champion.version} does not say which images it was trained on, so nobody knows which are "
+            "new to it: it was trained elsewhere, or by an older Ratchet. Retrain it."
+        )
+    return seen.all
+
+
+def _part(counts: ImageCounts, keep: NDArray[np.bool_]) -> ImageCounts:
+    """The counts of some images."""
+    chosen: dict[str, Any] = {"names": tuple(np.array(counts.names, dtype=object)[keep])}
+    for field in fields(counts):
+        array = getattr(counts, field.name)
+        if isinstance(array, np.ndarray):
+            chosen[field.name] = array[:, keep] if field.name == "boundary" else array[keep]
+    return ImageCounts(classes=counts.classes, metric_version=counts.metric_version, **chosen)

@@ -1,0 +1,44 @@
+"""Watches the data that a model is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from ratchet.config import compose_sweep, instantiate
+from ratchet.data.watching import Look, look
+from ratchet.errors import ModelNotFoundError, VersionNotFoundError
+
+
+def look_at_data(model: str, overrides: Sequence[str], before: Look | None, *, settle: timedelta) -> tuple[Look, Path]:
+    """Look at the data set that the overrides name, after the look `before`; the look, and the folder.
+
+    The first look compares with the data that the model's newest version was trained on. Raises `ConfigError`, `DataError`.
+    """
+    node = compose_sweep(overrides)[0].datamodule
+    folder = Path(node["data_path"]).expanduser()
+    found = look(
+        folder,
+        before,
+        now=datetime.now(UTC),
+        settle=settle,
+        fingerprint=lambda: str(instantiate(node).fingerprint),
+        known=lambda: trained_on(model),
+    )
+    return found, folder
+
+
+def trained_on(model: str) -> str | None:
+    """The fingerprint of the data that the newest version was trained on; None where nobody knows."""
+    from ratchet.registry import MlflowModelManager  # noqa: PLC0415 (two seconds, at the first look only)
+    from ratchet.registry.tracking import client  # noqa: PLC0415
+    from ratchet.training.run import DATA_FINGERPRINT_TAG  # noqa: PLC0415
+
+    try:
+        newest = MlflowModelManager().get_latest_version(model)
+    except (ModelNotFoundError, VersionNotFoundError):
+        return None
+    if newest.run_id is None:
+        return None
+    return client().get_run(newest.run_id).data.tags.get(DATA_FINGERPRINT_TAG)

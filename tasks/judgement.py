@@ -1,0 +1,45 @@
+"""Judging and monitoring as Prefect tasks."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from ratchet import MlflowModelManager
+from ratchet.gate import Verdict
+from ratchet.monitoring import MonitorSettings, Reading
+from ratchet.registry import EventKind
+from tasks.events import Degraded, announce, announce_history
+from tasks.progress import gate_progress
+
+
+@task(task_run_name="gate v{version}")
+def judge_again(model: str, version: int, policy: str | None, against: int | None) -> Verdict:
+    """Score a version and the champion on the gate set, and judge."""
+    from ratchet.judgement.anytime import judge_anytime  # noqa: PLC0415
+
+    with gate_progress() as on_image:
+        verdict = judge_anytime(
+            model, version, manager=MlflowModelManager(), policy=policy, against=against, on_image=on_image
+        )
+    announce_history(model, EventKind.GATED, version)
+    return verdict
+
+
+@task(task_run_name="read {model}")
+def read_champion(model: str, settings: MonitorSettings) -> Reading | None:
+    """Score the champion on the newest labelled images."""
+    from ratchet.monitoring import take_reading  # noqa: PLC0415 (torch)
+
+    with gate_progress() as on_image:
+        return take_reading(model, settings, manager=MlflowModelManager(), on_image=on_image)
+
+
+@task(task_run_name="log the reading")
+def log_reading(reading: Reading) -> str:
+    """Add the reading to the curve, and announce it if production got worse."""
+    from ratchet.monitoring import log_reading  # noqa: PLC0415
+
+    run_id = log_reading(reading)
+    if reading.state == "degraded":
+        announce(Degraded.of(reading))
+    return run_id

@@ -1,0 +1,66 @@
+"""What a run settles with Prefect before it works: how often it was begun, and which missed runs it stands for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.runtime import deployment, flow_run
+from prefect.states import Cancelled
+
+from ratchet.errors import RunAbandonedError
+
+MOST_STARTS = 4
+"""The first start, and three after crashes: what kills a run three times again is not bad luck."""
+
+
+def begin_run() -> None:
+    """Refuse a run that crashed too often, and cancel the scheduled runs of its deployment that were missed.
+
+    After downtime every run that was missed is late: this one, which reads the data as they are now, stands for them
+    all. Runs that a person or an event started are left waiting. Raises `RunAbandonedError`.
+    """
+    if flow_run.run_count > MOST_STARTS:
+        raise RunAbandonedError(
+            f"this run crashed {flow_run.run_count - 1} times, so it is not taken up again. Its logs, and the worker's, say "
+            "why: out of memory, most often. Press Retry once that is mended"
+        )
+    if deployment.id is None:
+        return
+    with get_client(sync_client=True) as client:
+        for run in missed_runs(client, deployment_id=UUID(deployment.id)):
+            if str(run.id) != flow_run.id:
+                cancel_missed(client, run, f"It was due before {flow_run.name} began, which does its work.")
+                get_run_logger().info(
+                    "the run missed at %s is cancelled: this one does its work", run.expected_start_time
+                )
+
+
+def missed_runs(client: SyncPrefectClient, *, deployment_id: UUID | None = None) -> list[FlowRun]:
+    """The runs that a schedule made and that are overdue and not begun, of one deployment or of all; the oldest first."""
+    only = None if deployment_id is None else FlowRunFilterDeploymentId(any_=[deployment_id])
+    overdue = FlowRunFilter(
+        deployment_id=only,
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
+    )
+    found = client.read_flow_runs(flow_run_filter=overdue, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+    return [run for run in found if run.auto_scheduled]
+
+
+def cancel_missed(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
+    """Cancel a run that another one stands for."""
+    state: State[Any] = Cancelled(name="Missed", message=why)
+    client.set_flow_run_state(run.id, state)

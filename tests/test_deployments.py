@@ -1,0 +1,226 @@
+"""Deployments on a real Prefect server with a real worker: one story, whose parts follow each other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from conftest import TINY
+from prefect_service import Service, own_environment, waited
+from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 - a fixture
+
+from ratchet import MlflowModelManager
+from ratchet.data.shapes import generate
+
+pytestmark = [pytest.mark.flow, pytest.mark.trains, pytest.mark.slow]
+
+MODEL = {
+    "name": "m",
+    "experiment": "generic/shapes/segmentation/smp",
+    "overrides": [*TINY[1:], "gate=permissive", "gate.floor=0.0"],
+    "schedules": {"retrain": "0 0 1 1 *", "monitor": "0 0 1 1 *", "watch": "0 0 1 1 *", "prune": "0 0 1 1 *"},
+    "watch": {"settle_minutes": 0},
+}
+OTHER = {"name": "other", "experiment": "generic/shapes/segmentation/smp", "collision": "refuse", "enabled": False}
+SILENCE = 35.0  # seconds; a heartbeat comes every 30
+
+
+@pytest.fixture(scope="module")
+def service(prefect_service: Service) -> Iterator[Service]:
+    """The service with two models, both deployed, and a worker."""
+    folder = prefect_service.home / "deployments" / "models"
+    folder.mkdir(parents=True)
+    for model in (MODEL, OTHER):
+        (folder / f"{model['name']}.yaml").write_text(yaml.safe_dump(model))
+    with pytest.MonkeyPatch.context() as patch:
+        # As long as this module runs: other modules have their own homes.
+        patch.setenv("RATCHET_HOME", str(prefect_service.home))
+        _deploy(prefect_service)
+        prefect_service.start_worker()
+        yield prefect_service
+        prefect_service.kill_worker()
+
+
+def _deploy(service: Service, **options: Any) -> dict[tuple[str, str], str]:
+    from flows.service.deploying import deploy
+    from flows.service.models import load_models
+
+    models = load_models(service.home / "deployments" / "models")
+    changes = deploy(models, service.client, silence=SILENCE, **options)
+    return {(change.kind, change.name): change.action for change in changes}
+
+
+def test_a_run_whose_worker_and_process_are_killed_is_taken_up_again_and_finishes_once(service: Service) -> None:
+    run = service.start("retrain/on-demand-m")
+    service.wait(run, until="Running")
+    waited(_trial, "a trial's process")
+    service.kill_worker()
+    assert service.client.read_flow_run(run.id).state_name == "Running"  # nobody is left to say otherwise
+
+    _deploying_twice_is_as_once(service)
+    _prefects_own_command_makes_the_same(service)
+
+    service.wait(run, until="AwaitingRetry")
+    service.start_worker()
+    ended = service.wait(run)
+    assert (ended.state_name, ended.run_count) == ("promoted", 2)
+    states = [state.name for state in service.client.read_flow_run_states(run.id)]
+    assert states[states.index("Running") + 1 :][:2] == ["Crashed", "AwaitingRetry"]
+    manager = MlflowModelManager()
+    assert [version.version for version in manager.versions("m")] == [1]
+    kinds = ["registered", "gated", "staged", "promoted"]
+    assert [str(event.kind) for event in manager.history("m")] == kinds
+    events = waited(lambda: found if len(found := service.events("ratchet.model.", "m")) >= 4 else None, "the events")
+    assert [event["event"].removeprefix("ratchet.model.") for event in events] == kinds
+    assert events[-1]["payload"]["version"] == 1
+    assert events[-1]["resource"]["ratchet.version"] == "1"
+
+
+def _trial() -> psutil.Process | None:
+    return next(
+        (child for child in psutil.Process().children(recursive=True) if "forkserver" in " ".join(child.cmdline())),
+        None,
+    )
+
+
+def _deploying_twice_is_as_once(service: Service) -> None:
+    again = _deploy(service)
+    assert set(again.values()) == {"unchanged"}
+    assert len([name for kind, name in again if kind == "deployment"]) == 20
+
+
+def _prefects_own_command_makes_the_same(service: Service) -> None:
+    from flows.service.models import load_models
+    from flows.service.prefect_file import render
+
+    folder = service.home / "deployments"
+    (folder / "prefect.yaml").write_text(render(load_models(folder / "models")))
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(
+        [*command, "--prefect-file", "deployments/prefect.yaml"],
+        cwd=service.home,
+        env=own_environment(PREFECT_API_URL=service.api, PREFECT_HOME=str(service.home / "prefect")),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    # It knows no tags of automations, and makes its own in the place of ours: ours come back, and none is there twice.
+    changed = {name for (kind, name), action in _deploy(service).items() if action != "unchanged"}
+    assert changed == {f"retrain {model} on {what}" for model in ("m", "other") for what in ("new data", "degradation")}
+    assert set(_deploy(service).values()) == {"unchanged"}
+
+
+def test_new_data_are_seen_and_retrained_on_and_a_second_run_waits_for_the_first(service: Service) -> None:
+    generate(service.home / "data" / "shapes", months=3, images_per_month=30)
+    monitored = service.start("monitor/scheduled-m")
+    watched = service.wait(service.start("watch/scheduled-m"))
+    assert watched.state_name == "changed"
+    (event,) = waited(lambda: service.events("ratchet.data.", "m") or None, "the event")
+    assert event["payload"]["previous"] != event["payload"]["fingerprint"]
+
+    run = waited(lambda: next(iter(service.runs("retrain/on-new-data-m")), None), "the run that the event starts")
+    service.wait(run, until="Running")
+    second = service.start("retrain/on-demand-m")
+    service.wait(second, until="AwaitingConcurrencySlot")
+    assert service.wait(run).state_name in ("promoted", "rejected", "inconclusive")
+    assert str(service.wait(second).state_name).startswith("skipped: unchanged")
+    assert MlflowModelManager().get_latest_version("m").version == 2
+    _the_monitor_logged_its_reading(service.wait(monitored).state_name)
+    assert service.wait(service.start("watch/scheduled-m")).state_name == "unchanged"
+
+
+def _the_monitor_logged_its_reading(state: str | None) -> None:
+    from ratchet.registry.tracking import client
+
+    assert state in ("healthy", "degraded", "undecided")
+    store = client()
+    experiment = store.get_experiment_by_name("m in production")
+    assert experiment is not None
+    (run,) = store.search_runs([experiment.experiment_id])
+    assert run.info.run_name == "v1"
+    assert run.data.tags["ratchet.state"] == state
+    assert run.data.metrics["images"] >= 10
+
+
+def test_after_downtime_one_scheduled_run_starts(service: Service) -> None:
+    deployment = service.client.read_deployment_by_name("retrain/scheduled-m")
+    now = datetime.now(UTC)
+    times = {"start_time": (now - timedelta(days=365 * 5)).isoformat(), "end_time": now.isoformat()}
+    service.kill_worker()
+    service.client.request(
+        "POST", f"/deployments/{deployment.id}/schedule", json={**times, "min_runs": 5, "max_runs": 5}
+    ).raise_for_status()
+    service.start_worker()
+
+    def settled() -> list[str] | None:
+        due = [run for run in service.runs("retrain/scheduled-m") if run.expected_start_time < now]
+        names = [str(run.state_name) for run in due]
+        return names if all(run.state is not None and run.state.is_final() for run in due) else None
+
+    names = waited(settled, "the end of all missed runs", 180)
+    assert sorted(name.split(":")[0] for name in names) == ["Missed"] * 4 + ["skipped"]
+
+
+def test_people_promote_roll_back_and_prune_from_the_page(service: Service) -> None:
+    manager = MlflowModelManager()
+    champion = manager.champion("m")
+    assert champion is not None
+    other = 2 if champion.version == 1 else 1
+    pruned = service.start("prune/weekly-m")
+    promoted = service.wait(service.start("promote/on-demand-m", version=other, reason="a demo"))
+    assert promoted.state_type is not None
+    assert promoted.state_type.value == "COMPLETED"
+    assert promoted.name == f"m: v{other} to production"
+    assert manager.version("m", "production").version == other
+    rolled = service.wait(service.start("rollback/on-demand-m", reason="it blurs"))
+    assert rolled.state is not None
+    assert rolled.state.message == f"v{champion.version} of m is in production again"
+    (event,) = waited(lambda: service.events("ratchet.model.rolled-back", "m") or None, "the event")
+    assert event["payload"]["reason"] == "it blurs"
+    assert (event["payload"]["version"], event["payload"]["target"]) == (other, champion.version)
+    assert service.wait(pruned).state_name == "Completed"
+
+
+def test_degradation_starts_a_retraining(service: Service) -> None:
+    service.emit("ratchet.model.degraded", "m", sentence="said by a test")
+    run = waited(lambda: next(iter(service.runs("retrain/on-degradation-m")), None), "the run that the event starts")
+    assert str(service.wait(run).state_name).startswith("skipped")
+
+
+def test_of_two_runs_of_a_model_that_refuses_one_is_cancelled(service: Service) -> None:
+    service.kill_worker()
+    runs = [service.start("retrain/on-demand-other"), service.start("retrain/on-new-data-other")]
+    service.start_worker()
+    refused = waited(
+        lambda: next((run for run in runs if service.client.read_flow_run(run.id).state_name == "Cancelled"), None),
+        "the refusal",
+    )
+    assert service.client.read_flow_run(refused.id).state.message == "Deployment concurrency limit reached."
+    service.kill_worker()
+
+
+def test_a_model_without_a_file_is_reported_and_goes_when_asked(service: Service) -> None:
+    (service.home / "deployments" / "models" / "other.yaml").unlink()
+    found = _deploy(service)
+    assert found["deployment", "retrain/scheduled-other"] == "left"
+    assert found["automation", "retrain other on new data"] == "left"
+    assert len([action for action in found.values() if action == "left"]) == 12
+    assert set(_deploy(service, prune=True).values()) == {"unchanged", "removed"}
+    assert set(_deploy(service).values()) == {"unchanged"}
+
+
+def test_what_somebody_paused_stays_paused(service: Service) -> None:
+    deployment = service.client.read_deployment_by_name("retrain/scheduled-m")
+    service.client.pause_deployment(deployment.id)
+    path = service.home / "deployments" / "models" / "m.yaml"
+    path.write_text(path.read_text().replace("0 0 1 1 *", "0 0 2 1 *", 1))
+    assert "updated" in _deploy(service).values()
+    assert service.client.read_deployment(deployment.id).paused

@@ -1,0 +1,118 @@
+"""Model files: what they may say, what is told about a mistake, and that the examples are in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.service.check import check_models
+from flows.service.deployments import all_deployments, full_name
+from flows.service.models import load_model, load_models
+from flows.service.prefect_file import render
+from ratchet.errors import ConfigError
+
+pytestmark = pytest.mark.slow  # Prefect, which checks cron expressions, takes seconds to import
+
+EXAMPLES = Path(__file__).parent.parent / "deployments"
+LEAST = {"name": "m", "experiment": "generic/shapes/segmentation/smp"}
+
+
+def written(folder: Path, **keys: object) -> Path:
+    path = folder / "m.yaml"
+    path.write_text(yaml.safe_dump(LEAST | keys))
+    return path
+
+
+def test_the_examples_are_in_order_and_prefect_yaml_is_what_they_come_to() -> None:
+    models = load_models(EXAMPLES / "models")
+    assert [model.name for model in models] == ["pet_model", "shapes_model"]
+    check_models(models)
+    assert (EXAMPLES / "prefect.yaml").read_text() == render(models), "write it again: ratchet deploy --write"
+
+
+def test_every_model_has_the_same_deployments_and_what_is_off_has_no_schedule(tmp_path: Path) -> None:
+    model = load_model(written(tmp_path, schedules={"retrain": "0 3 * * 1", "monitor": None}))
+    made = {full_name(deployment): deployment for deployment in all_deployments([model])}
+    assert sorted(made) == [
+        "gate/on-demand-m",
+        "monitor/scheduled-m",
+        "promote/on-demand-m",
+        "prune/weekly-m",
+        "retrain/on-degradation-m",
+        "retrain/on-demand-m",
+        "retrain/on-new-data-m",
+        "retrain/scheduled-m",
+        "rollback/on-demand-m",
+        "watch/scheduled-m",
+    ]
+    assert made["retrain/scheduled-m"]["schedules"][0]["cron"] == "0 3 * * 1"
+    assert "schedules" not in made["monitor/scheduled-m"]
+    off = load_model(written(tmp_path, enabled=False, schedules={"retrain": "0 3 * * 1"}))
+    made = {full_name(deployment): deployment for deployment in all_deployments([off])}
+    assert not made["retrain/scheduled-m"]["schedules"][0]["active"]
+    assert not made["retrain/on-new-data-m"]["triggers"][0]["enabled"]
+
+
+def test_a_rollback_is_never_repeated_after_a_crash(tmp_path: Path) -> None:
+    made = {full_name(deployment): deployment for deployment in all_deployments([load_model(written(tmp_path))])}
+    repeated = {name for name, deployment in made.items() if "restarts" in deployment["tags"]}
+    assert set(made) - repeated == {"rollback/on-demand-m"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"schedules": {"retrain": "61 * * * *"}}, "schedules.retrain='61 * * * *': not a cron expression"),
+        ({"schedules": {"retran": "0 3 * * 1"}}, "schedules.retran: there is no such key; nearest: schedules.retrain"),
+        ({"metrik": "val_iou"}, "metrik: there is no such key; nearest: metric"),
+        ({"timezone": "Europe/Romme"}, "timezone='Europe/Romme': no such time zone; did you mean Europe/Rome?"),
+        ({"collision": "wait"}, "collision='wait'"),
+        ({"monitor": {"margin": 2}}, "monitor.margin=2"),
+        ({"data": "data/mine"}, "data='data/mine': write the whole path"),
+        ({"name": "a/b"}, "name='a/b'"),
+        ({"name": "a&b"}, "name='a&b': 'a&b' holds '&'"),
+        ({"experiment": None}, "experiment=None"),
+        ({"overrides": ["retrain.metric=val_dice"]}, "belongs into the key metric of this file"),
+        ({"overrides": ["experiment=other"]}, "belongs into the key experiment of this file"),
+    ],
+)
+def test_a_mistake_is_told_with_its_file_and_key(keys: dict[str, object], told: str, tmp_path: Path) -> None:
+    path = written(tmp_path, **keys)
+    with pytest.raises(ConfigError) as error:
+        load_model(path)
+    assert str(path) in str(error.value)
+    assert told in str(error.value)
+
+
+def test_overrides_that_do_not_compose_are_told_with_the_model(tmp_path: Path) -> None:
+    model = load_model(written(tmp_path, overrides=["trainer.max_epoch=3"]))
+    with pytest.raises(ConfigError, match=r"model m: .*trainer.max_epochs"):
+        check_models([model])
+
+
+def test_two_files_about_one_model_are_refused(tmp_path: Path) -> None:
+    written(tmp_path).rename(tmp_path / "first.yaml")
+    written(tmp_path)
+    with pytest.raises(ConfigError, match=r"m\.yaml: name: .*first\.yaml is about 'm' too"):
+        load_models(tmp_path)
+
+
+def test_a_folder_or_a_file_that_is_none_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no folder"):
+        load_models(tmp_path / "absent")
+    (tmp_path / "empty.yaml").touch()
+    with pytest.raises(ConfigError, match="holds no keys"):
+        load_models(tmp_path)
+    (tmp_path / "empty.yaml").write_text("name: [")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_models(tmp_path)
+
+
+def test_a_data_folder_with_odd_signs_composes(tmp_path: Path) -> None:
+    folder = tmp_path / "it's, {a} folder=1"
+    (model,) = [load_model(written(tmp_path, data=str(folder)))]
+    from ratchet.config import compose_sweep
+
+    assert compose_sweep(model.all_overrides)[0].datamodule["data_path"] == str(folder)

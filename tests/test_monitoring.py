@@ -1,0 +1,85 @@
+"""When production counts as worse: false alarms are as rare as promised, real losses are seen, and doubt is said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ratchet.evaluation.counts import ImageCounts
+from ratchet.gate import Policy
+from ratchet.monitoring import MonitorSettings
+from ratchet.monitoring.reading import Reading, judge_reading
+
+POLICY = Policy(resamples=1000)
+PIXELS = 400
+
+
+def counts(quality: list[tuple[int, float]], seed: int) -> ImageCounts:
+    """Counts of images in groups: how many, and the share of each object's pixels that is hit, give or take."""
+    random = np.random.default_rng(seed)
+    share = np.concatenate([np.clip(random.normal(mean, 0.12, size), 0, 1) for size, mean in quality])
+    truth = random.integers(PIXELS // 2, PIXELS * 2, len(share))
+    tp = (share * truth).astype(np.int64)[:, None]
+    missed = truth[:, None] - tp
+    names = tuple(f"image-{index}" for index in range(len(share)))
+    return ImageCounts(names, ("disc",), tp, missed // 2, missed)
+
+
+def read(quality: list[tuple[int, float]], seed: int = 0, **settings: float) -> Reading:
+    found = counts(quality, seed)
+    fresh = np.arange(len(found.names)) < quality[0][0]
+    return judge_reading(
+        found, fresh, POLICY, MonitorSettings.model_validate(settings), model="m", version=3, data="abc"
+    )
+
+
+@pytest.mark.slow
+def test_production_that_is_as_good_as_ever_is_seldom_called_worse() -> None:
+    for fresh, reference in ((40, 200), (200, 40), (25, 25)):
+        alarms = sum(
+            read([(fresh, 0.7), (reference, 0.7)], seed, margin=0.0).state == "degraded" for seed in range(200)
+        )
+        assert alarms <= 20, (fresh, reference)  # 10 are expected at 95 %; more than 20 has a chance of 0.1 %
+
+
+@pytest.mark.slow
+def test_a_loss_of_twice_the_margin_is_seen() -> None:
+    seen = sum(read([(60, 0.6), (200, 0.75)], seed, margin=0.05).state == "degraded" for seed in range(50))
+    assert seen >= 45
+
+
+def test_a_loss_within_the_margin_is_healthy_and_the_sentence_tells_the_figures() -> None:
+    reading = read([(100, 0.68), (200, 0.7)], margin=0.1)
+    assert reading.state == "healthy"
+    assert reading.change is not None
+    assert reading.low is not None
+    assert reading.high is not None
+    assert reading.low < reading.change < reading.high
+    assert "v3 of m: healthy: IoU 0." in reading.sentence
+    assert "on 100 new images" in reading.sentence
+
+
+def test_few_new_images_conclude_nothing() -> None:
+    reading = read([(10, 0.1), (200, 0.7)])
+    assert reading.state == "undecided"
+    assert "20 new images are needed" in reading.sentence
+
+
+def test_no_new_image_is_no_reading_to_worry_about() -> None:
+    reading = read([(0, 0.1), (200, 0.7)])
+    assert (reading.state, reading.score, reading.images) == ("undecided", None, 0)
+    assert "no labelled image came since its training" in reading.sentence
+
+
+def test_a_class_that_no_new_image_holds_leaves_it_undecided() -> None:
+    found = counts([(50, 0.7), (100, 0.7)], seed=0)
+    old = (np.arange(150) >= 50)[:, None]
+    both = ImageCounts(
+        found.names,
+        ("disc", "polygon"),
+        *(np.hstack([array, np.where(old, array, 0)]) for array in (found.tp, found.fp, found.fn)),
+    )
+    reading = judge_reading(both, ~old[:, 0], POLICY, MonitorSettings(), model="m", version=3, data="abc")
+    assert reading.state == "undecided"
+    assert "lack a class" in reading.sentence
+    assert set(reading.class_scores) == {"disc"}

@@ -1,0 +1,100 @@
+"""The watch over a data set: cheap while nothing changes, patient while files arrive, and told by the content."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ratchet.data.watching import Look, look, sign
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SETTLE = timedelta(minutes=10)
+
+
+class Watcher:
+    """Looks every five minutes; the content is the text of one file."""
+
+    def __init__(self, folder: Path, known: str | None) -> None:
+        self.folder, self.known = folder, known
+        self.before: Look | None = None
+        self.minutes, self.read = 0, 0
+
+    def look(self) -> Look:
+        def fingerprint() -> str:
+            self.read += 1
+            return (self.folder / "image").read_text()
+
+        now = START + timedelta(minutes=self.minutes)
+        self.before = look(
+            self.folder, self.before, now=now, settle=SETTLE, fingerprint=fingerprint, known=lambda: self.known
+        )
+        self.minutes += 5
+        return self.before
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "image").write_text("a")
+    return tmp_path
+
+
+def test_what_is_there_at_first_is_compared_with_what_was_trained_on(folder: Path) -> None:
+    watcher = Watcher(folder, known="older")
+    assert [watcher.look().previous for _ in range(5)] == [None, None, "older", None, None]
+    watcher = Watcher(folder, known="a")
+    assert [watcher.look().previous for _ in range(4)] == [None] * 4
+    watcher = Watcher(folder, known=None)  # nothing was ever trained: a person begins
+    assert [watcher.look().previous for _ in range(4)] == [None] * 4
+
+
+def test_a_change_is_told_once_and_only_when_the_files_have_settled(folder: Path) -> None:
+    watcher = Watcher(folder, known="a")
+    for _ in range(3):
+        watcher.look()
+    for text in ("ab", "abc", "abcd"):  # more arrives between two looks
+        (folder / "image").write_text(text)
+        found = watcher.look()
+        assert (found.settled, found.previous) == (False, None)
+    assert [watcher.look().previous for _ in range(4)] == [None, "a", None, None]
+    assert watcher.before is not None
+    assert watcher.before.fingerprint == "abcd"
+
+
+def test_while_nothing_changes_no_file_is_read(folder: Path) -> None:
+    watcher = Watcher(folder, known="a")
+    for _ in range(10):
+        watcher.look()
+    assert watcher.read == 1
+
+
+def test_files_that_were_only_touched_are_read_again_but_are_no_change(folder: Path) -> None:
+    watcher = Watcher(folder, known="a")
+    for _ in range(3):
+        watcher.look()
+    os.utime(folder / "image", (1, 1))
+    assert [watcher.look().previous for _ in range(5)] == [None] * 5
+    assert watcher.read == 2
+
+
+def test_a_folder_that_is_yet_to_come_is_waited_for(tmp_path: Path) -> None:
+    watcher = Watcher(tmp_path / "data", known=None)
+    assert not watcher.look().settled
+    assert watcher.read == 0
+
+
+def test_the_signature_sees_names_sizes_and_times_at_any_depth_and_no_hidden_file(folder: Path) -> None:
+    (folder / "deep" / "er").mkdir(parents=True)
+    seen = {sign(folder)}
+    (folder / "deep" / "er" / "mask").write_text("1")
+    seen.add(sign(folder))
+    (folder / "deep" / "er" / "mask").rename(folder / "deep" / "er" / "other")
+    seen.add(sign(folder))
+    os.utime(folder / "deep" / "er" / "other", (1, 1))
+    seen.add(sign(folder))
+    assert len(seen) == 4
+    (folder / ".hidden").touch()
+    assert sign(folder) in seen
+    assert sign(folder / "absent") is None
