@@ -108,7 +108,7 @@ def _recovery(
         description=description,
         tags=[TAG],
         trigger=EventTrigger(
-            posture=posture, # declared as two literals
+            posture=posture,  # declared as two literals
             after={f"prefect.flow-run.{event}" for event in after},
             expect={f"prefect.flow-run.{event}" for event in expect},
             match={"prefect.resource.id": "prefect.flow-run.*"},
