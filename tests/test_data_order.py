@@ -9,7 +9,7 @@ import torch
 from torchvision.transforms import v2
 
 from ratchet.data import ShapesDataModule
-from ratchet.training.trial import Loaders
+from ratchet.training.fitting import Loaders
 
 pytestmark = pytest.mark.trains
 

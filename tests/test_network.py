@@ -15,8 +15,8 @@ from ratchet.config import compose, instantiate
 from ratchet.errors import ConfigError, ExportError, WeightsUnavailableError
 from ratchet.evaluation.served import ModelCard, ServedModel
 from ratchet.training.export import export_network
+from ratchet.training.fitting import build_module, resolve_precision
 from ratchet.training.network import create_network, load_encoder_weights
-from ratchet.training.trial import build_module, resolve_precision
 
 TINY = ["backbone.model.encoder_name=mobilenet_v2", "backbone.model.encoder_weights=null"]
 
