@@ -236,9 +236,9 @@ def bare(folder: Path, epochs: int, seed: int) -> dict[str, Any]:
     import torch
 
     from ratchet.config import compose
+    from ratchet.training.fitting import resolve_precision
     from ratchet.training.losses import DiceLoss
     from ratchet.training.network import create_network
-    from ratchet.training.trial import resolve_precision
 
     precision = resolve_precision(compose([]).trainer)
     sizes = [BATCH] * (TRAIN // BATCH) + [TRAIN % BATCH] * (TRAIN % BATCH > 1)

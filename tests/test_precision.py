@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 
 from ratchet.config import compose
+from ratchet.training.fitting import resolve_precision
 from ratchet.training.module import SegmentationModule
-from ratchet.training.trial import resolve_precision
 
 
 class Watcher(torch.nn.Module):
