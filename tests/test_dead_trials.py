@@ -36,6 +36,8 @@ def test_trials_that_die_fail_alone_and_say_why(monkeypatch: pytest.MonkeyPatch)
     )
     assert re.match(r"killed by SIGKILL.*, peak \d+\.\d GB\. Its output: ", killed)
     assert re.match(r"killed by SIGSEGV.*, peak \d+\.\d GB\. Its output: ", crashed)
+    logged = client().get_metric_history(str(results[1].run_id), "loss_step")
+    assert [metric.step for metric in logged] == [0]  # of the second step, there is no value yet
     for result in results[:3]:
         run = client().get_run(str(result.run_id))
         assert run.info.status == "FAILED"

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ratchet.data.cache import OnImage, PixelCache, PixelSource, open_cache
 from ratchet.data.classes import build_class_map
@@ -47,6 +47,7 @@ class SegmentationDataModule:
     With `cache`, images and masks are decoded and resized once, into a file below `cache_path` (by default `cache` in
     Ratchet's home) that every training on the same content and input size maps; all such files together take at most
     `cache_gb` (10^9 bytes). `num_workers` None: none on a CPU, whose cores the training needs, and up to 8 beside a GPU.
+    A `batch_size` of `auto` must be set before loaders are asked for.
 
     Neither torch nor Lightning is imported before a loader is asked for: planning and fingerprinting need neither.
     """
@@ -64,7 +65,7 @@ class SegmentationDataModule:
         mean: Sequence[float],
         std: Sequence[float],
         train_transform: Transform | None = None,
-        batch_size: int = 16,
+        batch_size: int | Literal["auto"] = 16,
         num_workers: int | None = None,
         seed: int = 42,
         split_seed: int = 42,
@@ -91,7 +92,7 @@ class SegmentationDataModule:
         self._class_map = build_class_map(idx_to_class, mask_values)
         self._input_format = _input_format(input_height, input_width, mean, std)
         self._train_transform = train_transform
-        if batch_size < 1 or (num_workers or 0) < 0:
+        if (batch_size != "auto" and batch_size < 1) or (num_workers or 0) < 0:
             raise ConfigError("datamodule.batch_size must be at least 1, datamodule.num_workers at least 0")
         self._batch_size = batch_size
         self._num_workers = num_workers
@@ -109,6 +110,21 @@ class SegmentationDataModule:
     def classes(self) -> tuple[str, ...]:
         """Names of the foreground classes; the first has index 1, since 0 is the background."""
         return self._class_map.classes
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a batch; loaders made from now on take it.
+
+        Raises:
+            ConfigError: it is `auto`, and nobody has set it yet.
+        """
+        if self._batch_size == "auto":
+            raise ConfigError("datamodule.batch_size=auto is found by a training; name a number where there is none")
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self._batch_size = size
 
     @property
     def samples(self) -> Mapping[str, tuple[Sample, ...]]:
@@ -179,10 +195,10 @@ class SegmentationDataModule:
         from ratchet.data.dataset import EpochSampler  # noqa: PLC0415
 
         dataset = self._dataset("train", self._train_transform)
-        done = batches_done * self._batch_size
+        done = batches_done * self.batch_size
         sampler = EpochSampler(len(dataset), seed=self._seed, epoch=epoch, done=done)
         # A last batch of one image would stop networks that normalise over a batch of 1x1 features.
-        lonely = len(dataset) > self._batch_size > 1 and len(dataset) % self._batch_size == 1
+        lonely = len(dataset) > self.batch_size > 1 and len(dataset) % self.batch_size == 1
         return self._loader(dataset, sampler=sampler, drop_last=lonely)
 
     def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
@@ -239,7 +255,7 @@ class SegmentationDataModule:
             workers = min(torch.get_num_threads(), _MOST_WORKERS) if on_gpu else 0
         return DataLoader(
             dataset,
-            batch_size=self._batch_size,
+            batch_size=self.batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
             # Not the default, which in a trial is its fork server: workers of that would outlive a trial that is killed.

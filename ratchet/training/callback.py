@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytorch_lightning as pl
 
 from ratchet.training.progress import Progress, Report
 
+_SECONDS_BETWEEN = 0.2  # on a GPU, where reading the loss waits for the step to end
+
 
 class ProgressCallback(pl.Callback):
-    """Reports after every optimiser step and every validation."""
+    """Reports after every optimiser step (on a GPU: when it is time) and every validation."""
 
     def __init__(self, report: Report, *, max_epochs: int) -> None:
         self._report = report
         self._max_epochs = max_epochs
         self._validated = 0
+        self._told = float("-inf")
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Count the epochs before, where training goes on from a snapshot."""
@@ -23,7 +27,8 @@ class ProgressCallback(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         """Report the step."""
-        self._send(trainer)
+        if module.device.type == "cpu" or time.monotonic() - self._told >= _SECONDS_BETWEEN:
+            self._send(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Report the validation's metrics."""
@@ -31,6 +36,7 @@ class ProgressCallback(pl.Callback):
         self._send(trainer)
 
     def _send(self, trainer: pl.Trainer) -> None:
+        self._told = time.monotonic()
         shown = ("loss", "val_loss", "val_loss_epoch", "val_iou")
         values = {key: float(value) for key, value in trainer.callback_metrics.items() if key in shown}
         per_epoch = int(trainer.estimated_stepping_batches) // max(trainer.max_epochs or 1, 1)

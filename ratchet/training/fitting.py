@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ratchet.config import instantiate
 from ratchet.data.datamodule import SegmentationDataModule
 from ratchet.errors import ConfigError, TrainingError
 from ratchet.settings import TrialConfig
+from ratchet.training.batch_size import settle_batch_size
 from ratchet.training.callback import ProgressCallback
 from ratchet.training.checkpoint import Snapshots
 from ratchet.training.folder import Snapshot, TrialFolder
@@ -69,6 +71,9 @@ def fit(work: Work, module: SegmentationModule, *, until_epoch: int | None) -> S
     snapshot, epochs = folder.newest(), config.trainer["max_epochs"]
     pause_at = until_epoch if until_epoch is not None and until_epoch < epochs else None
     work.spending.add(snapshot)
+    if config.datamodule.get("batch_size") == "auto":
+        search = partial(_trainer, work, logger=False, enable_checkpointing=False)
+        settle_batch_size(work.data, module, work.run, trainer=search, loaders=Loaders(work.data))
     if snapshot is not None and (snapshot.facts.trained or (pause_at is not None and snapshot.facts.epoch >= pause_at)):
         return snapshot
     folder.begin()
@@ -87,7 +92,7 @@ def fit(work: Work, module: SegmentationModule, *, until_epoch: int | None) -> S
 
 def _build_trainer(work: Work, pause_at: int | None) -> pl.Trainer:
     config, folder = work.config, work.folder
-    logger: RunLogger = instantiate(config.logger, run=work.run)
+    logger: RunLogger = instantiate(config.logger, run=work.run, unsent=folder.unsent)
     callbacks = [
         instantiate(node, **_place(key, node, folder)) for key, node in config.callbacks.items() if node is not None
     ]
@@ -101,14 +106,19 @@ def _build_trainer(work: Work, pause_at: int | None) -> pl.Trainer:
         seconds=work.spending.seconds,
         peak_memory=work.spending.peak_memory,
     )
+    progress = ProgressCallback(work.report, max_epochs=config.trainer["max_epochs"])
+    return _trainer(work, logger=logger, callbacks=[*callbacks, progress, snapshots])
+
+
+def _trainer(work: Work, **parts: Any) -> pl.Trainer:
+    config = work.config
     trainer: pl.Trainer = instantiate(
         config.trainer | {"precision": resolve_precision(config.trainer)},
-        logger=logger,
-        callbacks=[*callbacks, ProgressCallback(work.report, max_epochs=config.trainer["max_epochs"]), snapshots],
-        default_root_dir=str(folder.work),
+        default_root_dir=str(work.folder.work),
         deterministic=config.core.deterministic,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **parts,
     )
     return trainer
 
@@ -143,6 +153,15 @@ class Loaders(pl.LightningDataModule):
     def __init__(self, data: SegmentationDataModule) -> None:
         super().__init__()
         self._data = data
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a batch, for Lightning's tuner to change."""
+        return self._data.batch_size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self._data.batch_size = size
 
     def train_dataloader(self) -> Any:
         """Begin where a resumed training is: workers start before Lightning tells the sampler the epoch."""

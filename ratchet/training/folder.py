@@ -73,6 +73,7 @@ class TrialFolder:
         self.path = home.resolve() / "trials" / fingerprint
         self.checkpoints = self.path / "checkpoints"
         self.work = self.path / "work"
+        self.unsent = self.path / "unsent-metrics.jsonl"
 
     @contextmanager
     def locked(self, *, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -180,7 +181,8 @@ def lock_folder(folder: Path, *, wait: bool) -> IO[bytes] | None:
 
 
 def link(source: str, target: str) -> str:
-    """Link a file, or copy it where the disk has no links. Kept checkpoints are replaced, never written into."""
+    """Link a file, or copy it where the disk has no links; what was there goes. Linked files are never written into."""
+    Path(target).unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:

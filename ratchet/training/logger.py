@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -13,16 +16,19 @@ from ratchet.training.run import TrialRun, metric_rows
 
 
 class RunLogger(Logger):
-    """Sends metrics when `batch` values wait, when an epoch's come and when training ends.
+    """Sends metrics when `batch` values wait, every `seconds`, when an epoch's come and when training ends.
 
-    It does not end the run: that is done when the model is exported.
+    What waits is in the file `unsent` too, for `close_dead_run`: a process that is killed sends nothing. It does not end
+    the run: that is done when the model is exported.
     """
 
-    def __init__(self, *, run: TrialRun, batch: int = 200) -> None:
+    def __init__(self, *, run: TrialRun, unsent: Path, batch: int = 200, seconds: float = 5.0) -> None:
         super().__init__()
         self._run = run
-        self._batch = batch
+        self._batch, self._seconds = batch, seconds
         self._waiting: list[Metric] = []
+        self._sent = time.monotonic()
+        self._file = unsent.open("w")
 
     @property
     def name(self) -> str:
@@ -42,7 +48,10 @@ class RunLogger(Logger):
         """Keep values back, or send what waits."""
         rows = metric_rows({name: value for name, value in metrics.items() if name != "epoch"}, step or 0)
         self._waiting += rows
-        if len(self._waiting) >= self._batch or any(row.key.endswith("_epoch") for row in rows):
+        self._file.writelines(f"{json.dumps(dict(row))}\n" for row in rows)
+        self._file.flush()
+        late = time.monotonic() - self._sent >= self._seconds
+        if late or len(self._waiting) >= self._batch or any(row.key.endswith("_epoch") for row in rows):
             self.save()
 
     @rank_zero_only
@@ -50,6 +59,9 @@ class RunLogger(Logger):
         """Send what waits."""
         rows, self._waiting = self._waiting, []
         self._run.log_metrics(rows)
+        self._sent = time.monotonic()
+        self._file.seek(0)
+        self._file.truncate()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

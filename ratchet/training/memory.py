@@ -17,6 +17,12 @@ _SAID = re.compile(
     r"can't allocate memory|out of memory|bad_alloc|Cannot allocate memory|could not create a memory", re.I
 )
 
+_SHARE = 0.9  # of the free memory may be tried out
+_CONTAINERS = (  # limit and use of memory, cgroups version 2 and 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
 
 def peak_memory() -> float:
     """Largest resident size of this process so far, in MiB; of the GPU's allocations too where there is one."""
@@ -29,11 +35,7 @@ def peak_memory() -> float:
 
 def peak_of(pid: int) -> float:
     """Largest resident size of another process so far, in MiB; zero where that cannot be known."""
-    try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    except OSError:
-        return 0.0
-    return int(found[1]) / 2**10 if found else 0.0
+    return (_field(f"/proc/{pid}/status", "VmHWM") or 0) / 2**20
 
 
 def out_of_memory_kills() -> int | None:
@@ -68,3 +70,39 @@ def lack_of_memory_told(datamodule: Mapping[str, Any]) -> Iterator[None]:
         if not isinstance(error, MemoryError) and not _SAID.search(str(error)):
             raise
         raise TrialFailedError(out_of_memory(peak_memory(), datamodule)) from error
+
+
+@contextmanager
+def limited_to_what_is_free() -> Iterator[None]:
+    """Let an allocation that the machine cannot serve fail here: the kernel would grant it, and kill somebody later."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    free, used = free_bytes(), _field("/proc/self/status", "VmData")
+    if free is None or used is None:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (used + int(_SHARE * free), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def free_bytes() -> int | None:
+    """Memory that can still be had: the machine's, or what its container leaves of it; None where nobody says."""
+    free = [_field("/proc/meminfo", "MemAvailable")]
+    for most, taken in _CONTAINERS:
+        try:
+            free.append(int(Path(most).read_text()) - int(Path(taken).read_text()))
+        except (OSError, ValueError):  # no such controller, or its limit is `max`
+            continue
+    known = [value for value in free if value is not None]
+    return min(known) if known else None
+
+
+def _field(file: str, name: str) -> int | None:
+    """A field of a file of /proc, in bytes."""
+    try:
+        found = re.search(rf"^{name}:\s+(\d+) kB", Path(file).read_text(), re.M)
+    except OSError:
+        return None
+    return int(found[1]) * 2**10 if found else None

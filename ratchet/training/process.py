@@ -36,7 +36,10 @@ def start_server() -> None:
 
 @dataclass(frozen=True)
 class TrialOrder:
-    """What the process is to do. `device` is a CUDA index of the parent's view, None for a CPU or for all of them."""
+    """What the process is to do, in which of the sweep's slots.
+
+    `device` is a CUDA index of the parent's view, None for a CPU or for all of them.
+    """
 
     name: str
     config: TrialConfig
@@ -44,6 +47,7 @@ class TrialOrder:
     tags: Mapping[str, str]
     log: Path
     threads: int
+    slot: int = 0
     device: int | None = None
     until_epoch: int | None = None
 
@@ -59,6 +63,8 @@ class TrialProcess:
     kills_before: int | None
     run_id: str | None = None
     peak: float = 0.0
+    exporting: bool = False
+    slot: int | None = None
 
     @classmethod
     def start(cls, order: TrialOrder) -> TrialProcess:
@@ -73,7 +79,7 @@ class TrialProcess:
         process.start()
         theirs.close()
         end.close()
-        return cls(order, process, ours, lifeline, out_of_memory_kills())
+        return cls(order, process, ours, lifeline, out_of_memory_kills(), slot=order.slot)
 
     def look(self) -> None:
         """See how much memory it takes: once it is dead, nobody can."""
@@ -84,7 +90,7 @@ class TrialProcess:
         self.process.join(_SECONDS_TO_END)
         code, kills = self.process.exitcode, out_of_memory_kills()
         if code == -signal.SIGKILL and (kills is None or kills != self.kills_before):
-            return out_of_memory(self.peak, self.order.config.datamodule)
+            return f"{out_of_memory(self.peak, self.order.config.datamodule)}."
         how = (
             f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with status {code}"
         )

@@ -7,6 +7,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+EXPORTING = "exporting"
+"""The phase after the last use of a GPU or of all cores: the next trial may begin."""
+
 
 class Progress(BaseModel):
     """How far one trial is. `note` says where it began, if not at the start of a new run."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.utils.git_utils import get_git_commit
@@ -16,6 +19,7 @@ from ratchet.errors import TrialTakenError
 from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.tracking import client, ensure_experiment, tracking_uri
 from ratchet.settings import TrialConfig
+from ratchet.training.folder import link
 from ratchet.training.ownership import Ownership
 
 if TYPE_CHECKING:
@@ -56,6 +60,8 @@ class TrialRun:
         self.rows = sorted(rows, key=lambda row: row.step)
         self.run_id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
+        place = urlsplit(run.info.artifact_uri)
+        self._local_artifacts = Path(unquote(place.path)) if place.scheme in ("", "file") else None
 
     @classmethod
     def create(
@@ -139,8 +145,12 @@ class TrialRun:
         self.rows += new
 
     def log_artifacts(self, directory: Path, path: str | None = None) -> None:
-        """Upload a folder's files."""
-        self._client.log_artifacts(self.run_id, str(directory), path)
+        """Upload a folder's files; where they stay on this disk they are linked, since a trial leaves 300 MB."""
+        if self._local_artifacts is None:
+            self._client.log_artifacts(self.run_id, str(directory), path)
+        else:
+            target = self._local_artifacts / (path or "")
+            shutil.copytree(directory, target, copy_function=link, dirs_exist_ok=True)
 
     def log_artifact(self, file: Path, path: str) -> None:
         """Upload a file into a folder."""
@@ -195,10 +205,13 @@ def tag_run(run_id: str, tags: Mapping[str, str]) -> None:
     client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
-def close_dead_run(run_id: str | None, status: str, reason: str) -> None:
-    """Close the run of a process that died before it could."""
+def close_dead_run(run_id: str | None, status: str, reason: str, *, unsent: Path | None = None) -> None:
+    """Close the run of a process that died before it could, with the metric values that it had not sent."""
     if run_id is None:
         return
+    if unsent is not None and unsent.is_file():
+        # What it had sent just then comes a second time, and MLflow keeps it once.
+        log_rows(client(), run_id, [Metric(**json.loads(line)) for line in unsent.read_text().splitlines()])
     if client().get_run(run_id).info.status == "RUNNING":
         tag_run(run_id, {FAILURE_TAG: reason[:_PARAM_LENGTH]})
         client().set_terminated(run_id, status)

@@ -18,10 +18,11 @@ from ratchet.errors import ConfigError, SweepFailedError
 from ratchet.settings import TrialConfig
 from ratchet.training.caching import fill_caches
 from ratchet.training.fingerprint import trial_fingerprint
+from ratchet.training.folder import TrialFolder
 from ratchet.training.leftovers import interrupted, prune
 from ratchet.training.origin import PRODUCTION, resolve
 from ratchet.training.process import TrialOrder, TrialProcess, start_server
-from ratchet.training.progress import Progress
+from ratchet.training.progress import EXPORTING, Progress
 from ratchet.training.reuse import SWEEP_PREFIX, TrainedBefore
 from ratchet.training.run import close_dead_run, flatten
 
@@ -179,23 +180,28 @@ def _run_waiting(waiting: list[PlannedTrial], tag: str, update: Callable[..., No
             logger.warning("%s", told)
     slots = trials_at_once(waiting[0].config)
     free = list(reversed(range(slots)))
-    running: dict[TrialProcess, tuple[int, float]] = {}
+    running: dict[TrialProcess, float] = {}
     try:
         while waiting or running:
-            while waiting and free:
-                slot = free.pop()
-                running[TrialProcess.start(_order(waiting.pop(0), tag, slot, slots))] = (slot, time.monotonic())
+            # A trial that is exported leaves its slot to the next one; not to more, where exports take longer than training.
+            while waiting and free and len(running) < 2 * slots:
+                trial = TrialProcess.start(_order(waiting.pop(0), tag, free.pop(), slots))
+                running[trial] = time.monotonic()
             for trial in _ready(running):
-                if _receive(trial, time.monotonic() - running[trial][1], update):
+                over = _receive(trial, time.monotonic() - running[trial], update)
+                if trial.slot is not None and (over or trial.exporting):
+                    free.append(trial.slot)
+                    trial.slot = None
+                if over:
                     trial.end()
-                    free.append(running.pop(trial)[0])
+                    del running[trial]
     finally:
         for trial in running:
             trial.end()
             close_dead_run(trial.run_id, "KILLED", "the sweep was stopped")
 
 
-def _ready(running: dict[TrialProcess, tuple[int, float]]) -> list[TrialProcess]:
+def _ready(running: dict[TrialProcess, float]) -> list[TrialProcess]:
     ready = wait([trial.connection for trial in running], timeout=_SECONDS_BETWEEN_LOOKS)
     for trial in running:
         trial.look()
@@ -209,12 +215,14 @@ def _receive(trial: TrialProcess, seconds: float, update: Callable[..., None]) -
         kind, value = trial.connection.recv()
     except (EOFError, ConnectionResetError):
         reason = f"{trial.death()} Run the sweep again, and the trial goes on from its last checkpoint."
-        close_dead_run(trial.run_id, "FAILED", reason)
+        unsent = TrialFolder(trial.order.config.core.home, fingerprint).unsent
+        close_dead_run(trial.run_id, "FAILED", reason, unsent=unsent)
         kind, value = "failed", reason
     if kind == "started":
         trial.run_id = value
         update(fingerprint, status="running", run_id=value)
     elif kind == "progress":
+        trial.exporting = value.phase == EXPORTING
         update(fingerprint, progress=value, note=value.note, seconds=seconds)
     elif kind == "failed":
         update(fingerprint, status="failed", error=value, seconds=seconds)
@@ -236,6 +244,7 @@ def _order(trial: PlannedTrial, tag: str, slot: int, slots: int) -> TrialOrder:
         fingerprint=trial.fingerprint,
         tags={tag: "true"},
         log=Path(logs / f"{trial.fingerprint[:12]}-{os.getpid()}.log"),
+        slot=slot,
         threads=max(1, cores // slots),
         device=slot % gpus if gpus else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,7 @@ from ratchet.training.memory import lack_of_memory_told
 from ratchet.training.module import LOGGED_METRICS, SegmentationModule
 from ratchet.training.opening import Beginning, begin
 from ratchet.training.origin import MODEL_DIGEST_TAG, weights_digest
-from ratchet.training.progress import Progress, Report, TrialEnd
+from ratchet.training.progress import EXPORTING, Progress, Report, TrialEnd
 from ratchet.training.report import write_report
 from ratchet.training.run import CHECKPOINTS_PATH, MODEL_PATH, PARAMETERS_TAG, metric_rows
 from ratchet.training.upload import keep_checkpoints, withdraw
@@ -116,7 +117,8 @@ def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> dic
     keep_checkpoints(config, snapshot, load_exported(config, module, snapshot), artifacts / CHECKPOINTS_PATH)
     work.report(Progress(phase="scoring"))
     metrics, test_counts = _score(module, data)
-    work.report(Progress(phase="exporting"))
+    _make_way(module)
+    work.report(Progress(phase=EXPORTING))
     history = [row for row in run.rows if row.step < snapshot.facts.step]
     _write_artifacts(config, module, data, test_counts, history, artifacts)
     _write_seen(data, inherited(config, run, folder.work), artifacts / MODEL_PATH)
@@ -125,6 +127,15 @@ def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> dic
     run.log_artifacts(artifacts)
     withdraw(run)
     return metrics
+
+
+def _make_way(module: SegmentationModule) -> None:
+    """Leave the GPU and all cores but one to the next trial."""
+    module.cpu()
+    gc.collect()  # the optimiser's state
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    torch.set_num_threads(1)
 
 
 def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], ImageCounts]:
@@ -151,7 +162,6 @@ def _write_artifacts(
     artifacts: Path,
 ) -> None:
     transforms = config.transforms
-    module = module.cpu()
     write_report(
         artifacts / "report",
         predict=module,

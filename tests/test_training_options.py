@@ -1,0 +1,79 @@
+"""Options of a training: the batch that fits, gradients over several batches, the same weights twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+
+from ratchet.config import compose, compose_sweep, instantiate
+from ratchet.errors import ConfigError
+from ratchet.registry.tracking import client
+from ratchet.training.batch_size import BATCH_SIZE_TAG
+from ratchet.training.memory import free_bytes, limited_to_what_is_free
+from ratchet.training.sweep import TrialResult, plan_trials, run_sweep
+
+SMALL = (*TINY, "export.types=[pt2]", "datamodule.batch_size=4")
+
+
+def weights(result: TrialResult, folder: Path) -> dict[str, torch.Tensor]:
+    path = client().download_artifacts(str(result.run_id), "checkpoints/best.ckpt", str(folder))
+    state: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["state_dict"]
+    return state
+
+
+def steps(result: TrialResult) -> int:
+    return len(client().get_metric_history(str(result.run_id), "loss_step"))
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_batch_size_is_found_kept_and_told() -> None:
+    (result,) = run_sweep(plan_trials([compose([*SMALL, "datamodule.batch_size=auto"])]))
+    images = len(instantiate(compose(SMALL).datamodule).samples["train"])
+    found = int(client().get_run(str(result.run_id)).data.tags[BATCH_SIZE_TAG])
+    assert found == 4  # a power of two with at least eight steps for thirty-odd images; all fit
+    assert steps(result) == -(-images // found) - (images % found == 1)  # a last batch of one is left out
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_deterministic_training_gives_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
+    options = ["core.deterministic=true", "sweep.force=true", "backbone.model.arch=fpn"]
+    results = [run_sweep(plan_trials([compose([*SMALL, *options])]))[0] for _ in range(2)]
+    first, second = (weights(result, tmp_path) for result in results)
+    assert results[0].run_id != results[1].run_id
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_gradients_of_several_batches_make_one_step(tmp_path: Path) -> None:
+    overrides = [*SMALL, "trainer.accumulate_grad_batches=1,3", "optimizer=sgd", "trainer.precision=32-true"]
+    plain, accumulated = run_sweep(plan_trials(compose_sweep(overrides)))
+    assert accumulated.progress.steps_per_epoch == 0  # it has ended
+    rates = [client().get_metric_history(str(result.run_id), "lr") for result in (plain, accumulated)]
+    assert rates[1][-1].step + 1 == -(-(rates[0][-1].step + 1) // 3)
+    first, second = weights(plain, tmp_path / "a"), weights(accumulated, tmp_path / "b")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_an_automatic_batch_size_needs_a_training() -> None:
+    data = instantiate(compose([*SMALL, "datamodule.batch_size=auto"]).datamodule)
+    assert len(data.fingerprint) == 64
+    with pytest.raises(ConfigError, match="auto"):
+        data.val_dataloader()
+    data.batch_size = 7
+    assert next(iter(data.val_dataloader()))["image"].shape[0] <= 7
+
+
+def test_memory_that_is_not_there_cannot_be_had_while_batches_are_tried() -> None:
+    free = free_bytes()
+    assert free is not None
+    with pytest.raises(RuntimeError, match="can't allocate memory"), limited_to_what_is_free():
+        torch.empty(int(0.97 * free), dtype=torch.uint8)
+    assert torch.empty(2**20).numel() == 2**20
