@@ -27,9 +27,11 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="ratchet")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Retrain segmentation models; promote to production only what is proven better."""
-    use_running()
+    if context.invoked_subcommand != up.name:
+        use_running()
 
 
 for command in (gate, up, deploy, doctor):

@@ -48,11 +48,10 @@ def service(prefect_service: Service) -> Iterator[Service]:
 
 
 def _deploy(service: Service, **options: Any) -> dict[tuple[str, str], str]:
-    from flows.service.deploying import deploy
-    from flows.service.models import load_models
+    from flows.service.deploying import deploy, load_declaration
 
-    models = load_models(service.home / "deployments" / "models")
-    changes = deploy(models, service.client, silence=SILENCE, **options)
+    declared = load_declaration(service.home / "deployments" / "models")
+    changes = deploy(declared, service.client, silence=SILENCE, **options)
     return {(change.kind, change.name): change.action for change in changes}
 
 

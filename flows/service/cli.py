@@ -79,26 +79,23 @@ def up(
 def deploy(models: Path, prune: bool, dry_run: bool, write: bool) -> None:
     """Make the deployments of all models on Prefect's server, with limits and automations. Twice is as once."""
     with errors_told():
-        from flows.service.models import load_models  # noqa: PLC0415
-
-        found = load_models(models)
         if write:
+            from flows.service.models import load_models  # noqa: PLC0415
             from flows.service.prefect_file import render  # noqa: PLC0415
 
             path = models.parent / "prefect.yaml"
-            path.write_text(render(found), encoding="utf-8")
+            path.write_text(render(load_models(models)), encoding="utf-8")
             click.echo(f"{path} is written")
             return
+        from flows.service import deploying  # noqa: PLC0415
         from flows.service.check import check_models, prefect_client  # noqa: PLC0415
+        from flows.service.tables import print_changes  # noqa: PLC0415
 
+        declared = deploying.load_declaration(models)
+        check_models(declared.models)
         with prefect_client() as client:
-            check_models(found)
-            from flows.service.deploying import deploy as bring  # noqa: PLC0415
-
-            changes = bring(found, client, prune=prune, dry_run=dry_run)
-        from flows.service.tables import changes_table  # noqa: PLC0415
-
-        open_console().print(changes_table(changes, dry_run=dry_run))
+            changes = deploying.deploy(declared, client, prune=prune, dry_run=dry_run)
+        print_changes(changes, open_console(), dry_run=dry_run)
 
 
 @click.command()

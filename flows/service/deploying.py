@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -20,25 +22,45 @@ from prefect.workers.process import ProcessWorker
 from flows.service.automations import automate, chain_automations, recovery_automations
 from flows.service.changes import Change, compared
 from flows.service.deployments import POOL, TAG, ZOMBIE_SECONDS, Deployment, all_deployments, full_name, limit_name
-from flows.service.models import ModelFile
+from flows.service.models import ModelFile, load_models
+from flows.service.notices import NOTICES_FILE, Notice, load_notices, notice_automations
 
 _PAGE = 200
 
 
+@dataclass(frozen=True)
+class Declaration:
+    """All that is declared: the model files, and the notices beside their folder."""
+
+    models: Sequence[ModelFile] = ()
+    notices: Sequence[Notice] = ()
+
+
+def load_declaration(folder: Path | None) -> Declaration:
+    """Read a folder of model files, and `notices.yaml` beside it; nothing is declared where there is none.
+
+    Raises `ConfigError`, naming the file and the key.
+    """
+    if folder is None:
+        return Declaration()
+    return Declaration(load_models(folder), load_notices(folder.parent / NOTICES_FILE))
+
+
 def deploy(
-    models: Sequence[ModelFile],
+    declared: Declaration,
     client: SyncPrefectClient,
     *,
     prune: bool = False,
     silence: float = ZOMBIE_SECONDS,
     dry_run: bool = False,
 ) -> list[Change]:
-    """Make everything as the model files say; what is so already is left alone, and a deployment that somebody paused.
+    """Make everything as it is declared; what is so already is left alone, and a deployment that somebody paused.
 
     Deployments and automations of models that have no file any more are removed with `prune`, else only reported (`left`):
     another folder of model files may be deployed to the same server. With `dry_run` nothing is changed.
     """
-    wanted = all_deployments(models)
+    models, wanted = declared.models, all_deployments(declared.models)
+    automations = [*recovery_automations(silence=silence), *notice_automations(declared.notices, client)]
     there = dict(_existing(client))
     names = {full_name(deployment) for deployment in wanted}
     gone = sorted(name for name in there if name not in names)
@@ -58,7 +80,7 @@ def deploy(
         if change.action != "unchanged" and not dry_run:
             ids[name] = _write(client, deployment, shape)
     chains = [] if dry_run and len(ids) < len(wanted) else chain_automations(wanted, ids)
-    return changes + automate(client, [*chains, *recovery_automations(silence=silence)], prune=prune, dry_run=dry_run)
+    return changes + automate(client, [*chains, *automations], prune=prune, dry_run=dry_run)
 
 
 def _existing(client: SyncPrefectClient) -> Iterator[tuple[str, DeploymentResponse]]:

@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 
 from flows.service.check import check_models, prefect_client
-from flows.service.models import ModelFile, load_models
 from flows.service.running import find
 from ratchet.errors import RatchetError
 from ratchet.home import home
 from ratchet.registry.tracking import answering, client, shown, tracking_uri
+
+if TYPE_CHECKING:
+    from flows.service.deploying import Declaration
 
 _GIGABYTE = 2**30
 _LEAST_SPACE, _LITTLE_SPACE = 2, 10  # gigabytes: a sweep's checkpoints and exports; a month of them
@@ -33,17 +36,27 @@ class Finding:
 
 
 def examine(folder: Path | None) -> list[Finding]:
-    """Check everything; `folder` holds the model files, if there are any."""
-    models: list[ModelFile] = []
+    """Check everything; `folder` holds the model files, if there are any. Packages that do not fit end it there."""
+    packages = list(_packages())
+    if any(finding.bad for finding in packages):
+        return packages
+    from flows.service.deploying import Declaration, load_declaration  # noqa: PLC0415 (Prefect: two seconds)
+
+    declared = Declaration()
+
+    def models() -> Iterator[Finding]:
+        nonlocal declared
+        declared = load_declaration(folder)
+        return _models(folder, declared)
+
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
-        "packages": _packages,
-        "models": lambda: _models(folder, models),
+        "models": models,
         "MLflow": _mlflow,
-        "Prefect": lambda: _prefect(models),
+        "Prefect": lambda: _prefect(declared),
         "disk": _disk,
         "GPU": _gpu,
     }
-    findings: list[Finding] = []
+    findings = packages
     for name, check in checks.items():
         try:
             findings += check()
@@ -78,16 +91,14 @@ def _violations(package: str, *, only: str | None = None) -> Iterator[tuple[Requ
             yield requirement, installed
 
 
-def _models(folder: Path | None, into: list[ModelFile]) -> Iterator[Finding]:
+def _models(folder: Path | None, declared: Declaration) -> Iterator[Finding]:
     if folder is None:
-        yield Finding(
-            "models", "no folder deployments/models here", "go to the project's folder, or give one with --models"
-        )
+        advice = "go to the project's folder, or give one with --models"
+        yield Finding("models", "no folder deployments/models here", advice)
         return
-    into += load_models(folder)
-    check_models(into)
-    names = ", ".join(model.name + ("" if model.enabled else " (off)") for model in into)
-    yield Finding("models", names or f"{folder} holds none", "" if into else "write a YAML file for each model")
+    check_models(declared.models)
+    names = ", ".join(model.name + ("" if model.enabled else " (off)") for model in declared.models)
+    yield Finding("models", names or f"{folder} holds none", "" if names else "write a YAML file for each model")
 
 
 def _mlflow() -> Iterator[Finding]:
@@ -98,7 +109,7 @@ def _mlflow() -> Iterator[Finding]:
     yield Finding("MLflow", f"{shown(uri)} answers: {experiments} experiments")
 
 
-def _prefect(models: Sequence[ModelFile]) -> Iterator[Finding]:
+def _prefect(declared: Declaration) -> Iterator[Finding]:
     with prefect_client() as opened:
         from prefect.exceptions import ObjectNotFound  # noqa: PLC0415
 
@@ -121,7 +132,7 @@ def _prefect(models: Sequence[ModelFile]) -> Iterator[Finding]:
             start = f"start one: ratchet up, or prefect worker start --pool {POOL}"
             yield Finding("worker", f"no worker of the pool {POOL} is alive: nothing runs", start, bad=True)
         yield from _database(len(workers))
-        stale = [change for change in deploy(models, opened, dry_run=True) if change.action != "unchanged"]
+        stale = [change for change in deploy(declared, opened, dry_run=True) if change.action != "unchanged"]
         left = [change.name for change in stale if change.action == "left"]
         differ = [change.name for change in stale if change.action != "left"]
         if differ:

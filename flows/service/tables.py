@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -13,17 +14,24 @@ if TYPE_CHECKING:
     from flows.service.changes import Change
     from flows.service.doctor import Finding
 
-_ACTIONS = {"created": "green", "updated": "yellow", "removed": "red", "left": "yellow", "unchanged": "dim"}
+_ACTIONS = {"created": "green", "updated": "yellow", "removed": "red", "left": "yellow"}
 
 
-def changes_table(changes: Sequence[Change], *, dry_run: bool) -> Table:
-    """One row for each thing that was made, changed or found."""
-    title = "What would change" if dry_run else "What was made"
+def print_changes(changes: Sequence[Change], console: Console, *, dry_run: bool) -> None:
+    """Print a row for each thing that was made, changed, removed or left, and how many are as they should be."""
+    title = "What would change" if dry_run else "What changed"
     table = Table("", "kind", "name", "what differed", title=title, title_justify="left")
     for change in changes:
+        if change.action == "unchanged":
+            continue
         keys = "no model file wants it: --prune removes it" if change.action == "left" else ", ".join(change.keys)
         table.add_row(Text(change.action, _ACTIONS[change.action]), change.kind, escape(change.name), keys)
-    return table
+    if table.row_count:
+        console.print(table)
+    same = len(changes) - table.row_count
+    console.print(
+        f"{same} of {len(changes)} things are as the model files say" + ("" if table.row_count else ": nothing to do")
+    )
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:

@@ -100,9 +100,9 @@ def _find_room(options: Options) -> _Addresses:
 def _start(
     options: Options, addresses: _Addresses, processes: Processes, journal: Journal, stack: ExitStack
 ) -> Running:
-    from flows.service.models import load_models  # noqa: PLC0415
+    from flows.service.deploying import load_declaration  # noqa: PLC0415 (two seconds)
 
-    models = () if options.models is None else load_models(options.models)  # a mistake in them is told before anything
+    declared = load_declaration(options.models)  # a mistake in it is told before anything starts
     store, database = addresses.store, None
     if options.postgres is not None:
         from flows.service.postgres import databases  # noqa: PLC0415
@@ -126,7 +126,7 @@ def _start(
         require_listening(address)
     stack.callback(processes.end, "worker")  # by SIGKILL: the next `ratchet up` takes its runs up again
     alone = addresses.own_prefect and options.host in _LOCAL
-    bring_to_work(options, models, processes, journal, alone=alone)
+    bring_to_work(options, declared, processes, journal, alone=alone)
     kind = "sqlite" if database is None else "postgresql"
     return Running(os.getpid(), addresses.mlflow, addresses.api.removesuffix("/api"), kind)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -25,10 +24,9 @@ from prefect.states import AwaitingRetry, Crashed
 from flows.service import servers
 from flows.service.changes import Change
 from flows.service.check import check_models
-from flows.service.deploying import deploy
+from flows.service.deploying import Declaration, deploy
 from flows.service.deployments import POOL, RESTARTS
 from flows.service.journal import Journal
-from flows.service.models import ModelFile
 from flows.service.processes import Processes
 from tasks.runs import cancel_missed, missed_runs
 
@@ -37,12 +35,12 @@ if TYPE_CHECKING:
 
 
 def bring_to_work(
-    options: Options, models: Sequence[ModelFile], processes: Processes, journal: Journal, *, alone: bool
+    options: Options, declared: Declaration, processes: Processes, journal: Journal, *, alone: bool
 ) -> None:
     """Deploy the models, and start a worker. `alone`: no worker on another machine can be at work on this server."""
-    check_models(models)
+    check_models(declared.models)
     with get_client(sync_client=True) as client:
-        journal.say(summary(deploy(models, client, silence=options.silence)))
+        journal.say(summary(deploy(declared, client, silence=options.silence)))
         if alone:
             for name in take_up(client):
                 journal.say(f"{name} was interrupted, and goes on")
