@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from pathlib import Path
 
 import pytest
@@ -167,6 +168,12 @@ def test_hydras_own_flags_print_and_train_nothing(
     with contextlib.suppress(SystemExit):  # so Hydra ends --help
         assert application(arguments) == []
     assert said in capsys.readouterr().out
+
+
+def test_hydra_leaves_the_warnings_of_others_alone() -> None:
+    ours = logging.getLogger("ratchet.data.cache")
+    application(["experiment=generic/shapes/segmentation/smp"])
+    assert ours.isEnabledFor(logging.WARNING)
 
 
 def test_the_users_command_composes_its_four_trials() -> None:
