@@ -2,40 +2,34 @@
 
 The two baselines see what they are usually given: one number per model, taken from the same counts. `>=` promotes when
 the challenger's is not lower; MLflow's `validate_evaluation_results` is asked for the policy's floor and for a relative
-gain of at least zero. A case that our gate refuses with an error counts as let through when a baseline promotes it.
+gain of at least zero. A case that our gate refuses with an error counts as let through when a baseline promotes it. In
+the stories, where something happens to the registry, the record or the files, the number is that of a clear gain, if
+there is any.
 
     python benchmarks/gate_conformance.py
 """
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import sys
+import tempfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.models import EvaluationResult, MetricThreshold
 
-from ratchet.errors import GateError
+from ratchet.errors import GateError, RatchetError
 from ratchet.evaluation.counts import ImageCounts, score, unmeasured
 from ratchet.gate import judge
 
-TABLE = Path(__file__).resolve().parents[1] / "tests" / "test_gate_conformance.py"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-
-def load_table() -> ModuleType:
-    """The test's module, which no package holds."""
-    spec = importlib.util.spec_from_file_location("gate_conformance_cases", TABLE)
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(TABLE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from conformance_cases import better
+from conformance_stories import STORIES, Story
+from test_gate_conformance import CASES
 
 
 def number(metric: str, counts: ImageCounts | None) -> float | None:
@@ -86,6 +80,26 @@ def ours(arguments: dict[str, Any]) -> str:
         return type(error).__name__
 
 
+def case_answers(arguments: dict[str, Any]) -> dict[str, str]:
+    """Everyone's answer to one case."""
+    figures = [number(arguments["policy"].metric, arguments[role]) for role in ("challenger", "champion")]
+    return {
+        "Ratchet": ours(arguments),
+        ">=": plain(arguments["policy"], *figures),
+        "MLflow": by_mlflow(arguments["policy"], *figures),
+    }
+
+
+def story_answers(story: Story, folder: Path) -> dict[str, str]:
+    """Everyone's answer to one story; the baselines see a challenger that is clearly better, where they are asked."""
+    try:
+        outcome = story.play(folder)[0]
+    except RatchetError as error:
+        outcome = type(error).__name__
+    others = case_answers(better()) if story.one_number else {">=": "not asked", "MLflow": "not asked"}
+    return {**others, "Ratchet": outcome}
+
+
 def main() -> None:
     """Print the table, and how many cases that must not be promoted each lets through."""
     logging.disable(logging.INFO)
@@ -93,20 +107,17 @@ def main() -> None:
     refused = 0
     print("| case | must be | Ratchet | `>=` | MLflow |")
     print("|---|---|---|---|---|")
-    for case in load_table().CASES:
+    for case in (*CASES, *STORIES):
         expected = case.expected if isinstance(case.expected, str) else case.expected.__name__
         try:
-            given = case.arguments()
+            if isinstance(case, Story):
+                with tempfile.TemporaryDirectory() as folder:
+                    answers = story_answers(case, Path(folder) / "story")
+            else:
+                answers = case_answers(case.arguments())
         except GateError as error:  # refused before it could be judged: no number exists for the others either
-            print(f"| {case.name} | {expected} | {type(error).__name__} | no number | no number |")
-            continue
-        figures = [number(given["policy"].metric, given[role]) for role in ("challenger", "champion")]
-        answers = {
-            "Ratchet": ours(given),
-            ">=": plain(given["policy"], *figures),
-            "MLflow": by_mlflow(given["policy"], *figures),
-        }
-        print(f"| {case.name} | {expected} | {' | '.join(answers.values())} |")
+            answers = {"Ratchet": type(error).__name__, ">=": "no number", "MLflow": "no number"}
+        print(f"| {case.name} | {expected} | {' | '.join(answers[name] for name in let_through)} |", flush=True)
         if expected != "promote":
             refused += 1
             for name, answer in answers.items():

@@ -1,7 +1,8 @@
 """What scoring two models at the gate costs: images a second, peak memory, and the overhead over their bare passes.
 
 Each number of images is scored in a process of its own, so that its peak memory is its own. Bare is the sum of what
-cannot be saved: decoding each image and mask once, and each network's forward passes on prepared batches.
+cannot be saved: decoding each image and mask once, and each network's forward passes on prepared batches; all are
+measured in turns, in CPU time an image.
 
     python benchmarks/scoring.py [--images 100 2000] [--height 375] [--width 500] [--input 128] [--metric iou]
 """
@@ -12,6 +13,7 @@ import argparse
 import json
 import multiprocessing
 import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from ratchet.training.network import create_network
 
 FILES = 100  # different images; a larger gate set repeats them
 NETWORKS = {"champion": ("unet", "resnet18"), "challenger": ("fpn", "resnet34")}
+ROUNDS = 9  # of which the first two compile
 VALUES = {0: 0, 1: 1, 2: 2}
 
 
@@ -63,21 +66,30 @@ def gate_set(folder: Path, images: int) -> list[Sample]:
 
 
 def measure(folder: Path, images: int, metric: str) -> dict[str, float]:
-    """Seconds of everything, each alone, and the peak memory of this process."""
+    """Seconds for the first images of the gate and of its bare parts, in turns; then peak memory and pace over all."""
     samples = gate_set(folder, images)
     models = {role: ServedModel(folder / role) for role in NETWORKS}
-    score_models(models, samples[:BATCH], VALUES, metric=metric)  # TorchScript compiles in its first calls
-    score_models(models, samples[:BATCH], VALUES, metric=metric)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found = {"gate": seconds(lambda: score_models(models, samples, VALUES, metric=metric))}
-    found |= {"before": before, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    few = samples[:FILES]
-    times = images / len(few)
-    found["decoding"] = times * seconds(lambda: [(read_image(s.image), read_mask(s.mask, VALUES)) for s in few])
+    few = samples[: 2 * BATCH]
+    batches = {role: model.card.prepare([read_image(s.image) for s in few[:BATCH]]) for role, model in models.items()}
+    works: dict[str, Callable[[], object]] = {
+        "gate": lambda: score_models(models, few, VALUES, metric=metric),
+        "decoding": lambda: [(read_image(s.image), read_mask(s.mask, VALUES)) for s in few],
+    }
     for role, model in models.items():
-        batch = model.card.prepare([read_image(sample.image) for sample in few[:BATCH]])
-        found[role] = images / BATCH * seconds(lambda m=model, b=batch: forward(m, b), repeats=5)
-    return found
+        works[role] = lambda model=model, batch=batches[role]: [forward(model, batch) for _ in range(2)]
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            taken[name].append(seconds(work))
+    found = {name: statistics.median(some[2:]) / len(few) for name, some in taken.items()}  # the first compile
+    before, start = peak(), time.perf_counter()
+    score_models(models, samples, VALUES, metric=metric)
+    return found | {"pace": images / (time.perf_counter() - start), "before": before, "peak": peak()}
+
+
+def peak() -> float:
+    """The largest size of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @torch.inference_mode()
@@ -86,14 +98,11 @@ def forward(model: ServedModel, batch: torch.Tensor) -> None:
     model._network(batch)
 
 
-def seconds(work: Callable[[], object], *, repeats: int = 1) -> float:
-    """The median of several runs, in seconds of this process's CPU: other work on the machine does not count."""
-    taken = []
-    for _ in range(repeats):
-        start = time.process_time()
-        work()
-        taken.append(time.process_time() - start)
-    return sorted(taken)[len(taken) // 2]
+def seconds(work: Callable[[], object]) -> float:
+    """Of this process's CPU: other work on the machine does not count."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
 
 
 def main() -> None:
@@ -105,7 +114,7 @@ def main() -> None:
     parser.add_argument("--input", type=int, default=128)
     parser.add_argument("--metric", default="iou")
     options = parser.parse_args()
-    print("| images | images / s | decoding | champion | challenger | gate | gate / bare | memory before | peak |")
+    print("| images | decoding | champion | challenger | gate | gate / bare | images / s | memory before | peak |")
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         make(Path(name), options.height, options.width, options.input)
@@ -113,10 +122,9 @@ def main() -> None:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 found = pool.apply(measure, (Path(name), images, options.metric))
             bare = found["decoding"] + found["champion"] + found["challenger"]
-            parts = " | ".join(f"{found[key]:.2f} s" for key in ("decoding", "champion", "challenger", "gate"))
+            parts = " | ".join(f"{1000 * found[key]:.1f} ms" for key in ("decoding", "champion", "challenger", "gate"))
             memory = f"{found['before']:.0f} MiB | {found['peak']:.0f} MiB"
-            row = f"{images} | {images / found['gate']:.1f} | {parts} | {found['gate'] / bare:.2f} | {memory}"
-            print(f"| {row} |", flush=True)
+            print(f"| {images} | {parts} | {found['gate'] / bare:.2f} | {found['pace']:.1f} | {memory} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,10 @@ from ratchet.retraining import Outcome
 from ratchet.training.display import results_table
 
 _WIDTH = 900  # pixels of a picture on the page: it is stored in Prefect's database
+_PICTURES = {
+    "Test predictions of the challenger": "report/predictions.png",
+    "Training curves": "report/curves.png",
+}
 _HEADLINES = {
     "promoted": "v{version} is in production",
     "staged": "v{version} is in staging",
@@ -37,18 +41,17 @@ def headline(outcome: Outcome) -> str:
 
 def markdown(outcome: Outcome) -> str:
     """Render the page; the pictures are inside of it. Raises `RegistryError` where they cannot be read."""
-    parts = [f"# {cell(headline(outcome))}", "", cell(outcome.summary), ""]
-    if outcome.trials:
-        parts += [*_trials(outcome), ""]
+    parts, pictures = [f"# {cell(headline(outcome))}", ""], dict[str, str]()
     if outcome.verdict is not None and outcome.best_run is not None:
         page = f"{record_location(outcome.verdict.digest, outcome.best_run)}/{REPORT_FILE}"
         parts += [markdown_report(outcome.verdict, page=page), ""]
-        pictures = {
-            "Test predictions of the challenger": "report/predictions.png",
-            "Training curves": "report/curves.png",
-        }
-        for title, image in _pictures(outcome.best_run, pictures).items():
-            parts += [f"## {title}", "", f"![{title}]({image})", ""]
+        pictures = _pictures(outcome.best_run, _PICTURES)
+    else:
+        parts += [cell(outcome.summary), ""]
+    if outcome.trials:
+        parts += [*_trials(outcome), ""]
+    for title, image in pictures.items():
+        parts += [f"## {title}", "", f"![{title}]({image})", ""]
     return "\n".join(parts)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from flows.cli import main
 from ratchet import MlflowModelManager
-from ratchet.gate import Verdict
+from ratchet.gate import Verdict, read_counts
 from ratchet.registry import EventKind
 from ratchet.registry.tracking import client, ensure_experiment
 
@@ -221,3 +221,14 @@ def test_a_version_without_a_run_is_judged_on_the_champions_data(store: Path) ->
     assert gate("discs", str(made.version)).exit_code == 0
     assert (record(made.version) / "verdict.json").is_file()
     assert gate("replay", "discs", str(made.version)).exit_code == 0
+
+
+def test_a_policy_on_the_contours_counts_them_for_both_models(store: Path) -> None:
+    contours = json.dumps(POLICY | {"metric": "boundary_iou", "floor": 0.1})
+    assert gate("discs", "4", "--policy", contours).exit_code == 0
+    assert gate("replay", "discs", "4").exit_code == 0
+    assert verdict(4).interval is not None
+    for role in ("challenger", "champion"):
+        counts = read_counts(record(4) / f"{role}.parquet")
+        assert counts.boundary is not None
+        assert (counts.boundary.sum(axis=0) <= counts.tp + counts.fp + counts.fn).all()

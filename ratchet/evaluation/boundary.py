@@ -31,8 +31,10 @@ def inner_bands(mask: NDArray[np.integer], *, classes: int, width: float = WIDTH
 
 def count_bands(true: NDArray[np.bool_], said: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Tp, fp and fn of each class, (3, C) from bands (C, H, W)."""
-    tp, trues, saids = ((true & said).sum((1, 2)), true.sum((1, 2)), said.sum((1, 2)))
-    return np.stack([tp, saids - tp, trues - tp])
+    pairs = [
+        (np.count_nonzero(t & s), np.count_nonzero(s), np.count_nonzero(t)) for t, s in zip(true, said, strict=True)
+    ]
+    return np.array([(tp, saids - tp, trues - tp) for tp, saids, trues in pairs], dtype=np.int64).reshape(-1, 3).T
 
 
 def inner_band(mask: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ratchet.errors import InvalidCountsError, MissingMetricError
 
-METRIC_VERSION = 1
+METRIC_VERSION = 2
 """Goes up whenever the same images and weights would give other counts or another score than before."""
 
 Metric = Literal["iou", "dice", "precision", "recall", "pixel_accuracy", "boundary_iou"]

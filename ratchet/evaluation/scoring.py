@@ -69,7 +69,7 @@ def score_models(
         truths = [Truth.of(read_mask(sample.mask, mask_values), classes=most, contours=contours) for sample in batch]
         for key, model in models.items():
             for row, (logits, truth) in enumerate(zip(model.logits(images), truths, strict=True), start=start):
-                predicted = model.decide(logits, truth.mask.shape).cpu()
+                predicted = model.decide(logits, truth.mask.shape).cpu().numpy()
                 tables[key].count(row, truth, predicted, int((~logits.isfinite()).sum()))
         if on_image is not None:
             on_image(start + len(batch), len(samples))

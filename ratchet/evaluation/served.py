@@ -105,8 +105,11 @@ class ServedModel:
 
     def decide(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """Turn one image's logits (C, h, w) into class indices of `size` (H, W), uint8: resized first, then decided."""
-        resized = torch.nn.functional.interpolate(logits[None], size=tuple(size), mode="bilinear", align_corners=False)
-        return predict_classes(resized)[0]
+        # One channel at a time: torch resizes three together, as of a picture, in more than twice the time on a CPU.
+        planes = torch.nn.functional.interpolate(
+            logits[:, None], size=tuple(size), mode="bilinear", align_corners=False
+        )
+        return predict_classes(planes[None, :, 0])[0]
 
     def predict(self, image: NDArray[np.uint8]) -> Tensor:
         """Return class indices (H, W), uint8, at the image's own size."""

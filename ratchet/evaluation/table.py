@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ratchet.evaluation.boundary import count_bands, inner_bands
-from ratchet.evaluation.confusion import confusion
 from ratchet.evaluation.counts import ImageCounts
 
 
@@ -19,13 +16,13 @@ from ratchet.evaluation.counts import ImageCounts
 class Truth:
     """An image's mask, class indices (H, W), and its classes' bands (C, H, W) where contours are counted."""
 
-    mask: Tensor
+    mask: NDArray[np.uint8]
     bands: NDArray[np.bool_] | None
 
     @classmethod
     def of(cls, mask: NDArray[np.uint8], *, classes: int, contours: bool) -> Truth:
         """Prepare a mask for any number of models; bands are drawn once."""
-        return cls(torch.from_numpy(mask), inner_bands(mask, classes=classes) if contours else None)
+        return cls(mask, inner_bands(mask, classes=classes) if contours else None)
 
 
 class CountsTable:
@@ -38,14 +35,16 @@ class CountsTable:
         self._totals = np.zeros((3, images), dtype=np.int64)
         self._boundary = np.zeros((3, images, len(classes)), dtype=np.int64) if contours else None
 
-    def count(self, row: int, truth: Truth, predicted: Tensor, nonfinite: int) -> None:
+    def count(self, row: int, truth: Truth, predicted: NDArray[np.uint8], nonfinite: int) -> None:
         """Compare class indices (H, W) with the truth; `nonfinite` of the model's values were NaN or infinite."""
-        classes = len(self._classes)
-        self._confusion[row] = confusion(predicted[None], truth.mask[None], classes)[0].numpy()
-        self._totals[:, row] = truth.mask.numel(), int((predicted == truth.mask).sum()), nonfinite
+        for index in range(len(self._classes)):
+            said, true = predicted == index + 1, truth.mask == index + 1
+            tp = np.count_nonzero(said & true)  # a tenth of the time of torch's sum of booleans
+            self._confusion[row, index] = tp, np.count_nonzero(said) - tp, np.count_nonzero(true) - tp
+        self._totals[:, row] = predicted.size, np.count_nonzero(predicted == truth.mask), nonfinite
         if self._boundary is not None and truth.bands is not None:
-            said = inner_bands(predicted.numpy(), classes=classes)
-            self._boundary[:, row] = count_bands(truth.bands[:classes], said)
+            said = inner_bands(predicted, classes=len(self._classes))
+            self._boundary[:, row] = count_bands(truth.bands[: len(said)], said)
 
     def counts(self, names: Sequence[str]) -> ImageCounts:
         """The table with the images' names."""

@@ -23,7 +23,9 @@ def markdown_report(verdict: Verdict, *, page: str | None = None) -> str:
         data = base64.b64encode(picture).decode()
         lines += ["", f"![challenger minus champion](data:image/png;base64,{data})"]
     lines += ["", f"Verdict `{verdict.digest[:12]}`, policy *{cell(verdict.policy.name)}*."]
-    lines += [f"The whole report, with the gate images: `{page.replace('`', '')}`"] if page else []
+    if page:
+        where = f"<{page}>" if page.startswith("http") else f"`{page.replace('`', '')}`"
+        lines += ["", f"The whole report, with the gate images: {where}"]
     return "\n".join([*lines, ""])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ratchet.errors import RegistryError, VerdictChangedError
 from ratchet.gate.record import VERDICT_FILE
 from ratchet.registry import EventKind
-from ratchet.registry.tracking import answering, client, ensure_experiment, tracking_uri
+from ratchet.registry.tracking import answering, client, ensure_experiment, shown, tracking_uri
 
 if TYPE_CHECKING:
     from ratchet.gate import Verdict
@@ -36,10 +36,12 @@ def keep_record(folder: Path, verdict: Verdict, challenger: ModelVersion) -> str
 
 
 def record_location(digest: str, run_id: str) -> str:
-    """Where a person finds the record: a path if it lies on this machine, else the address of the artifacts."""
+    """Where a person finds the record: a page of the tracking server, or a path where the store lies on this machine."""
     with answering(tracking_uri()):
-        uri = f"{client().get_run(run_id).info.artifact_uri}/{_path(digest)}"
-    return uri.removeprefix("file://")
+        info = client().get_run(run_id).info
+    if tracking_uri().startswith("http"):
+        return f"{shown(tracking_uri())}/#/experiments/{info.experiment_id}/runs/{run_id}/artifacts/{_path(digest)}"
+    return f"{info.artifact_uri}/{_path(digest)}".removeprefix("file://")
 
 
 def judgements(history: Iterable[Event]) -> list[Event]:
