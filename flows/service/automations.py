@@ -64,7 +64,7 @@ def recovery_automations(*, silence: float = ZOMBIE_SECONDS) -> list[AutomationC
             "crash runs that fell silent",
             "Worker and process were killed together, so nobody was left to say so.",
             Posture.Proactive,
-            after=["heartbeat"],
+            after=["Running", "heartbeat"],  # it may die before its first heartbeat
             expect=["*"],
             within=timedelta(seconds=silence),
             action=crashed,
@@ -73,9 +73,9 @@ def recovery_automations(*, silence: float = ZOMBIE_SECONDS) -> list[AutomationC
             "restart runs that crashed",
             "The run goes on where it was: every step keeps what it finished.",
             Posture.Reactive,
-            after=["heartbeat"],
+            after=["Running", "heartbeat"],
             expect=["Crashed"],
-            within=_LONGEST_RUN,  # counted from the first heartbeat: the later ones do not renew it
+            within=_LONGEST_RUN,  # counted from the first of them: the later ones do not renew it
             action=again,
         ),
         _recovery(
