@@ -95,7 +95,9 @@ class TrainedBefore:
         from. It gets its fingerprint last, so that one that was cut short is never found.
         """
         if self.experiment_of(run) == config.core.name:
-            self._store.log_batch(run.info.run_id, tags=_as_tags(tags))
+            new = {key: value for key, value in tags.items() if run.data.tags.get(key) != value}
+            if new:
+                self._store.log_batch(run.info.run_id, tags=_as_tags(new))
             return run
         copy = self._store.create_run(ensure_experiment(config.core.name), run_name=run.info.run_name)
         run_id = copy.info.run_id
