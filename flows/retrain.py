@@ -38,7 +38,7 @@ def retrain(
         return _completed(skip(plan))
     trials = sweep(plan)
     best = select_best(plan)
-    version = register(plan, best, trials).version
+    version = register(plan, best).version
     verdict = gate(plan, version)
     if verdict.passed:
         move(plan, verdict, Stage.STAGING)

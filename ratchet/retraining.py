@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ratchet.config import compose_sweep, instantiate
+from ratchet.config import compose_space, instantiate
 from ratchet.errors import ConfigError, GateError, ModelNotFoundError
 from ratchet.gate import Policy, Verdict, load_policy
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
+from ratchet.registry.tracking import client
 from ratchet.registry.values import FINGERPRINT_TAG
 from ratchet.settings import RetrainSettings, TrialConfig
 from ratchet.training.origin import PARENT_TAG
-from ratchet.training.sweep import OnProgress, PlannedTrial, TrialResult, plan_trials, run_sweep, sweep_tag
+from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
+from ratchet.training.results import OnProgress, SweepOutcome, TrialResult
+from ratchet.training.run import FINGERPRINT_TAG as TRIAL_TAG
 
 if TYPE_CHECKING:
     from ratchet.judgement import OnImage
+    from ratchet.training.preview import Preview
 
 RETRAINING_TAG = "ratchet.retraining"
 
@@ -33,14 +37,19 @@ class _Value(BaseModel):
 class Plan(_Value):
     """What a retraining will do: its trials, the fingerprint of all its inputs, and whether that is anything new."""
 
-    trials: tuple[PlannedTrial, ...]
+    sweep: SweepPlan
     fingerprint: str
     unchanged_since: int | None
 
     @property
+    def trials(self) -> tuple[PlannedTrial, ...]:
+        """Its trials, as far as they are known before it starts."""
+        return self.sweep.trials
+
+    @property
     def config(self) -> TrialConfig:
         """The configuration that the trials share in all that is not theirs."""
-        return self.trials[0].config
+        return self.sweep.config
 
     @property
     def settings(self) -> RetrainSettings:
@@ -62,6 +71,7 @@ class Outcome(_Value):
     champion: int | None
     summary: str
     trials: tuple[TrialResult, ...] = ()
+    sweep: SweepOutcome | None = None
     best_run: str | None = None
     verdict: Verdict | None = None
 
@@ -75,40 +85,44 @@ def plan_retraining(
     `ConfigError`, `DataError`.
     """
     given = {key: value for key, value in settings.items() if value is not None}
+    composed = compose_space(overrides)
     configs = [
         config.model_copy(update={"retrain": RetrainSettings.model_validate(config.retrain.model_dump() | given)})
-        for config in compose_sweep(overrides)
+        for config in composed.configs
     ]
-    _require_one_job(configs)
-    trials = tuple(plan_trials(configs))
+    _require_one_job(configs, () if composed.space is None else composed.space.dimensions)
+    sweep = plan_sweep(composed.model_copy(update={"configs": tuple(configs)}))
     chosen, policy = configs[0].retrain, load_policy(configs[0].gate)
-    inputs = [sorted(trial.asked for trial in trials), chosen.metric, chosen.mode, policy.model_dump(mode="json")]
+    inputs = [sweep.asked, sweep.settings.extent(), chosen.metric, chosen.mode, policy.model_dump(mode="json")]
     fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     unchanged = None
     if not configs[0].sweep.force:
         unchanged = _judged_before(manager or MlflowModelManager(), chosen, fingerprint)
-    return Plan(trials=trials, fingerprint=fingerprint, unchanged_since=unchanged)
+    return Plan(sweep=sweep, fingerprint=fingerprint, unchanged_since=unchanged)
 
 
-def train(plan: Plan, *, on_progress: OnProgress = lambda _: None) -> tuple[TrialResult, ...]:
+def train(
+    plan: Plan, *, on_plan: Callable[[Preview], None] = lambda _: None, on_progress: OnProgress = lambda _: None
+) -> SweepOutcome:
     """Run the trials; what has been trained already is reused. Raises `SweepFailedError`."""
-    return tuple(run_sweep(plan.trials, on_progress=on_progress))
+    from ratchet.training.sweep import run  # noqa: PLC0415 - imports what trains
+
+    return run(plan.sweep, on_plan=on_plan, on_progress=on_progress)
 
 
 def select(plan: Plan, *, manager: MlflowModelManager | None = None) -> BestRun:
     """Choose the best trial of this sweep by the metric of its exported weights. Raises `RegistryError`."""
     settings = plan.settings
     return (manager or MlflowModelManager()).best_run(
-        plan.config.core.name, settings.metric, settings.mode, tags={sweep_tag(plan.trials): "true"}
+        plan.config.core.name, settings.metric, settings.mode, tags={plan.sweep.tag: "true"}
     )
 
 
-def register(
-    plan: Plan, best: BestRun, trials: Sequence[TrialResult], *, manager: MlflowModelManager | None = None
-) -> ModelVersion:
+def register(plan: Plan, best: BestRun, *, manager: MlflowModelManager | None = None) -> ModelVersion:
     """Register the best trial's model as the challenger; the same run again gives the same version."""
-    fingerprint = next(trial.fingerprint for trial in trials if trial.run_id == best.run_id)
-    parent = next(trial.config.backbone.init_from for trial in plan.trials if trial.fingerprint == fingerprint)
+    # Of the run, not of the trials: a search that several machines share may have its best trial elsewhere.
+    run = client().get_run(best.run_id)
+    fingerprint, parent = run.data.tags[TRIAL_TAG], run.data.params.get("backbone.init_from", "None")
     return (manager or MlflowModelManager()).register_model(
         best.model_location,
         plan.settings.model,
@@ -116,7 +130,7 @@ def register(
             RETRAINING_TAG: plan.fingerprint,
             FINGERPRINT_TAG: fingerprint,
             "ratchet.selected_by": f"{best.metric}={best.value:.6g}",
-            **({PARENT_TAG: parent} if parent is not None else {}),
+            **({PARENT_TAG: parent} if parent != "None" else {}),
         },
     )
 
@@ -158,7 +172,7 @@ def move(plan: Plan, verdict: Verdict, to: Stage, *, manager: MlflowModelManager
 def conclude(
     plan: Plan,
     best: BestRun,
-    trials: Sequence[TrialResult],
+    sweep: SweepOutcome,
     verdict: Verdict,
     *,
     manager: MlflowModelManager | None = None,
@@ -176,7 +190,8 @@ def conclude(
         version=verdict.challenger.version,
         champion=champion.version if champion else None,
         summary=verdict.sentence,
-        trials=tuple(trials),
+        trials=sweep.trials,
+        sweep=sweep,
         best_run=best.run_id,
         verdict=verdict,
     )
@@ -221,8 +236,12 @@ def _refused(manager: MlflowModelManager, version: ModelVersion, champion: Model
     return manager.champion_at(version.model, judged[-1].time) == (champion.version if champion else None)
 
 
-def _require_one_job(configs: Sequence[TrialConfig]) -> None:
-    """A sweep may vary the trials, not what they are judged by."""
+def _require_one_job(configs: Sequence[TrialConfig], searched: Iterable[str]) -> None:
+    """A sweep may vary the trials, not what they are judged by; of a search only the keys that vary are known."""
+    judged = ("retrain", "gate", "core.name", *(f"datamodule.{key}" for key in _SOURCE))
+    for key in searched:
+        if key.lstrip("+").startswith(judged):
+            raise ConfigError(f"{key} cannot be searched: the trials of one retraining are judged by one standard.")
     for group in ("retrain", "gate"):
         if any(getattr(config, group) != getattr(configs[0], group) for config in configs):
             raise ConfigError(f"the overrides give several values for {group}: one retraining has one.")

@@ -17,7 +17,7 @@ from ratchet import retraining
 from ratchet.gate import Verdict
 from ratchet.registry import BestRun, EventKind, ModelVersion, Stage
 from ratchet.retraining import Outcome, Plan
-from ratchet.training import TrialResult
+from ratchet.training.results import SweepOutcome
 from tasks.events import announce_history
 from tasks.progress import gate_progress, sweep_progress
 
@@ -29,10 +29,12 @@ def plan_retraining(overrides: Sequence[str], **settings: str | None) -> Plan:
 
 
 @task(task_run_name="sweep")
-def sweep(plan: Plan) -> tuple[TrialResult, ...]:
+def sweep(plan: Plan) -> SweepOutcome:
     """Train the trials, each in a process of its own."""
-    with sweep_progress() as on_progress:
-        return retraining.train(plan, on_progress=on_progress)
+    with sweep_progress(plan.settings.metric, plan.sweep.size) as progress:
+        outcome = retraining.train(plan, on_plan=progress.plan, on_progress=progress.trials)
+        progress.end(outcome)
+    return outcome
 
 
 @task(task_run_name="select the best")
@@ -42,9 +44,9 @@ def select_best(plan: Plan) -> BestRun:
 
 
 @task(task_run_name="register the challenger")
-def register(plan: Plan, best: BestRun, trials: Sequence[TrialResult]) -> ModelVersion:
+def register(plan: Plan, best: BestRun) -> ModelVersion:
     """Register the best trial's model as a new version."""
-    version = retraining.register(plan, best, trials)
+    version = retraining.register(plan, best)
     announce_history(plan.settings.model, EventKind.REGISTERED, version.version)
     return version
 

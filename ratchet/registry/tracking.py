@@ -100,6 +100,13 @@ def shown(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
 
 
+def run_address(experiment_id: str, run_id: str) -> str:
+    """The page of a run: on the tracking server, or of an embedded store where `ratchet up` serves it."""
+    uri = tracking_uri()
+    server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+    return f"{server}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
 @contextmanager
 def answering(uri: str) -> Iterator[None]:
     """Turn what MLflow raises inside into `RegistryError`, or `ServerUnreachableError` if trying again may help."""
