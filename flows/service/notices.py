@@ -75,7 +75,7 @@ def _automation(notice: Notice, block: UUID) -> AutomationCore:
         trigger=EventTrigger(
             posture=Posture.Reactive,
             expect=set(notice.events),
-            match={"prefect.resource.id": [f"ratchet.model.{model}" for model in notice.models] or "ratchet.model.*"},  # type: ignore[arg-type] # a specification or what makes one
+            match={"prefect.resource.id": [f"ratchet.model.{model}" for model in notice.models] or "ratchet.model.*"},
             threshold=1,
         ),
         actions=[action],
