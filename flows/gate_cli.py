@@ -55,8 +55,9 @@ def gate() -> None:
 def judge(model: str, version: int, policy: str | None, against: int | None, data: Path | None) -> None:
     """Score VERSION of MODEL and the champion on the same images, and judge it by a policy.
 
-    Nothing is promoted. The verdict goes into the history, and its record to the artifacts of the version's run. Exits
-    0 for promote, 3 for reject, 4 for inconclusive, 1 for an error.
+    Nothing is promoted. The verdict goes into the
+    history, and its record to the artifacts of the version's run. Exits 0 for promote, 3 for reject, 4 for
+    inconclusive, 1 for an error.
     """
     with errors_told():
         quieten()
@@ -79,7 +80,7 @@ def judge(model: str, version: int, policy: str | None, against: int | None, dat
                 on_image=lambda done, total: bar.update(scored, completed=done, total=total),
             )
         _print(verdict)
-        kept = record_location(verdict.digest, str(last_verdict(manager, model, version, verdict.digest).run_id))
+        kept = record_location(verdict.digest, str(last_verdict(manager, model, version).run_id))
         click.echo(f"report: {kept}/{REPORT_FILE}")
         sys.exit(EXIT_CODES[verdict.outcome])
 

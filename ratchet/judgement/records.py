@@ -54,11 +54,10 @@ def judgements(history: Iterable[Event]) -> list[Event]:
     return list(last.values())
 
 
-def last_verdict(manager: LedgerModelManager, model: str, version: int, digest: str | None = None) -> Event:
-    """The last judgement or comparison of one version, or the one with this digest. Raises `RegistryError` if none is."""
+def last_verdict(manager: LedgerModelManager, model: str, version: int) -> Event:
+    """The last judgement or comparison of one version. Raises `RegistryError` where there is none."""
     number = manager.version(model, version).version
     found = [event for event in _with_record(manager.history(model)) if event.version == number]
-    found = [event for event in found if digest is None or event.verdict_digest == digest]
     if not found:
         raise RegistryError(f"there is no record of a verdict on {model} v{number}: ratchet gate {model} {number}")
     return found[-1]
@@ -69,20 +68,18 @@ def _with_record(history: Iterable[Event]) -> list[Event]:
 
 
 def fetch_record(event: Event, folder: Path) -> Path:
-    """Download what a verdict can be derived from; return its path. Raises `VerdictChangedError` if it is gone."""
+    """Download what a judgement left; return the path of its verdict. Raises `VerdictChangedError` if it is gone."""
     from mlflow.exceptions import MlflowException  # noqa: PLC0415 (two seconds)
 
-    store, run_id, path = client(), str(event.run_id), _path(str(event.verdict_digest))
+    path = _path(str(event.verdict_digest))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        files = [file.path for file in store.list_artifacts(run_id, path) if not file.path.endswith(REPORT_FILE)]
-        for file in files:
-            store.download_artifacts(run_id, file, str(folder))
+        local = Path(client().download_artifacts(str(event.run_id), path, str(folder)))
     except (MlflowException, OSError) as error:
-        raise VerdictChangedError(f"{path} of run {run_id} cannot be had: {error}") from error
-    if not files:
-        raise VerdictChangedError(f"the record of v{event.version}'s verdict, {path} of run {run_id}, is gone")
-    return folder / path / VERDICT_FILE
+        raise VerdictChangedError(
+            f"the record of v{event.version}'s verdict, {path} of run {event.run_id}, cannot be had: {error}"
+        ) from error
+    return local / VERDICT_FILE
 
 
 def origin(version: ModelVersion) -> dict[str, str]:
