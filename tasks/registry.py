@@ -13,8 +13,9 @@ from tasks.events import announce_history
 
 @task(task_run_name="prune {model}")
 def prune_versions(model: str, keep: int, dry_run: bool) -> PrunePlan:
-    """Delete versions beyond the policy, and the heavy files of their runs."""
-    return MlflowModelManager().prune(model, keep=keep, dry_run=dry_run)
+    """Delete versions beyond the policy, and the heavy files of their runs; nothing of a model that is yet to come."""
+    manager = MlflowModelManager()
+    return manager.prune(model, keep=keep, dry_run=dry_run) if model in manager.models() else PrunePlan(model, ())
 
 
 @task(task_run_name="promote v{version} to {to}")

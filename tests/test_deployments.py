@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import psutil
@@ -173,7 +176,7 @@ def test_people_promote_roll_back_and_prune_from_the_page(service: Service) -> N
     champion = manager.champion("m")
     assert champion is not None
     other = 2 if champion.version == 1 else 1
-    pruned = service.start("prune/weekly-m")
+    pruned, judged = service.start("prune/weekly-m"), service.start("gate/on-demand-m", version=other)
     promoted = service.wait(service.start("promote/on-demand-m", version=other, reason="a demo"))
     assert promoted.state_type is not None
     assert promoted.state_type.value == "COMPLETED"
@@ -186,6 +189,7 @@ def test_people_promote_roll_back_and_prune_from_the_page(service: Service) -> N
     assert event["payload"]["reason"] == "it blurs"
     assert (event["payload"]["version"], event["payload"]["target"]) == (other, champion.version)
     assert service.wait(pruned).state_name == "Completed"
+    assert service.wait(judged).state_name in ("promote", "reject", "inconclusive")
 
 
 def test_degradation_starts_a_retraining(service: Service) -> None:
@@ -204,6 +208,57 @@ def test_of_two_runs_of_a_model_that_refuses_one_is_cancelled(service: Service) 
     )
     assert service.client.read_flow_run(refused.id).state.message == "Deployment concurrency limit reached."
     service.kill_worker()
+
+
+def test_a_notice_reaches_its_webhook_and_one_without_a_block_is_told(service: Service) -> None:
+    from prefect.blocks.webhook import Webhook
+
+    from ratchet.errors import ConfigError
+
+    notice = {
+        "name": "notice: for a test",
+        "enabled": True,
+        "block": "webhook/heard",
+        "events": ["ratchet.model.promoted"],
+        "models": ["m"],
+        "body": '{"told": {{ event.payload.version }}}',
+    }
+    (service.home / "deployments" / "notices.yaml").write_text(yaml.safe_dump([notice]))
+    with pytest.raises(ConfigError, match="there is no block webhook/heard"):
+        _deploy(service)
+    with listening() as (address, heard):
+        Webhook(url=address).save("heard")
+        assert _deploy(service)["automation", notice["name"]] == "created"
+
+        def told() -> str | None:
+            # An automation is heard of by the server's triggers a moment after it was made.
+            service.emit("ratchet.model.promoted", "m", version=7)
+            return heard[0] if heard else None
+
+        assert waited(told, "the notice") == '{"told": 7}'
+    (service.home / "deployments" / "notices.yaml").unlink()
+    assert _deploy(service, prune=True)["automation", notice["name"]] == "removed"
+
+
+@contextmanager
+def listening() -> Iterator[tuple[str, list[str]]]:
+    """A web server that keeps the bodies of what is posted to it."""
+    heard: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", heard
+        finally:
+            server.shutdown()
 
 
 def test_a_model_without_a_file_is_reported_and_goes_when_asked(service: Service) -> None:

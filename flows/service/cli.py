@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from flows.service.deployments import RUNS
 from flows.terminal import errors_told, open_console
 
 _MODELS = "deployments/models"
@@ -42,7 +43,7 @@ _models = click.option(
 @click.option(
     "--postgres", metavar="URL", help="Keep both databases on this PostgreSQL server; `embedded` for one of our own."
 )
-@click.option("--runs", type=click.IntRange(1), default=4, show_default=True, help="Flow runs at a time.")
+@click.option("--runs", type=click.IntRange(1), default=RUNS, show_default=True, help="Flow runs at a time.")
 @click.option("--verbose", "-v", is_flag=True, help="Show every line of every service.")
 def up(
     host: str,

@@ -21,7 +21,16 @@ from prefect.workers.process import ProcessWorker
 
 from flows.service.automations import automate, chain_automations, recovery_automations
 from flows.service.changes import Change, compared
-from flows.service.deployments import POOL, TAG, ZOMBIE_SECONDS, Deployment, all_deployments, full_name, limit_name
+from flows.service.deployments import (
+    POOL,
+    RUNS,
+    TAG,
+    ZOMBIE_SECONDS,
+    Deployment,
+    all_deployments,
+    full_name,
+    limit_name,
+)
 from flows.service.models import ModelFile, load_models
 from flows.service.notices import NOTICES_FILE, Notice, load_notices, notice_automations
 
@@ -101,7 +110,9 @@ def _pool(client: SyncPrefectClient, *, dry_run: bool) -> Change:
     except ObjectNotFound:
         if not dry_run:
             template = ProcessWorker.get_default_base_job_template()
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+            client.create_work_pool(
+                WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=RUNS)
+            )
         return Change("work pool", POOL, "created")
     return Change("work pool", POOL, "unchanged")
 

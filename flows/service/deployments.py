@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flows.service.models import ModelFile
+if TYPE_CHECKING:
+    from flows.service.models import ModelFile
 
 POOL = "ratchet"
 TAG = "ratchet"
@@ -17,6 +18,13 @@ HEARTBEAT_SECONDS = 30
 
 ZOMBIE_SECONDS = 3 * HEARTBEAT_SECONDS
 """How long a run may be silent until it counts as dead: three heartbeats, since one can be late on a busy machine."""
+
+RUNS = 4
+"""Flow runs of the pool at a time, unless `ratchet up --runs` says otherwise.
+
+More than memory speaks for a limit: where many runs are late at once, a worker without one proposes all of them together, and
+Prefect's server on SQLite, which has 15 connections, then waits for itself for minutes (seen with ten).
+"""
 
 Deployment = dict[str, Any]
 

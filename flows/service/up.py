@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from flows.service import servers
-from flows.service.deployments import ZOMBIE_SECONDS
+from flows.service.deployments import RUNS
 from flows.service.journal import Journal
 from flows.service.processes import Processes
 from flows.service.running import Running, find, noted
@@ -32,8 +32,7 @@ class Options:
     prefect_port: int = 4200
     models: Path | None = None
     postgres: str | None = None
-    runs: int | None = None
-    silence: float = ZOMBIE_SECONDS
+    runs: int = RUNS
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def bring_to_work(
     """Deploy the models, and start a worker. `alone`: no worker on another machine can be at work on this server."""
     check_models(declared.models)
     with get_client(sync_client=True) as client:
-        journal.say(summary(deploy(declared, client, silence=options.silence)))
+        journal.say(summary(deploy(declared, client)))
         if alone:
             for name in take_up(client):
                 journal.say(f"{name} was interrupted, and goes on")

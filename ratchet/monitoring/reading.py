@@ -47,9 +47,8 @@ def take_reading(
     with tempfile.TemporaryDirectory(prefix="monitor-") as folder:
         files = manager.download_model(model, champion.version, Path(folder) / "model")
         fresh = newest(data, _seen(files, champion))[: settings.newest]
-        counts = score_models(
-            {"champion": ServedModel(files)}, [*fresh, *reference], data.mask_values, on_image=on_image
-        )["champion"]
+        models, samples = {"champion": ServedModel(files)}, [*fresh, *reference]
+        counts = score_models(models, samples, data.mask_values, metric=policy.metric, on_image=on_image)["champion"]
     is_fresh = np.arange(len(counts.names)) < len(fresh)
     return judge_reading(
         counts, is_fresh, policy, settings, model=model, version=champion.version, data=data.fingerprint
