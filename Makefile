@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup retrain test fast check format clean
+.PHONY: help setup retrain test fast check pictures format clean
 
 help:  ## list the commands
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,10 @@ test: setup  ## all tests
 	$(BIN)/python -m pytest
 
 fast: setup  ## the tests that need neither training nor a server nor much time
-	$(BIN)/python -m pytest -n 2 -m "not trains and not server and not flow and not postgres and not slow and not pets" --durations=5
+	$(BIN)/python -m pytest -n 2 -m "not trains and not server and not flow and not postgres and not slow and not pets and not browser" --durations=5
+
+pictures: setup  ## take the pictures of the docs anew, with Chromium
+	$(BIN)/python -m pytest tests/test_pages.py -m browser --pictures docs/images
 
 check: setup  ## lint, types and layers
 	$(BIN)/ruff check .

@@ -94,7 +94,8 @@ def retrain(
     with errors_told():
         embedded = use_own_prefect()
         quieten()
-        console, settings = open_console(), {"model": model, "metric": metric, "mode": mode, "to": to}
+        given = {"model": model, "metric": metric, "mode": mode, "to": to}
+        console, settings = open_console(), {key: value for key, value in given.items() if value is not None}
         if embedded and _nothing_to_do(overrides, settings, console):
             return
         from flows.retrain import retrain as flow  # noqa: PLC0415
@@ -193,12 +194,13 @@ def prune(model: str, keep: int, dry_run: bool) -> None:
             click.echo(f"v{version} stays: {why}")
 
 
-def _nothing_to_do(overrides: tuple[str, ...], settings: dict[str, str | None], console: Console) -> bool:
+def _nothing_to_do(overrides: tuple[str, ...], settings: dict[str, str], console: Console) -> bool:
     """See whether the flow would be skipped, before an embedded Prefect is started for nothing: that takes its time."""
+    from ratchet.form import RetrainForm, overrides_of  # noqa: PLC0415
     from ratchet.report import print_outcome  # noqa: PLC0415
     from ratchet.retraining import plan_retraining, skip  # noqa: PLC0415
 
-    plan = plan_retraining(overrides, settings)
+    plan = plan_retraining(overrides_of(RetrainForm.model_validate({**settings, "overrides": overrides})))
     if plan.unchanged_since is None:
         return False
     print_outcome(skip(plan), console)

@@ -1,50 +1,92 @@
-"""The retraining flow: sweep, select, register, judge, stage, promote, report."""
+"""The retraining flow: sweep, select, register, judge, stage, ask, promote, report."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: `retrain.serve()` sends the flow to its process by value, with the names
+# that its code uses, but without those that only annotations use.
 
-from typing import Any, Literal
+from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
+from pydantic import Field
 
+from ratchet.form import (
+    Architecture,
+    Destination,
+    Direction,
+    Encoder,
+    Epochs,
+    Experiment,
+    Hours,
+    PolicyPreset,
+    RetrainForm,
+)
 from ratchet.registry import Stage
 from ratchet.retraining import Outcome, conclude, skip
+from tasks.approval import ask_for_approval, require_deployment, turn_down
 from tasks.retraining import gate, move, plan_retraining, register, report, select_best, sweep
+from tasks.run_page import first_name
 from tasks.runs import begin_run
 
 
-@flow(name="retrain")
+@flow(name="retrain", flow_run_name=first_name)
 def retrain(
-    overrides: list[str],
-    model: str | None = None,
-    metric: str | None = None,
-    mode: Literal["min", "max"] | None = None,
-    to: Literal["staging", "production"] | None = None,
+    overrides: list[str] = Field([], json_schema_extra={"position": 99}),  # noqa: B008 - Prefect reads it: last on the form
+    model: str = "",
+    experiment: Experiment = "as configured",
+    data: str = "",
+    architectures: list[Architecture] = [],  # noqa: B006 - never changed
+    encoders: list[Encoder] = [],  # noqa: B006
+    epochs: Epochs = 0,
+    metric: str = "",
+    mode: Direction = "as configured",
+    policy: PolicyPreset = "as configured",
+    to: Destination = "as configured",
+    approval: bool = False,
+    approval_hours: Hours = 72,
 ) -> State[Any]:
     """Train, and put into production only what is proven better.
 
     Args:
-        overrides: Hydra overrides, such as `experiment=generic/shapes/segmentation/smp` or `trainer.max_epochs=5`. A list
-            of values (`backbone.model.arch=unet,fpn`) makes a trial of each; several lists, of each combination.
-        model: The registered model's name. Empty: the experiment's name, `core.name`.
-        metric: The metric that selects the best trial, as it is named in MLflow. Empty: `val_iou`.
-        mode: Whether the largest (max) or the smallest (min) value is the best. Empty: max.
-        to: How far a challenger that is proven better goes. Empty: production.
+        model: Name of the registered model. Empty: the experiment's name.
+        experiment: Which settings are trained on which data: an entry of configs/experiment, or of a tree of your own.
+        data: Folder of images and masks, on the worker's machine. Empty: the experiment's.
+        architectures: Networks to try, each with every encoder. None: the experiment's.
+        encoders: Encoders to try. None: the experiment's. Others: backbone.model.encoder_name=... below.
+        epochs: How often a trial sees the training images, 1 to 1000. 0: as the experiment says.
+        metric: Metric that selects the best trial, as MLflow names it: val_iou, val_dice, val_loss_epoch, ... Empty: val_iou.
+        mode: Whether the largest (max) or the smallest (min) value of the metric is best. As configured: max.
+        policy: What the gate asks of the best trial before it may replace the champion.
+        to: How far a model goes that is proven better. As configured: production.
+        approval: Ask a person before production. Nothing runs meanwhile; the question stands on this run's page.
+        approval_hours: How long the question stands. After that the answer is no.
+        overrides: For experts: Hydra overrides such as optimizer.lr=0.01. They win over all above. A list of values, as in
+            datamodule.batch_size=8,16, makes a trial of each.
     """
     begin_run()
-    plan = plan_retraining(overrides, model=model, metric=metric, mode=mode, to=to)
+    if approval:
+        require_deployment()
+    form = RetrainForm(
+        model=model, experiment=experiment, data=data, architectures=tuple(architectures), encoders=tuple(encoders),
+        epochs=epochs, metric=metric, mode=mode, policy=policy, to=to, overrides=tuple(overrides),
+    )  # fmt: skip
+    plan = plan_retraining(form)
     if plan.unchanged_since is not None:
-        return _completed(skip(plan))
+        return _completed(report(skip(plan)))
     trials = sweep(plan)
     best = select_best(plan)
     version = register(plan, best, trials).version
-    verdict = gate(plan, version)
+    verdict, answer = gate(plan, version), None
     if verdict.passed:
         move(plan, verdict, Stage.STAGING)
-    if verdict.passed and plan.settings.to == "production":
+    if verdict.passed and approval and plan.settings.to == "production":
+        answer = ask_for_approval(plan, verdict, conclude(plan, best, trials, verdict), approval_hours)
+        verdict = gate(plan, version)  # the same, unless production changed while the run waited
+    if verdict.passed and plan.settings.to == "production" and (answer is None or answer.approved):
         move(plan, verdict, Stage.PRODUCTION)
-    return _completed(report(conclude(plan, best, trials, verdict)))
+    elif answer is not None:
+        turn_down(plan, version, answer.sentence)
+    return _completed(report(conclude(plan, best, trials, verdict, answer)))
 
 
 def _completed(outcome: Outcome) -> State[Outcome]:

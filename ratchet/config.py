@@ -68,11 +68,9 @@ class UserSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Let the first entry win over the second, and both over Ratchet's tree."""
-        entries = [entry.strip() for entry in os.environ.get("RATCHET_SEARCH_PATH", "").split(";") if entry.strip()]
-        for entry in reversed(entries):
-            path = entry if "://" in entry else f"file://{Path(entry).expanduser().absolute()}"
+        for path in reversed(_user_trees()):
             if path.startswith("file://") and not Path(path.removeprefix("file://")).is_dir():
-                raise ConfigError(f"RATCHET_SEARCH_PATH names {entry}, which is not a folder: correct or unset it.")
+                raise ConfigError(f"RATCHET_SEARCH_PATH names {path}, which is not a folder: correct or unset it.")
             search_path.prepend(provider="RATCHET_SEARCH_PATH", path=path)
 
 
@@ -136,6 +134,15 @@ def compose_sweep(overrides: Sequence[str], *, sweep: bool = True) -> list[Trial
     return configs
 
 
+def entries(group: str) -> list[str]:
+    """Name the entries of a configuration group, the user's folders included; what is only a base of others is not."""
+    folders = [Path(tree.removeprefix("file://")) for tree in _user_trees() if tree.startswith("file://")]
+    paths = [
+        path.relative_to(folder / group) for folder in (*folders, CONFIGS) for path in (folder / group).rglob("*.yaml")
+    ]
+    return sorted({path.with_suffix("").as_posix() for path in paths if path.parts[0] != "base"})
+
+
 def instantiate(node: Node, **keywords: Any) -> Any:
     """Build the object that a node names, its inner nodes first. Raises `ConfigError`, `ForbiddenTargetError`."""
     check_targets(node)
@@ -196,6 +203,12 @@ def _check_roots(paths: Mapping[str, Any]) -> None:
 _OPERATORS = ("datamodule.download_url", "datamodule.checksums")
 
 _hydra_lock = threading.RLock()  # Hydra keeps one global state for a process
+
+
+def _user_trees() -> list[str]:
+    """The addresses of RATCHET_SEARCH_PATH, the first of which wins."""
+    named = [entry.strip() for entry in os.environ.get("RATCHET_SEARCH_PATH", "").split(";") if entry.strip()]
+    return [entry if "://" in entry else f"file://{Path(entry).expanduser().absolute()}" for entry in named]
 
 
 def _prepare_hydra() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -13,12 +13,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from ratchet.gate import Verdict
 from ratchet.gate.markdown import cell, markdown_report
 from ratchet.gate.tables import check_table
-from ratchet.judgement.records import REPORT_FILE, record_location
+from ratchet.gate.wording import capital
+from ratchet.judgement.records import REPORT_FILE, judgement_path, record_location
+from ratchet.registry.pages import artifact_page, experiment_page, model_page, pages_address, run_page, version_page
 from ratchet.registry.tracking import client
 from ratchet.retraining import Outcome
 from ratchet.training.display import results_table
+from ratchet.training.sweep import TrialResult
 
 _WIDTH = 900  # pixels of a picture on the page: it is stored in Prefect's database
 _PICTURES = {
@@ -30,6 +34,8 @@ _HEADLINES = {
     "staged": "v{version} is in staging",
     "rejected": "v{version} was rejected",
     "inconclusive": "v{version} is not proven better",
+    "waiting": "v{version} waits for approval",
+    "refused": "v{version} was refused",
     "skipped": "unchanged since v{version}",
 }
 
@@ -41,15 +47,16 @@ def headline(outcome: Outcome) -> str:
 
 def markdown(outcome: Outcome) -> str:
     """Render the page; the pictures are inside of it. Raises `RegistryError` where they cannot be read."""
-    parts, pictures = [f"# {cell(headline(outcome))}", ""], dict[str, str]()
+    parts, pictures = [f"# {cell(headline(outcome))}", "", _links(outcome), ""], dict[str, str]()
+    if outcome.answer is not None:
+        parts += [f"**{cell(capital(outcome.answer.sentence))}**", ""]
     if outcome.verdict is not None and outcome.best_run is not None:
-        page = f"{record_location(outcome.verdict.digest, outcome.best_run)}/{REPORT_FILE}"
-        parts += [markdown_report(outcome.verdict, page=page), ""]
+        parts += [markdown_report(outcome.verdict, page=_whole_report(outcome.verdict, outcome.best_run)), ""]
         pictures = _pictures(outcome.best_run, _PICTURES)
     else:
         parts += [cell(outcome.summary), ""]
     if outcome.trials:
-        parts += [*_trials(outcome), ""]
+        parts += [trial_table(outcome.trials, metric=outcome.metric, best=outcome.best_run), ""]
     for title, image in pictures.items():
         parts += [f"## {title}", "", f"![{title}]({image})", ""]
     return "\n".join(parts)
@@ -69,20 +76,58 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     console.print(f"champion of {escape(outcome.model)}: {champion}", highlight=False)
 
 
-def _trials(outcome: Outcome) -> list[str]:
-    shown = ["val_iou", "val_loss_epoch", "test_iou", "test_dice"]
-    lines = [
-        "## Trials",
-        "",
-        f"| | trial | {' | '.join(shown)} | state | run |",
-        f"|---|---|{'---:|' * len(shown)}---|---|",
-    ]
-    for trial in outcome.trials:
-        values = " | ".join(f"{trial.metrics[key]:.4f}" if key in trial.metrics else "" for key in shown)
-        mark = "★" if trial.run_id == outcome.best_run else ""
-        state = trial.status if trial.error is None else f"{trial.status}: {trial.error}"
-        lines.append(f"| {mark} | {cell(trial.name)} | {values} | {cell(state)} | `{trial.run_id or ''}` |")
-    return lines
+def trial_table(trials: Sequence[TrialResult], *, metric: str, best: str | None = None) -> str:
+    """Render the trials as a table, each with the way to its run in MLflow; the selected one has a star."""
+    shown = list(dict.fromkeys([metric, "val_iou", "val_loss_epoch", "test_iou"]))
+    timed, experiment = any(trial.seconds for trial in trials), _experiment(trials)
+    columns = [*shown, "time"] if timed else shown
+    lines = ["## Trials", "", f"| | trial | {' | '.join(columns)} | state |", f"|---|---|{'---:|' * len(columns)}---|"]
+    for trial in trials:
+        known = trial.progress.metrics | trial.metrics
+        values = [f"{known[key]:.4f}" if key in known else "" for key in shown] + [_clock(trial.seconds)] * timed
+        mark = "★" if best is not None and trial.run_id == best else ""
+        name = _linked(cell(trial.name), run_page(experiment, trial.run_id) if experiment and trial.run_id else None)
+        lines.append(f"| {mark} | {name} | {' | '.join(values)} | {cell(_state(trial))} |")
+    return "\n".join(lines)
+
+
+def _state(trial: TrialResult) -> str:
+    if trial.status == "running" and trial.progress.max_epochs:
+        return f"epoch {trial.progress.epoch} of {trial.progress.max_epochs}"
+    return trial.status if trial.error is None else f"{trial.status}: {trial.error}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}" if seconds else ""
+
+
+def _links(outcome: Outcome) -> str:
+    experiment = _experiment(outcome.trials)
+    places = {
+        f"{outcome.model} v{outcome.version} in MLflow": version_page(outcome.model, outcome.version),
+        "its model's history": model_page(outcome.model),
+        "all trials": experiment_page(experiment) if experiment else None,
+    }
+    return " · ".join(_linked(name, page) for name, page in places.items() if page is not None)
+
+
+def _whole_report(verdict: Verdict, run_id: str) -> str:
+    page = artifact_page(_experiment_of(run_id), run_id, f"{judgement_path(verdict)}/{REPORT_FILE}")
+    return page or f"{record_location(verdict.digest, run_id)}/{REPORT_FILE}"
+
+
+def _linked(text: str, page: str | None) -> str:
+    return text if page is None else f"[{text}]({page})"
+
+
+def _experiment(trials: Sequence[TrialResult]) -> str | None:
+    """The experiment that the trials share; None where nobody could follow a link to it."""
+    run_id = next((trial.run_id for trial in trials if trial.run_id is not None), None)
+    return None if run_id is None or pages_address() is None else _experiment_of(run_id)
+
+
+def _experiment_of(run_id: str) -> str:
+    return str(client().get_run(run_id).info.experiment_id)
 
 
 def _pictures(run_id: str, paths: Mapping[str, str]) -> dict[str, str]:

@@ -2,97 +2,72 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ratchet.config import compose_sweep, instantiate
-from ratchet.errors import ConfigError, GateError, ModelNotFoundError
-from ratchet.gate import Policy, Verdict, load_policy
+from ratchet.approval import Answer
+from ratchet.config import instantiate
+from ratchet.errors import ConfigError, GateError
+from ratchet.gate import Verdict
+from ratchet.judgement.records import kept_verdict
+from ratchet.planning import RETRAINING_TAG, FlowRun, Plan, plan_retraining, titled
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
+from ratchet.registry.questions import answer_to, question_of
 from ratchet.registry.values import FINGERPRINT_TAG
-from ratchet.settings import RetrainSettings, TrialConfig
 from ratchet.training.origin import PARENT_TAG
-from ratchet.training.sweep import OnProgress, PlannedTrial, TrialResult, plan_trials, run_sweep, sweep_tag
+from ratchet.training.sweep import OnProgress, TrialResult, run_sweep, sweep_tag
 
 if TYPE_CHECKING:
     from ratchet.judgement import OnImage
 
-RETRAINING_TAG = "ratchet.retraining"
+__all__ = [
+    "FlowRun",
+    "Outcome",
+    "Plan",
+    "conclude",
+    "gate",
+    "move",
+    "plan_retraining",
+    "register",
+    "select",
+    "skip",
+    "train",
+]
 
-Status = Literal["promoted", "staged", "rejected", "inconclusive", "skipped"]
-
-
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Plan(_Value):
-    """What a retraining will do: its trials, the fingerprint of all its inputs, and whether that is anything new."""
-
-    trials: tuple[PlannedTrial, ...]
-    fingerprint: str
-    unchanged_since: int | None
-
-    @property
-    def config(self) -> TrialConfig:
-        """The configuration that the trials share in all that is not theirs."""
-        return self.trials[0].config
-
-    @property
-    def settings(self) -> RetrainSettings:
-        """Model, metric and destination."""
-        return self.config.retrain
-
-    @property
-    def policy(self) -> Policy:
-        """What the challenger must meet."""
-        return load_policy(self.config.gate)
+Status = Literal["promoted", "staged", "waiting", "rejected", "inconclusive", "refused", "skipped"]
 
 
-class Outcome(_Value):
+class Outcome(BaseModel):
     """How a retraining ended: what people and programs read."""
+
+    model_config = ConfigDict(frozen=True)
 
     status: Status
     model: str
     version: int
     champion: int | None
     summary: str
+    metric: str = "val_iou"
     trials: tuple[TrialResult, ...] = ()
     best_run: str | None = None
     verdict: Verdict | None = None
+    answer: Answer | None = None
 
-
-def plan_retraining(
-    overrides: Sequence[str], settings: Mapping[str, str | None], *, manager: MlflowModelManager | None = None
-) -> Plan:
-    """Compose the trials and see whether the same inputs have been judged before.
-
-    `settings` (model, metric, mode, to) replace those of the tree's `retrain` where they are not None. Raises
-    `ConfigError`, `DataError`.
-    """
-    given = {key: value for key, value in settings.items() if value is not None}
-    configs = [
-        config.model_copy(update={"retrain": RetrainSettings.model_validate(config.retrain.model_dump() | given)})
-        for config in compose_sweep(overrides)
-    ]
-    _require_one_job(configs)
-    trials = tuple(plan_trials(configs))
-    chosen, policy = configs[0].retrain, load_policy(configs[0].gate)
-    inputs = [sorted(trial.asked for trial in trials), chosen.metric, chosen.mode, policy.model_dump(mode="json")]
-    fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    unchanged = None
-    if not configs[0].sweep.force:
-        unchanged = _judged_before(manager or MlflowModelManager(), chosen, fingerprint)
-    return Plan(trials=trials, fingerprint=fingerprint, unchanged_since=unchanged)
+    @property
+    def title(self) -> str:
+        """The outcome as the flow run is called: `cvsd_model: 4 trials → v7 promoted`."""
+        if self.status == "skipped":
+            return f"{self.model}: unchanged since v{self.version}"
+        ended = "waits for approval" if self.status == "waiting" else self.status
+        return f"{titled(self.model, len(self.trials))} → v{self.version} {ended}"
 
 
 def train(plan: Plan, *, on_progress: OnProgress = lambda _: None) -> tuple[TrialResult, ...]:
     """Run the trials; what has been trained already is reused. Raises `SweepFailedError`."""
-    return tuple(run_sweep(plan.trials, on_progress=on_progress))
+    tags = plan.marks if plan.note is None else plan.marks | {"mlflow.note.content": plan.note}
+    return tuple(run_sweep(plan.trials, tags=tags, on_progress=on_progress))
 
 
 def select(plan: Plan, *, manager: MlflowModelManager | None = None) -> BestRun:
@@ -112,11 +87,13 @@ def register(
     return (manager or MlflowModelManager()).register_model(
         best.model_location,
         plan.settings.model,
+        plan.note,
         tags={
             RETRAINING_TAG: plan.fingerprint,
             FINGERPRINT_TAG: fingerprint,
             "ratchet.selected_by": f"{best.metric}={best.value:.6g}",
             **({PARENT_TAG: parent} if parent is not None else {}),
+            **plan.marks,
         },
     )
 
@@ -124,34 +101,75 @@ def register(
 def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None, on_image: OnImage = None) -> Verdict:
     """Judge the challenger against the champion of this moment; the outcome is recorded on the version.
 
+    A verdict that is there already, under the same policy, on the same images and against the same champion, holds. So
+    does the one that a person is being asked about, until the answer is there, and after it while production is the same.
     Raises `RegistryError`, `DataError`, `GateError`: then nothing may be promoted.
     """
+    manager = manager or MlflowModelManager()
+    shown = _shown(plan, version, manager)
+    if shown is not None:
+        return shown
+    data = instantiate(plan.config.datamodule | {"train_transform": None})  # which would import torchvision
+    kept = _last(manager, plan.settings.model, version)
+    if kept is not None and (kept.policy, kept.gate_set) == (plan.policy, data.gate_fingerprint):
+        return kept
     from ratchet.judgement import judge_version  # noqa: PLC0415 - imports torch, which planning does not need
 
-    manager = manager or MlflowModelManager()
-    settings, data = plan.settings, instantiate(plan.config.datamodule)
-    if settings.metric.startswith(f"{data.gate_split}_"):
-        raise ConfigError(
-            f"retrain.metric={settings.metric} selects on the images that the gate judges on, so the gate would believe a "
-            "lucky trial. Select by a val_ metric, or give the gate its own split (datamodule.gate_size, gate.txt)."
-        )
-    return judge_version(settings.model, version, data=data, policy=plan.policy, manager=manager, on_image=on_image)
+    return judge_version(
+        plan.settings.model, version, data=data, policy=plan.policy, manager=manager, on_image=on_image
+    )
+
+
+def _shown(plan: Plan, version: int, manager: MlflowModelManager) -> Verdict | None:
+    """The verdict that this flow run has shown to a person, if it holds. New data do not matter: they came after it."""
+    history = manager.history(plan.settings.model)
+    asked = question_of(history, version, plan.flow_run.id if plan.flow_run else None)
+    if asked is None:
+        return None
+    pending = answer_to(asked, history) is None
+    return _last(manager, plan.settings.model, version, digest=asked.verdict_digest, whoever_is_champion=pending)
+
+
+def _last(
+    manager: MlflowModelManager,
+    model: str,
+    version: int,
+    *,
+    digest: str | None = None,
+    whoever_is_champion: bool = False,
+) -> Verdict | None:
+    """The version's last verdict, or the one with this digest, if it was made against today's champion."""
+    gated = [e for e in manager.history(model) if e.kind is EventKind.GATED and e.version == version]
+    named = [event for event in gated if digest in (None, event.verdict_digest)]
+    verdict = kept_verdict(named[-1]) if named else None
+    if verdict is None or whoever_is_champion:
+        return verdict
+    champion = manager.champion(model)
+    # A challenger that is in production was put there on the strength of this verdict, just before an interruption.
+    against = {version, verdict.champion.version if verdict.champion else None}
+    return verdict if (champion.version if champion else None) in against else None
 
 
 def move(plan: Plan, verdict: Verdict, to: Stage, *, manager: MlflowModelManager | None = None) -> ModelVersion:
     """Move the challenger to staging or production on the strength of its verdict.
 
-    Raises `ChampionMovedError` where production is no longer what the verdict was made against; nothing is changed then.
+    Once a person is asked, the challenger is not put into staging again, where another may be by now. Raises
+    `ChampionMovedError` where production is no longer what the verdict was made against; nothing is changed then.
     """
     if not verdict.passed:
         raise GateError(f"{verdict.sentence}. Nothing is promoted on this verdict.")
-    return (manager or MlflowModelManager()).promote(
-        plan.settings.model,
-        verdict.challenger.version,
+    manager, model, version = manager or MlflowModelManager(), plan.settings.model, verdict.challenger.version
+    flow_run = plan.flow_run.id if plan.flow_run else None
+    if to is Stage.STAGING and question_of(manager.history(model), version, flow_run) is not None:
+        return manager.version(model, version)
+    return manager.promote(
+        model,
+        version,
         to,
         expected_champion=verdict.champion.version if verdict.champion else None,
         reason=verdict.sentence,
         verdict_digest=verdict.digest,
+        flow_run=flow_run,
     )
 
 
@@ -160,25 +178,30 @@ def conclude(
     best: BestRun,
     trials: Sequence[TrialResult],
     verdict: Verdict,
+    answer: Answer | None = None,
     *,
     manager: MlflowModelManager | None = None,
 ) -> Outcome:
     """Sum up a retraining that judged a challenger."""
     champion = (manager or MlflowModelManager()).champion(plan.settings.model)
     status: Status
-    if verdict.passed:
-        status = "promoted" if plan.settings.to == "production" else "staged"
-    else:
+    if not verdict.passed:
         status = "rejected" if verdict.outcome == "reject" else "inconclusive"
+    elif answer is not None and not answer.approved:
+        status = "refused"
+    else:
+        status = "promoted" if plan.settings.to == "production" else "staged"
     return Outcome(
         status=status,
         model=plan.settings.model,
         version=verdict.challenger.version,
         champion=champion.version if champion else None,
-        summary=verdict.sentence,
+        summary=verdict.sentence if answer is None else f"{answer.sentence}; {verdict.sentence}",
+        metric=plan.settings.metric,
         trials=tuple(trials),
         best_run=best.run_id,
         verdict=verdict,
+        answer=answer,
     )
 
 
@@ -195,42 +218,3 @@ def skip(plan: Plan, *, manager: MlflowModelManager | None = None) -> Outcome:
         champion=champion.version if champion else None,
         summary=f"skipped: unchanged since v{version}",
     )
-
-
-def _judged_before(manager: MlflowModelManager, settings: RetrainSettings, fingerprint: str) -> int | None:
-    """The version that these very inputs gave, if it stands where it should, or was refused against today's champion."""
-    try:
-        versions = manager.versions(settings.model)
-    except ModelNotFoundError:
-        return None
-    champion = manager.champion(settings.model)
-    for version in sorted(versions, key=lambda v: v.version, reverse=True):
-        if version.tags.get(RETRAINING_TAG) != fingerprint:
-            continue
-        arrived = {"staging": (Stage.STAGING, Stage.PRODUCTION), "production": (Stage.PRODUCTION,)}[settings.to]
-        if version.stage in arrived or version.quarantined or _refused(manager, version, champion):
-            return version.version
-    return None
-
-
-def _refused(manager: MlflowModelManager, version: ModelVersion, champion: ModelVersion | None) -> bool:
-    """Whether the version's last verdict refused it, and was made against today's champion."""
-    judged = [e for e in manager.history(version.model) if e.kind is EventKind.GATED and e.version == version.version]
-    if not judged or judged[-1].outcome == "promote":
-        return False
-    return manager.champion_at(version.model, judged[-1].time) == (champion.version if champion else None)
-
-
-def _require_one_job(configs: Sequence[TrialConfig]) -> None:
-    """A sweep may vary the trials, not what they are judged by."""
-    for group in ("retrain", "gate"):
-        if any(getattr(config, group) != getattr(configs[0], group) for config in configs):
-            raise ConfigError(f"the overrides give several values for {group}: one retraining has one.")
-    if len({config.core.name for config in configs}) > 1:
-        raise ConfigError("the overrides give several values for core.name: the trials of one retraining share it.")
-    sources = [{k: v for k, v in config.datamodule.items() if k in _SOURCE} for config in configs]
-    if any(source != sources[0] for source in sources):
-        raise ConfigError("the overrides give several data sets: the trials of one retraining are judged on one.")
-
-
-_SOURCE = ("_target_", "data_path", "split_seed", "val_size", "test_size", "gate_size", "idx_to_class", "mask_values")

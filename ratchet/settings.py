@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 Node = dict[str, Any]
 """A part of the tree that names a `_target_`: `ratchet.config.instantiate` makes an object of it."""
@@ -23,7 +23,9 @@ class CoreSettings(Settings):
     """What belongs to the run as a whole."""
 
     name: str = Field(min_length=1, description="The MLflow experiment that the trials log to.")
-    home: Path = Field(description="Where the embedded stores, generated data and work files live.")
+    home: Annotated[Path, PlainSerializer(str)] = Field(
+        description="Where the embedded stores, generated data and work files live."
+    )
     seed: int = Field(ge=0, le=2**32 - 1)
     deterministic: bool
     tag: str | None = Field(description="A word of one's own, kept as the run's tag `tag`.")

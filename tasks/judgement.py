@@ -17,7 +17,7 @@ def judge_again(model: str, version: int, policy: str | None, against: int | Non
     """Score a version and the champion on the gate set, and judge."""
     from ratchet.judgement.anytime import judge_anytime  # noqa: PLC0415
 
-    with gate_progress() as on_image:
+    with gate_progress(model) as on_image:
         verdict = judge_anytime(
             model, version, manager=MlflowModelManager(), policy=policy, against=against, on_image=on_image
         )
@@ -30,7 +30,7 @@ def read_champion(model: str, settings: MonitorSettings) -> Reading | None:
     """Score the champion on the newest labelled images."""
     from ratchet.monitoring import take_reading  # noqa: PLC0415 (torch)
 
-    with gate_progress() as on_image:
+    with gate_progress(model) as on_image:
         return take_reading(model, settings, manager=MlflowModelManager(), on_image=on_image)
 
 

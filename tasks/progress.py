@@ -1,58 +1,100 @@
-"""A sweep's progress: on the terminal, if there is one, and as an artifact in Prefect."""
+"""A sweep's and a gate's progress: on the terminal, if there is one, and as artifacts of the flow run."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import cast
 from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 from rich.console import Console
 
+from ratchet.report import trial_table
+from ratchet.retraining import Plan
 from ratchet.training.display import show_sweep
 from ratchet.training.sweep import OnProgress, TrialResult
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tasks.run_page import artifact_key
 
 _SECONDS_BETWEEN = 5.0  # an update is a request to the server
+_ENDED = ("finished", "reused", "failed")
 
 
 @contextmanager
-def sweep_progress() -> Iterator[OnProgress]:
-    """Report what the sweep tells, while the block runs."""
-    artifact = _ProgressArtifact("trials trained, in per cent of all training steps")
+def sweep_progress(plan: Plan) -> Iterator[OnProgress]:
+    """Report what the sweep tells, while the block runs: how far it is, and a table of the trials.
+
+    Trials that are all reused leave no artifacts: the report will say so.
+    """
+    artifacts: _Sweep | None = None
+    last: Sequence[TrialResult] = ()
     with show_sweep(Console(stderr=True)) as show:
 
         def report(trials: Sequence[TrialResult]) -> None:
+            nonlocal artifacts, last
+            last = trials
             show(trials)
-            done = [
-                1.0 if trial.status in ("finished", "reused", "failed") else trial.progress.fraction for trial in trials
-            ]
-            artifact.set(100 * sum(done) / len(done))
+            if artifacts is None and any(trial.status == "running" for trial in trials):
+                artifacts = _Sweep(plan)
+            if artifacts is not None:
+                artifacts.set(trials)
 
         yield report
-    artifact.set(100.0)
+    if artifacts is not None:
+        artifacts.set(last, now=True)
 
 
 @contextmanager
-def gate_progress() -> Iterator[Callable[[int, int], None]]:
-    """Report the share of the gate's images that are scored, while the block runs."""
-    artifact = _ProgressArtifact("gate images scored, in per cent")
-    yield lambda done, total: artifact.set(100 * done / total)
-    artifact.set(100.0)
+def gate_progress(model: str) -> Iterator[Callable[[int, int], None]]:
+    """Report the share of the gate's images that are scored, while the block runs; nothing where none has to be."""
+    artifact: UUID | None = None
+    due = _Seldom()
+
+    def report(done: int, total: int) -> None:
+        nonlocal artifact
+        artifact = artifact or _bar("gate", model, "share of the gate images scored")
+        if due(now=done == total):
+            update_progress_artifact(artifact, progress=100 * done / total)
+
+    yield report
 
 
-class _ProgressArtifact:
-    def __init__(self, description: str) -> None:
-        self._id = cast("UUID", create_progress_artifact(progress=0.0, description=description))
+class _Seldom:
+    """Lets an update through if the last was long enough ago not to burden the server."""
+
+    def __init__(self) -> None:
         self._told = time.monotonic()
 
-    def set(self, percent: float) -> None:
-        """Set it, seldom enough not to burden the server."""
-        now = time.monotonic()
-        if percent >= 100.0 or now - self._told > _SECONDS_BETWEEN:  # noqa: PLR2004
-            self._told = now
-            update_progress_artifact(self._id, progress=percent)
+    def __call__(self, *, now: bool) -> bool:
+        if not now and time.monotonic() - self._told < _SECONDS_BETWEEN:
+            return False
+        self._told = time.monotonic()
+        return True
+
+
+class _Sweep:
+    """The two artifacts of a sweep."""
+
+    def __init__(self, plan: Plan) -> None:
+        model, self._metric = plan.settings.model, plan.settings.metric
+        self._bar = _bar("training", model, "share of the training done")
+        description = f"{plan.title.partition(': ')[2]}, selected by {self._metric}"
+        key = artifact_key("trials", model)
+        self._table = cast("UUID", create_markdown_artifact("Training begins.", key=key, description=description))
+        self._due = _Seldom()
+
+    def set(self, trials: Sequence[TrialResult], *, now: bool = False) -> None:
+        """Bring them up to date, if it is time."""
+        if not self._due(now=now):
+            return
+        done = [1.0 if trial.status in _ENDED else trial.progress.fraction for trial in trials]
+        update_progress_artifact(self._bar, progress=100 * sum(done) / len(done))
+        with get_client(sync_client=True) as client:
+            client.update_artifact(self._table, ArtifactUpdate(data=trial_table(trials, metric=self._metric)))
+
+
+def _bar(kind: str, model: str, description: str) -> UUID:
+    return cast("UUID", create_progress_artifact(0.0, key=artifact_key(kind, model), description=description))

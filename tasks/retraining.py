@@ -1,44 +1,53 @@
 """The steps of a retraining as Prefect tasks.
 
 Each can be run again: what is done already is found and kept. So none needs Prefect's own cache, and a flow that is
-started anew after a crash goes on where it was.
+started anew after a crash or a suspension goes on where it was.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from prefect import task
-from prefect.artifacts import create_markdown_artifact
+from prefect import get_run_logger, task
 
-from ratchet import report as pages
 from ratchet import retraining
+from ratchet.form import RetrainForm, overrides_of
 from ratchet.gate import Verdict
 from ratchet.registry import BestRun, EventKind, ModelVersion, Stage
 from ratchet.retraining import Outcome, Plan
 from ratchet.training import TrialResult
 from tasks.events import announce_history
 from tasks.progress import gate_progress, sweep_progress
+from tasks.run_page import describe_run, kept_plan, tell_errors_in_sentences, this_flow_run, write_page
 
 
 @task(task_run_name="plan")
-def plan_retraining(overrides: Sequence[str], **settings: str | None) -> Plan:
-    """Compose the trials, check the data, and see whether anything is new."""
-    return retraining.plan_retraining(overrides, settings)
+def plan_retraining(form: RetrainForm) -> Plan:
+    """Compose the trials, check the data, and see whether anything is new. A run that has asked a person keeps its plan."""
+    tell_errors_in_sentences()
+    if (kept := kept_plan()) is not None:
+        return kept
+    plan = retraining.plan_retraining(overrides_of(form), flow_run=this_flow_run())
+    describe_run(plan.title, model=plan.settings.model)
+    return plan
 
 
 @task(task_run_name="sweep")
 def sweep(plan: Plan) -> tuple[TrialResult, ...]:
     """Train the trials, each in a process of its own."""
-    with sweep_progress() as on_progress:
-        return retraining.train(plan, on_progress=on_progress)
+    with sweep_progress(plan) as on_progress:
+        trials = retraining.train(plan, on_progress=on_progress)
+    for trial in trials:
+        get_run_logger().info("%s: %s%s", trial.name, trial.status, f", {trial.error}" if trial.error else "")
+    return trials
 
 
 @task(task_run_name="select the best")
 def select_best(plan: Plan) -> BestRun:
     """Choose the trial with the best metric."""
-    return retraining.select(plan)
+    best = retraining.select(plan)
+    get_run_logger().info("best: run %s with %s=%.4f", best.run_id, best.metric, best.value)
+    return best
 
 
 @task(task_run_name="register the challenger")
@@ -52,9 +61,10 @@ def register(plan: Plan, best: BestRun, trials: Sequence[TrialResult]) -> ModelV
 @task(task_run_name="gate v{version}")
 def gate(plan: Plan, version: int) -> Verdict:
     """Score challenger and champion on the gate set, and judge."""
-    with gate_progress() as on_image:
+    with gate_progress(plan.settings.model) as on_image:
         verdict = retraining.gate(plan, version, on_image=on_image)
     announce_history(plan.settings.model, EventKind.GATED, version)
+    get_run_logger().info(verdict.sentence)
     return verdict
 
 
@@ -68,7 +78,9 @@ def move(plan: Plan, verdict: Verdict, to: Stage) -> ModelVersion:
 
 @task(task_run_name="report")
 def report(outcome: Outcome) -> Outcome:
-    """Write the page with trials, verdict and pictures."""
-    key = re.sub(r"[^a-z0-9]+", "-", f"retrain-{outcome.model}".lower()).strip("-")
-    create_markdown_artifact(pages.markdown(outcome), key=key, description=pages.headline(outcome))
+    """Write the page with trials, verdict and pictures, and say on the flow run how it ended."""
+    write_page(outcome)
+    describe_run(
+        outcome.title, model=outcome.model, **({"verdict": outcome.verdict.outcome} if outcome.verdict else {})
+    )
     return outcome

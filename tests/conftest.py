@@ -21,6 +21,10 @@ TINY = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pictures", help="folder that the browser's tests put the pictures of the docs into")
+
+
 @pytest.fixture
 def ratchet_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A RATCHET_HOME of the test's own, tracked in its embedded store."""

@@ -12,6 +12,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from ratchet.errors import ConfigError, RegistryError
+from ratchet.form import Hours, RetrainForm, form_of
 from ratchet.monitoring import MonitorSettings
 from ratchet.registry.values import checked_model_name
 from ratchet.settings import Mode, Settings
@@ -102,6 +103,8 @@ class ModelFile(Settings):
     metric: str = Field("val_iou", min_length=1, description="The metric that selects the best trial.")
     mode: Mode = Field("max", description="Whether its largest or its smallest value is best.")
     to: Literal["staging", "production"] = Field("production", description="How far a better model goes.")
+    approval: bool = Field(False, description="Ask a person before production.")
+    approval_hours: Hours = Field(72, description="How long the question stands; then the answer is no.")
     timezone: Annotated[str, AfterValidator(_timezone)] = Field("UTC", description="The time zone of all schedules.")
     schedules: Schedules = Schedules()
     triggers: Triggers = Triggers()
@@ -117,6 +120,12 @@ class ModelFile(Settings):
         """The overrides that compose this model's trials."""
         data = () if self.data is None else (f"datamodule.data_path={_quoted(self.data)}",)
         return (f"experiment={self.experiment}", *data, *self.overrides)
+
+    @property
+    def form(self) -> RetrainForm:
+        """The form of a retraining, filled in for this model."""
+        own = {"model": self.name, "data": self.data or "", "metric": self.metric, "mode": self.mode, "to": self.to}
+        return form_of((f"experiment={self.experiment}", *self.overrides)).model_copy(update=own)
 
     @model_validator(mode="after")
     def _keeps_the_keys_apart(self) -> ModelFile:

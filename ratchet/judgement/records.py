@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,6 +93,18 @@ def origin(version: ModelVersion) -> dict[str, str]:
     except RegistryError:  # the run may be gone: the version outlives it
         return {}
     return {key: tags[tag] for key, tag in _ORIGIN.items() if tag in tags}
+
+
+def kept_verdict(event: Event) -> Verdict | None:
+    """The verdict of a judgement; None where its record is gone, or is not what it was."""
+    from ratchet.gate import Verdict  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="verdict-") as folder:
+        try:
+            verdict = Verdict.from_json(fetch_record(event, Path(folder)).read_text(encoding="utf-8"))
+        except (VerdictChangedError, OSError):
+            return None
+    return verdict if verdict.digest == event.verdict_digest else None
 
 
 def earlier_uses(history: Iterable[Event], gate_set: str, challenger: ModelVersion) -> int:

@@ -31,6 +31,9 @@ class EventKind(StrEnum):
     DELETED = "deleted"
     CHANGED_OUTSIDE = "changed outside"
     NOTED = "noted"
+    ASKED = "asked"  # a person, whether it may go to production
+    APPROVED = "approved"
+    REFUSED = "refused"
 
 
 class Void(StrEnum):
@@ -56,6 +59,7 @@ class Event:
     that got the same number, after its model was deleted and made anew.
     `gate_set` is the fingerprint of the images that a verdict was made on.
     `anchor` is the version, best of all that ever were in production, that a verdict compared with too.
+    `until` is the time (ISO 8601, UTC) at which an *asked* that nobody answered counts as refused.
     """
 
     id: str
@@ -79,6 +83,7 @@ class Event:
     flow_run: str | None = None
     to_stage: Stage | None = None
     created: int | None = None
+    until: str | None = None
 
     number: int = 0
     time: datetime = _UNWRITTEN

@@ -32,6 +32,8 @@ class Unset(Enum):
 
 UNSET: Final = Unset.UNSET
 
+_RECORDED = {EventKind.GATED, EventKind.NOTED, EventKind.ASKED, EventKind.APPROVED, EventKind.REFUSED}
+
 
 class LedgerModelManager(RegistryReader):
     """A model manager on any `Store`: everything but the selection of a run, which is the back end's own.
@@ -168,15 +170,20 @@ class LedgerModelManager(RegistryReader):
         anchor: int | None = None,
         run_id: str | None = None,
         flow_run: str | None = None,
+        until: str | None = None,
     ) -> Event:
-        """Write down what moves nothing: *gated* (with `outcome` promote, reject or inconclusive) or *noted*.
+        """Write down what moves nothing.
+
+        That is: *gated* (with `outcome` promote, reject or inconclusive), *asked* (with `until`), *approved*, *refused*, *noted*.
 
         The same `key` (default: the kind, the version and the verdict's digest) is written down once. A verdict's digest
         becomes the version's tag `ratchet.verdict` too.
         """
         wanted = EventKind(kind)
-        if wanted not in {EventKind.GATED, EventKind.NOTED}:
-            raise RegistryError(f"{kind!r} events are written by the operation itself: record takes 'gated' or 'noted'")
+        if wanted not in _RECORDED:
+            raise RegistryError(
+                f"{kind!r} events are written by the operation itself: record takes {', '.join(sorted(_RECORDED))}"
+            )
         look = self._settle(model_name)
         number = number_of(model_name, look, version)
         made = look.observed.versions[number].created_ms
@@ -198,6 +205,7 @@ class LedgerModelManager(RegistryReader):
             fingerprint=look.observed.versions[number].tags.get(FINGERPRINT_TAG),
             run_id=run_id,
             flow_run=flow_run,
+            until=until,
         )
         _, written = self._ledger.append(model_name, event)
         self._ledger.project(model_name)

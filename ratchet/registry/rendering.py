@@ -44,6 +44,9 @@ def headline(event: Event) -> str:
         EventKind.DELETED: f"v{event.version} deleted",
         EventKind.CHANGED_OUTSIDE: "changed outside of Ratchet, " + _moves(event.moves),
         EventKind.NOTED: f"v{event.version} noted",
+        EventKind.ASKED: f"v{event.version} waits for approval until {(event.until or '')[:16].replace('T', ' ')} UTC",
+        EventKind.APPROVED: f"v{event.version} approved",
+        EventKind.REFUSED: f"v{event.version} refused",
     }[event.kind]
     if event.replaced is not None and event.kind in {EventKind.PROMOTED, EventKind.CHANGED_OUTSIDE}:
         words += f", replacing v{event.replaced}"

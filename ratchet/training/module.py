@@ -13,10 +13,9 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from ratchet.evaluation.confusion import confusion, predict_classes
 from ratchet.evaluation.counts import metric_of
+from ratchet.training.metric_names import LOGGED_METRICS
 
 Batch = dict[str, Tensor]
-
-LOGGED_METRICS = ("iou", "dice")
 
 
 class SegmentationModule(pl.LightningModule):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.tracking import client, ensure_experiment, tracking_uri
 from ratchet.settings import TrialConfig
 from ratchet.training.folder import link
+from ratchet.training.metric_names import logged_name
 from ratchet.training.ownership import Ownership
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def metric_history(store: MlflowClient, run: Run) -> list[Metric]:
 def metric_rows(values: Mapping[str, float], step: int) -> list[Metric]:
     """Stamp metric values; characters that MLflow takes in no name become `_`."""
     now = int(time.time() * 1000)
-    return [Metric(re.sub(r"[^\w/ .:-]", "_", name), float(value), now, step) for name, value in values.items()]
+    return [Metric(logged_name(name), float(value), now, step) for name, value in values.items()]
 
 
 def flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:

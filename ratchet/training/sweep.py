@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Literal
@@ -116,12 +116,16 @@ def sweep_tag(trials: Sequence[PlannedTrial]) -> str:
     return f"{SWEEP_PREFIX}{digest[:12]}"
 
 
-def run_sweep(trials: Sequence[PlannedTrial], *, on_progress: OnProgress = lambda _: None) -> list[TrialResult]:
+def run_sweep(
+    trials: Sequence[PlannedTrial], *, tags: Mapping[str, str] | None = None, on_progress: OnProgress = lambda _: None
+) -> list[TrialResult]:
     """Run the trials; one that fails does not stop the others. Nothing is left running, however this ends.
+
+    `tags` go to the runs of new trials; a reused one keeps what it says already.
 
     Raises `SweepFailedError` when none finished.
     """
-    tag = sweep_tag(trials)
+    sweep, own = {sweep_tag(trials): "true"}, tags or {}
     results = {trial.fingerprint: TrialResult(name=trial.name, fingerprint=trial.fingerprint) for trial in trials}
 
     def update(fingerprint: str, **changes: object) -> None:
@@ -133,7 +137,9 @@ def run_sweep(trials: Sequence[PlannedTrial], *, on_progress: OnProgress = lambd
     found = before.all_finished(wanted)
     for trial in trials:
         if trial.fingerprint in found:
-            run = before.into_experiment(found[trial.fingerprint], trial.config, {tag: "true"})
+            known = found[trial.fingerprint].data.tags
+            missing = {key: value for key, value in own.items() if key not in known}
+            run = before.into_experiment(found[trial.fingerprint], trial.config, {**missing, **sweep})
             note = before.note(found[trial.fingerprint], trial.config)
             update(
                 trial.fingerprint, status="reused", run_id=run.info.run_id, metrics=dict(run.data.metrics), note=note
@@ -142,7 +148,7 @@ def run_sweep(trials: Sequence[PlannedTrial], *, on_progress: OnProgress = lambd
     if waiting:
         start_server()
         held = fill_caches(waiting, update)
-        _run_waiting(waiting, tag, update)
+        _run_waiting(waiting, {**own, **sweep}, update)
         del held
     if not any(result.status in ("finished", "reused") for result in results.values()):
         reasons = "; ".join(f"{result.name}: {result.error}" for result in results.values())
@@ -172,7 +178,7 @@ def _gpus() -> int:
     return torch.cuda.device_count()
 
 
-def _run_waiting(waiting: list[PlannedTrial], tag: str, update: Callable[..., None]) -> None:
+def _run_waiting(waiting: list[PlannedTrial], tags: Mapping[str, str], update: Callable[..., None]) -> None:
     if not waiting:
         return
     for home in {trial.config.core.home for trial in waiting}:
@@ -185,7 +191,7 @@ def _run_waiting(waiting: list[PlannedTrial], tag: str, update: Callable[..., No
         while waiting or running:
             # A trial that is exported leaves its slot to the next one; not to more, where exports take longer than training.
             while waiting and free and len(running) < 2 * slots:
-                trial = TrialProcess.start(_order(waiting.pop(0), tag, free.pop(), slots))
+                trial = TrialProcess.start(_order(waiting.pop(0), tags, free.pop(), slots))
                 running[trial] = time.monotonic()
             for trial in _ready(running):
                 over = _receive(trial, time.monotonic() - running[trial], update)
@@ -233,7 +239,7 @@ def _receive(trial: TrialProcess, seconds: float, update: Callable[..., None]) -
     return kind in ("failed", "ended")
 
 
-def _order(trial: PlannedTrial, tag: str, slot: int, slots: int) -> TrialOrder:
+def _order(trial: PlannedTrial, tags: Mapping[str, str], slot: int, slots: int) -> TrialOrder:
     logs = (trial.config.core.home / "logs").absolute()
     logs.mkdir(parents=True, exist_ok=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -242,7 +248,7 @@ def _order(trial: PlannedTrial, tag: str, slot: int, slots: int) -> TrialOrder:
         name=trial.name,
         config=trial.config,
         fingerprint=trial.fingerprint,
-        tags={tag: "true"},
+        tags=tags,
         log=Path(logs / f"{trial.fingerprint[:12]}-{os.getpid()}.log"),
         slot=slot,
         threads=max(1, cores // slots),

@@ -25,7 +25,8 @@ from ratchet.training.export import export_network
 from ratchet.training.fitting import Spending, Work, build_module, fit, load_exported
 from ratchet.training.folder import Snapshot, TrialFolder
 from ratchet.training.memory import lack_of_memory_told
-from ratchet.training.module import LOGGED_METRICS, SegmentationModule
+from ratchet.training.metric_names import LOGGED_METRICS
+from ratchet.training.module import SegmentationModule
 from ratchet.training.opening import Beginning, begin
 from ratchet.training.origin import MODEL_DIGEST_TAG, weights_digest
 from ratchet.training.progress import EXPORTING, Progress, Report, TrialEnd

@@ -1,0 +1,168 @@
+"""What a retraining will do, decided before anything runs: its trials, and whether they would bring anything new."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from ratchet.config import compose_sweep, instantiate
+from ratchet.errors import ConfigError, ModelNotFoundError
+from ratchet.gate import Policy, load_policy
+from ratchet.registry import EventKind, MlflowModelManager, ModelVersion, Stage
+from ratchet.registry.questions import open_question
+from ratchet.settings import RetrainSettings, TrialConfig
+from ratchet.training.metric_names import metric_names
+from ratchet.training.sweep import PlannedTrial, plan_trials
+
+RETRAINING_TAG = "ratchet.retraining"
+FLOW_RUN_TAG = "prefect.flow_run"
+"""Of the runs and the version that a flow run made: where its page is."""
+
+
+class FlowRun(BaseModel):
+    """The run of a flow that a retraining belongs to: its id, and where its page is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    page: str
+
+
+class Plan(BaseModel):
+    """What a retraining will do: its trials, the fingerprint of all its inputs, and whether that is anything new."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trials: tuple[PlannedTrial, ...]
+    fingerprint: str
+    unchanged_since: int | None
+    flow_run: FlowRun | None = None
+
+    @property
+    def config(self) -> TrialConfig:
+        """The configuration that the trials share in all that is not theirs."""
+        return self.trials[0].config
+
+    @property
+    def settings(self) -> RetrainSettings:
+        """Model, metric and destination."""
+        return self.config.retrain
+
+    @property
+    def policy(self) -> Policy:
+        """What the challenger must meet."""
+        return load_policy(self.config.gate)
+
+    def to_yaml(self) -> str:
+        """Write the plan down. Not as JSON: keys of numbers, as in `idx_to_class`, would come back as text."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False)
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Plan:
+        """Read what `to_yaml` wrote."""
+        return cls.model_validate(yaml.safe_load(text))
+
+    @property
+    def title(self) -> str:
+        """Model and trials, as the flow run is called: `cvsd_model: 4 trials`."""
+        return titled(self.settings.model, len(self.trials))
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """The tags that lead from what this retraining makes back to it."""
+        return {} if self.flow_run is None else {FLOW_RUN_TAG: self.flow_run.page}
+
+    @property
+    def note(self) -> str | None:
+        """The same for the descriptions on MLflow's pages, where an address can be followed: in a tag it is plain text."""
+        return None if self.flow_run is None else f"flow run {self.flow_run.page}"
+
+
+def plan_retraining(
+    overrides: Sequence[str], *, flow_run: FlowRun | None = None, manager: MlflowModelManager | None = None
+) -> Plan:
+    """Compose the trials and see whether the same inputs have been judged before. Raises `ConfigError`, `DataError`."""
+    configs = compose_sweep(overrides)
+    _require_one_job(configs)
+    _require_metric(configs[0])
+    trials = tuple(plan_trials(configs))
+    chosen, policy = configs[0].retrain, load_policy(configs[0].gate)
+    inputs = [sorted(trial.asked for trial in trials), chosen.metric, chosen.mode, policy.model_dump(mode="json")]
+    fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    plan = Plan(trials=trials, fingerprint=fingerprint, unchanged_since=None, flow_run=flow_run)
+    if configs[0].sweep.force:
+        return plan
+    return plan.model_copy(update={"unchanged_since": _judged_before(manager or MlflowModelManager(), plan)})
+
+
+def titled(model: str, trials: int) -> str:
+    """Name a retraining by its model and the number of its trials."""
+    return f"{model}: {trials} trial{'s' if trials > 1 else ''}"
+
+
+def _judged_before(manager: MlflowModelManager, plan: Plan) -> int | None:
+    """The version that these very inputs gave, if another retraining brought it to its end, or is about to."""
+    try:
+        versions = manager.versions(plan.settings.model)
+    except ModelNotFoundError:
+        return None
+    arrived = {"staging": (Stage.STAGING, Stage.PRODUCTION), "production": (Stage.PRODUCTION,)}[plan.settings.to]
+    for version in sorted(versions, key=lambda v: v.version, reverse=True):
+        if version.tags.get(RETRAINING_TAG) != plan.fingerprint:
+            continue
+        if plan.flow_run is not None and version.tags.get(FLOW_RUN_TAG) == plan.flow_run.page:
+            return None  # this retraining made it itself, and was interrupted: it goes on where it was
+        if version.stage in arrived or version.quarantined or _settled(manager, version):
+            return version.version
+    return None
+
+
+def _settled(manager: MlflowModelManager, version: ModelVersion) -> bool:
+    """Whether the version was refused when today's champion was there already, or somebody has been asked about it."""
+    history, champion = manager.history(version.model), manager.champion(version.model)
+    if open_question(history, version.version) is not None:
+        return True
+    words = [e for e in history if e.version == version.version and e.kind in (EventKind.GATED, EventKind.REFUSED)]
+    if not words or words[-1].outcome == "promote":
+        return False
+    return manager.champion_at(version.model, words[-1].time) == (champion.version if champion else None)
+
+
+def _require_metric(config: TrialConfig) -> None:
+    """Refuse what no trial will log, what selects the worst, and what selects on the gate's own images."""
+    metric, mode = config.retrain.metric, config.retrain.mode
+    names = metric_names(map(str, config.datamodule["idx_to_class"].values()))
+    if metric not in names:
+        near = difflib.get_close_matches(metric, names, n=3, cutoff=0.4) or names[:3]
+        raise ConfigError(f"retrain.metric={metric}: no trial logs that. Nearest: {', '.join(near)}.")
+    better = "min" if "loss" in metric else "max"
+    if mode != better and metric.startswith(("val_", "test_", "loss")):
+        raise ConfigError(f"retrain.metric={metric} with retrain.mode={mode} selects the worst trial: mode={better}.")
+    if metric.startswith("test_"):
+        # The augmentation does not change the content, and would import torchvision.
+        data = instantiate(config.datamodule | {"train_transform": None})
+        if data.gate_split == "test":
+            raise ConfigError(
+                f"retrain.metric={metric} selects on the images that the gate judges on, so the gate would believe a "
+                "lucky trial. Select by a val_ metric, or give the gate its own split (datamodule.gate_size, gate.txt)."
+            )
+
+
+def _require_one_job(configs: Sequence[TrialConfig]) -> None:
+    """A sweep may vary the trials, not what they are judged by."""
+    for group in ("retrain", "gate"):
+        if any(getattr(config, group) != getattr(configs[0], group) for config in configs):
+            raise ConfigError(f"the overrides give several values for {group}: one retraining has one.")
+    if len({config.core.name for config in configs}) > 1:
+        raise ConfigError("the overrides give several values for core.name: the trials of one retraining share it.")
+    sources = [{k: v for k, v in config.datamodule.items() if k in _SOURCE} for config in configs]
+    if any(source != sources[0] for source in sources):
+        raise ConfigError("the overrides give several data sets: the trials of one retraining are judged on one.")
+
+
+_SOURCE = ("_target_", "data_path", "split_seed", "val_size", "test_size", "gate_size", "idx_to_class", "mask_values")

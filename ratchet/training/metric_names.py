@@ -1,0 +1,21 @@
+"""The names of the metrics that every run ends with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+LOGGED_METRICS = ("iou", "dice")
+_OTHERS = ("loss_epoch", "loss_step", "val_loss_step", "lr", "duration", "peak_memory")
+
+
+def logged_name(name: str) -> str:
+    """Return a metric's name as MLflow takes it: a character that it takes in no name becomes `_`."""
+    return re.sub(r"[^\w/ .:-]", "_", name)
+
+
+def metric_names(classes: Iterable[str]) -> tuple[str, ...]:
+    """List them for a data set with these foreground classes, those that a trial is selected by first."""
+    kinds = [kind for metric in LOGGED_METRICS for kind in (metric, *(f"{metric}_{name}" for name in classes))]
+    found = [f"{split}_{kind}" for split in ("val", "test") for kind in ("loss_epoch", *kinds)]
+    return tuple(map(logged_name, [*found, *_OTHERS]))

@@ -1,0 +1,162 @@
+"""The question to a person: the flow run is suspended, and goes on when somebody answers on its page, or too late."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+from prefect import task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.events import emit_event
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from prefect.input.run_input import keyset_from_base_key
+from prefect.runtime import deployment, flow_run
+from pydantic import Field
+
+from ratchet import approval
+from ratchet.approval import Answer
+from ratchet.errors import ConfigError
+from ratchet.gate import Verdict
+from ratchet.registry import Event, ModelVersion
+from ratchet.registry.pages import version_page
+from ratchet.registry.questions import deadline
+from ratchet.retraining import Outcome, Plan
+from tasks.run_page import artifact_key, artifact_page, describe_run, keep_plan, write_page
+
+_SUSPENDED, _RESUMED, _EXPIRED = "Suspended", "Resuming", "Deadline"  # states; the first two are Prefect's
+_SECONDS_TO_BE_KNOWN = 10.0  # a server reads its automations every five seconds, and an event before that is not seen
+
+
+class Approval(RunInput):
+    """What a person is asked on the page of a flow run. Prefect does not know who that is, so it asks."""
+
+    decision: Literal["approve", "refuse"] = Field(
+        description="approve puts the model into production; refuse archives it."
+    )
+    name: str = Field(min_length=1, max_length=100, description="Your name. It goes into the model's history.")
+    comment: str = Field("", max_length=2000, description="Why. It goes into the model's history too.")
+
+
+def require_deployment() -> None:
+    """Raise `ConfigError` where a flow run could not be suspended, before anything is trained for nothing."""
+    if deployment.id is None:
+        raise ConfigError(
+            "approval needs a deployment: without one nothing would take the run up again when somebody answers. Start it "
+            "from a deployment (ratchet deploy, or `retrain.serve()`), or leave approval out."
+        )
+
+
+def ask_for_approval(plan: Plan, verdict: Verdict, outcome: Outcome, hours: float) -> Answer:
+    """Show what would be promoted, ask, and suspend the flow run: what comes after runs in another process, when it is answered.
+
+    Called again in the same flow run, it asks no second time. After `hours` without an answer the answer is no.
+    """
+    asked = ask(plan, verdict, outcome, hours)
+    return approval.answered(plan, asked) or settle(plan, asked, _answer(asked, outcome.model))
+
+
+@task(task_run_name="ask for approval")
+def ask(plan: Plan, verdict: Verdict, outcome: Outcome, hours: float) -> Event:
+    """Show the report, see to it that the question's time ends, and write the question into the history."""
+    known = approval.find_question(plan, outcome.version)
+    if known is not None:
+        return known
+    waiting = outcome.model_copy(update={"status": "waiting"})
+    keep_plan(plan)
+    write_page(waiting)
+    describe_run(waiting.title)
+    _set_alarm(hours)
+    return approval.ask(plan, verdict, hours=hours)
+
+
+@task(task_run_name="write the answer down")
+def settle(plan: Plan, asked: Event, answer: Answer) -> Answer:
+    """Write the answer into the history."""
+    return approval.settle(plan, asked, answer)
+
+
+@task(task_run_name="turn v{version} down")
+def turn_down(plan: Plan, version: int, reason: str) -> ModelVersion:
+    """Take a challenger out of staging that will not go further."""
+    return approval.turn_down(plan, version, reason)
+
+
+def _answer(asked: Event, model: str) -> Answer:
+    states = [state for state in _states() if state.name in (_SUSPENDED, _RESUMED, _EXPIRED)]
+    suspended, last = sum(state.name == _SUSPENDED for state in states), states[-1] if states else None
+    resumed = last.timestamp if last is not None and last.name == _RESUMED else None
+    if (last is not None and last.name == _EXPIRED) or (resumed or datetime.now(UTC)) >= deadline(asked):
+        return Answer(decision="refuse", name=None, comment=f"nobody answered until {_told(deadline(asked))}")
+    if resumed is None:
+        # Prefect suspends once for a key; a run that was taken up without an answer, after a crash, needs another.
+        question = Approval.with_initial_data(description=_question(asked, model))
+        suspend_flow_run(wait_for_input=question, key=f"approval-{suspended + 1}")
+    with get_client(sync_client=True) as client:
+        key = keyset_from_base_key(f"suspended-approval-{suspended}")["response"]
+        return Answer.model_validate_json(client.read_flow_run_input(UUID(flow_run.id), key))
+
+
+def _question(asked: Event, model: str) -> str:
+    page = version_page(model, asked.version)
+    links = f"[the report]({artifact_page(artifact_key('retrain', model))})" + (f", [MLflow]({page})" if page else "")
+    return (
+        f"**May v{asked.version} of {model} go to production?** {asked.reason}. See {links}. "
+        f"Without an answer until {_told(deadline(asked))} it is refused."
+    )
+
+
+def _told(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _states() -> list[State]:
+    with get_client(sync_client=True) as client:
+        return sorted(client.read_flow_run_states(UUID(flow_run.id)), key=lambda state: state.timestamp)
+
+
+def _set_alarm(hours: float) -> None:
+    """Tell Prefect when to take this run up again; the automation that does it is kept for all runs that ask as long.
+
+    An event of our own says how long, since Prefect's event of the suspension knows the run's tags from minutes before.
+    """
+    name = f"ratchet: approvals end after {hours:g} hours"
+    with get_client(sync_client=True) as client:
+        if not client.read_automations_by_name(name):
+            client.create_automation(
+                AutomationCore(
+                    name=name,
+                    description="A question that nobody answered: the run goes on, and ends as refused.",
+                    tags=["ratchet-approvals"],
+                    trigger=_silence(hours),
+                    actions=[
+                        ChangeFlowRunState(
+                            state=StateType.SCHEDULED, name=_EXPIRED, message="Nobody answered in time.", force=False
+                        )
+                    ],
+                )
+            )
+            time.sleep(_SECONDS_TO_BE_KNOWN)
+    emit_event(_asked(hours), resource={"prefect.resource.id": f"prefect.flow-run.{flow_run.id}"})
+
+
+def _asked(hours: float) -> str:
+    return f"ratchet.approval.asked.{hours:g}h"
+
+
+def _silence(hours: float) -> EventTrigger:
+    ends = (_RESUMED, "Cancelling", "Cancelled", "Failed", "Crashed", "Completed")
+    return EventTrigger(
+        posture=Posture.Proactive,
+        after={_asked(hours)},
+        expect={f"prefect.flow-run.{name}" for name in ends},
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        for_each={"prefect.resource.id"},
+        threshold=1,
+        within=max(timedelta(hours=hours), timedelta(seconds=10)),  # Prefect takes no less
+    )

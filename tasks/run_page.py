@@ -1,0 +1,82 @@
+"""What a flow run's page says of itself: its name, its tags, its address, and errors in a sentence."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import cast
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.input.actions import create_flow_run_input, read_flow_run_input
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_UI_URL
+
+from ratchet import report as pages
+from ratchet.errors import RatchetError
+from ratchet.retraining import FlowRun, Outcome, Plan
+
+_PLAN = "ratchet-plan"
+
+
+def this_flow_run() -> FlowRun:
+    """Return the flow run that this is called in. On an embedded server, which has no pages, the page is its id."""
+    pages_address, own = PREFECT_UI_URL.value(), str(flow_run.id)
+    return FlowRun(id=own, page=f"{pages_address}/runs/flow-run/{own}" if pages_address else own)
+
+
+def first_name() -> str:
+    """Return what a flow run is called until its plan says more."""
+    return str(flow_run.parameters.get("model") or "retrain")
+
+
+def describe_run(name: str, **tags: str) -> None:
+    """Name the flow run, and give it the tags `key:value` in place of those that it had of these keys."""
+    with get_client(sync_client=True) as client:
+        kept = [tag for tag in client.read_flow_run(flow_run.id).tags if tag.partition(":")[0] not in tags]
+        client.update_flow_run(flow_run.id, name=name, tags=[*kept, *(f"{key}:{value}" for key, value in tags.items())])
+
+
+def write_page(outcome: Outcome) -> None:
+    """Keep the report as an artifact of the flow run; a retraining that was skipped has none, so that the last one stays."""
+    if outcome.status != "skipped":
+        key = artifact_key("retrain", outcome.model)
+        create_markdown_artifact(pages.markdown(outcome), key=key, description=pages.headline(outcome))
+
+
+def artifact_key(kind: str, model: str) -> str:
+    """Name an artifact of a model: small letters, digits and dashes are all that Prefect takes."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{model}".lower()).strip("-")
+
+
+def artifact_page(key: str) -> str:
+    """The page of an artifact and of those that had its key before it."""
+    return f"{PREFECT_UI_URL.value()}/artifacts/key/{key}"
+
+
+def keep_plan(plan: Plan) -> None:
+    """Keep the plan of this flow run with Prefect, for when it is taken up again: data and settings may be others then."""
+    if kept_plan() is None:
+        create_flow_run_input(_PLAN, plan.to_yaml())
+
+
+def kept_plan() -> Plan | None:
+    """Return the plan that this flow run has kept."""
+    if flow_run.run_count == 1:
+        return None
+    text = cast("str | None", read_flow_run_input(_PLAN))
+    return None if text is None else Plan.from_yaml(text)
+
+
+def tell_errors_in_sentences() -> None:
+    """Leave the traces of our own errors out of the logs: what is wrong is in the message. A defect keeps its trace."""
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logger = logging.getLogger(name)
+        logger.removeFilter(_without_trace)
+        logger.addFilter(_without_trace)
+
+
+def _without_trace(record: logging.LogRecord) -> bool:
+    if record.exc_info and isinstance(record.exc_info[1], RatchetError):
+        record.exc_info = None
+    return True

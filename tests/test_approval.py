@@ -1,0 +1,210 @@
+"""A person's word before production, on a real Prefect server: asked, answered, too late, overtaken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TINY
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import Pause
+from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect_service import Service
+from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 - a fixture
+
+from flows.retrain import retrain
+from ratchet import MlflowModelManager
+from ratchet.data.shapes import generate
+from ratchet.registry import Event, EventKind, Stage
+from ratchet.registry.questions import answer_to, open_question, question_of
+from ratchet.registry.tracking import client
+
+MODEL = "asked"
+RATES = ("0.001", "0.002", "0.003", "0.004", "0.005")
+"""Learning rates: one trial of each, so that each retraining has a challenger of its own."""
+
+WITHOUT_RULES = ("gate=permissive", "gate.floor=0.0", "gate.superiority=null", "gate.non_inferiority=null")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One home for the story below, whose parts follow each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("home")
+        patch.setenv("RATCHET_HOME", str(folder))
+        patch.setenv("RATCHET_MLFLOW_UI", "http://mlflow.example")
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def deployment(prefect_service: Service, home: Path) -> Iterator[str]:
+    """A deployment whose runs no worker takes: they are run here, in the tests' own process."""
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        retrain.to_deployment("approved", parameters={"model": MODEL, "approval": True}).apply()
+        yield "retrain/approved"
+
+
+def work(service: Service, run: FlowRun) -> FlowRun:
+    """Do what a worker's process does with a run."""
+    run = service.client.read_flow_run(run.id)
+    with suppress(Pause):  # which ends the process of a run that suspends itself
+        run_flow(retrain, flow_run=run, parameters=run.parameters, return_type="state")
+    return service.client.read_flow_run(run.id)
+
+
+def resume(service: Service, run: FlowRun, **answer: str) -> int:
+    """Answer as the page does; return the status."""
+    response = service.client.request("POST", f"/flow_runs/{run.id}/resume", json={"run_input": answer})
+    return response.status_code
+
+
+def overrides(rate: str) -> list[str]:
+    return [*TINY, *WITHOUT_RULES, f"optimizer.lr={rate}"]
+
+
+def history(kind: EventKind | None = None, version: int | None = None) -> list[Event]:
+    events = MlflowModelManager().history(MODEL)
+    return [e for e in events if kind in (None, e.kind) and version in (None, e.version)]
+
+
+def stage(version: int) -> Stage:
+    return MlflowModelManager().version(MODEL, version).stage
+
+
+def ask(service: Service, deployment: str, rate: str, **parameters: Any) -> FlowRun:
+    run = work(service, service.start(deployment, overrides=overrides(rate), **parameters))
+    assert run.state_name == "Suspended", run.state
+    return run
+
+
+@pytest.mark.flow
+@pytest.mark.trains
+@pytest.mark.slow
+def test_a_person_decides_before_production(prefect_service: Service, deployment: str, home: Path) -> None:
+    service = prefect_service
+    first = service.start(deployment, overrides=overrides(",".join(RATES)), approval=False)
+    first = work(service, first)
+    assert (first.state_name, first.name) == ("promoted", f"{MODEL}: 5 trials → v1 promoted")
+    unanswered, refused, overtaken, approved = _rates()
+    late = ask(service, deployment, unanswered, approval_hours=0.003)
+    _refuse(service, deployment, refused)
+    _approve_after_the_champion_moved(service, deployment, overtaken)
+    _approve_though_the_data_changed(service, deployment, approved, home)
+    _let_the_deadline_pass(service, late)
+
+
+def _rates() -> list[str]:
+    """The learning rates whose trials are not the champion's."""
+    best = MlflowModelManager().version(MODEL, 1).run_id
+    used = str(client().get_run(str(best)).data.params["optimizer.lr"])
+    return [rate for rate in RATES if float(rate) != float(used)]
+
+
+def _refuse(service: Service, deployment: str, rate: str) -> None:
+    run = ask(service, deployment, rate)
+    resume(service, run, decision="refuse", name="Carla", comment="it blurs")
+    ended = work(service, run)
+    assert ended.state is not None
+    assert (ended.state_name, ended.state.is_completed()) == ("refused", True)
+    assert str(ended.state.message).startswith("refused by Carla: it blurs")
+    assert stage(3) is Stage.ARCHIVED
+    assert history(EventKind.REFUSED, 3)[0].who == "Carla"
+    assert history(EventKind.ARCHIVED, 3)[0].reason == "refused by Carla: it blurs"
+    again = work(service, service.start(deployment, overrides=overrides(rate)))
+    assert again.state_name == "skipped: unchanged since v3"
+
+
+def _approve_after_the_champion_moved(service: Service, deployment: str, rate: str) -> None:
+    run = ask(service, deployment, rate)
+    MlflowModelManager().transition_model(MODEL, 3, "production", "meanwhile")
+    resume(service, run, decision="approve", name="Ben")
+    ended = work(service, run)
+    assert ended.state_name == "promoted"
+    before, after = history(EventKind.GATED, 4)
+    assert "v1 has" in before.reason
+    assert "v3 has" in after.reason
+    promoted = history(EventKind.PROMOTED, 4)[0]
+    assert (promoted.replaced, promoted.verdict_digest) == (3, after.verdict_digest)
+
+
+def _approve_though_the_data_changed(service: Service, deployment: str, rate: str, home: Path) -> None:
+    run = ask(service, deployment, rate)
+    assert run.name == f"{MODEL}: 1 trial → v5 waits for approval"
+    assert stage(5) is Stage.STAGING
+    assert open_question(history(), 5) == history(EventKind.ASKED, 5)[0]
+
+    again = work(service, service.start(deployment, overrides=overrides(rate)))
+    assert again.state_name == "skipped: unchanged since v5"
+
+    assert resume(service, run, decision="perhaps", name="Anna") == 200  # Prefect's answer to what it refuses
+    assert resume(service, run, decision="approve") == 200
+    assert service.client.read_flow_run(run.id).state_name == "Suspended"
+
+    generate(home / "data" / "shapes", months=3, images_per_month=30)
+    assert resume(service, run, decision="approve", name="Anna", comment="sharp edges") == 201
+    ended = work(service, run)
+    assert (ended.state_name, ended.name) == ("promoted", f"{MODEL}: 1 trial → v5 promoted")
+    assert {f"model:{MODEL}", "verdict:promote"} <= set(ended.tags)
+    assert stage(5) is Stage.PRODUCTION
+    kinds = ["registered", "gated", "staged", "asked", "approved", "promoted"]
+    assert [str(event.kind) for event in history(version=5)] == kinds
+    approved = history(EventKind.APPROVED, 5)[0]
+    assert (approved.who, approved.reason, approved.flow_run) == ("Anna", "sharp edges", str(run.id))
+    assert "sharp edges" in str(client().get_registered_model(MODEL).description)
+
+
+def _let_the_deadline_pass(service: Service, run: FlowRun) -> None:
+    service.wait(run, until="Deadline")
+    ended = work(service, run)
+    assert (ended.state_name, ended.name) == ("refused", f"{MODEL}: 1 trial → v2 refused")
+    assert "nobody answered" in history(EventKind.REFUSED, 2)[0].reason
+    assert stage(2) is Stage.ARCHIVED
+
+
+@pytest.mark.flow
+def test_a_wrong_value_fails_the_run_in_a_sentence_without_a_trace(prefect_service: Service, deployment: str) -> None:
+    run = work(prefect_service, prefect_service.start(deployment, metric="val_iu", approval=False))
+    assert run.state is not None
+    assert "ConfigError: retrain.metric=val_iu: no trial logs that. Nearest: val_iou" in str(run.state.message)
+    assert run.name == MODEL
+
+
+@pytest.mark.flow
+def test_approval_without_a_deployment_is_refused_before_anything_runs(prefect_service: Service, home: Path) -> None:
+    state = retrain([*TINY], model="nobody", approval=True, return_state=True)
+    assert state.is_failed()
+    assert "ConfigError: approval needs a deployment" in str(state.message)
+
+
+def asked(version: int, flow_run: str, until: str) -> Event:
+    return Event(id=f"a{flow_run}", kind=EventKind.ASKED, version=version, who="x", flow_run=flow_run, until=until)
+
+
+def said(version: int, flow_run: str, kind: EventKind = EventKind.APPROVED) -> Event:
+    return Event(id=f"s{flow_run}", kind=kind, version=version, who="x", flow_run=flow_run)
+
+
+def test_a_question_is_open_until_it_is_answered_or_its_time_is_over() -> None:
+    one = asked(7, "one", "2026-01-02T00:00:00+00:00")
+    before, after = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 3, tzinfo=UTC)
+    assert open_question([one], 7, now=before) == one
+    assert open_question([one], 7, now=after) is None
+    assert open_question([one], 8, now=before) is None
+    assert open_question([one, said(7, "one")], 7, now=before) is None
+    assert open_question([one, said(7, "other")], 7, now=before) == one
+    assert open_question([one, said(8, "one")], 7, now=before) == one
+
+
+def test_the_last_question_counts_and_its_own_answer() -> None:
+    one, two = asked(7, "one", "2026-01-02T00:00:00+00:00"), asked(7, "two", "2026-01-03T00:00:00+00:00")
+    refused = said(7, "one", EventKind.REFUSED)
+    history = [one, refused, two]
+    assert open_question(history, 7, now=datetime(2026, 1, 1, tzinfo=UTC)) == two
+    assert (answer_to(one, history), answer_to(two, history)) == (refused, None)
+    assert (question_of(history, 7, "one"), question_of(history, 7, None)) == (one, None)
