@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,17 @@ def test_a_users_own_tree_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path:
         compose([])
 
 
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """Undo what Hydra's --info does to logging: it lasts as long as the process, which elsewhere ends there."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,9 +27,10 @@ RATCHET = str(Path(sys.executable).parent / "ratchet")
 class Up:
     """One `ratchet up`, whose every process carries a word by which the test finds it."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, home: Path | None = None) -> None:
         self.word = uuid.uuid4().hex
-        self.home = folder / "home"
+        self.folder = folder
+        self.home = home or folder / "home"
         self.ports = {"--mlflow-port": free_port(), "--prefect-port": free_port()}
         self.environment = own_environment(RATCHET_HOME=str(self.home), **QUICK)
         ports = [str(part) for pair in self.ports.items() for part in pair]
@@ -61,7 +64,7 @@ class Up:
         return subprocess.run(
             [RATCHET, *arguments],
             env=self.environment,
-            cwd=self.home.parent,
+            cwd=self.folder,
             capture_output=True,
             text=True,
             check=False,
@@ -94,8 +97,8 @@ def models(tmp_path: Path) -> Path:
 def start(models: Path) -> Iterator[Callable[..., Up]]:
     started: list[Up] = []
 
-    def begin(*options: str) -> Up:
-        started.append(Up(models, *options))
+    def begin(*options: str, home: Path | None = None) -> Up:
+        started.append(Up(models, *options, home=home))
         return started[-1]
 
     yield begin
@@ -167,7 +170,14 @@ def test_a_mistake_in_a_model_file_is_told_before_anything_starts(start: Callabl
 @pytest.mark.postgres
 @pytest.mark.skipif(not POSTGRES.is_dir(), reason="no Postgres binaries")
 def test_both_databases_may_be_a_postgres_of_our_own(start: Callable[..., Up]) -> None:
-    up = start("--postgres", "embedded")
+    with tempfile.TemporaryDirectory(prefix="ratchet-up-") as folder:
+        Path(folder).chmod(
+            0o755
+        )  # as root the server is another user's, who must reach it; pytest's folders are root's alone
+        _serve_from_postgres(start("--postgres", "embedded", home=Path(folder) / "home"))
+
+
+def _serve_from_postgres(up: Up) -> None:
     up.said("ready after")
     history = up.call("history", "m")  # over MLflow's server, and so out of Postgres
     assert "ModelNotFoundError" in history.stderr
@@ -175,4 +185,19 @@ def test_both_databases_may_be_a_postgres_of_our_own(start: Callable[..., Up]) -
     assert not (up.home / "mlflow.db").exists()
     assert not (up.home / "prefect" / "prefect.db").exists()
     assert up.end(signal.SIGINT) == 0
+    assert up.family() == []
+
+
+@pytest.mark.postgres
+@pytest.mark.skipif(not POSTGRES.is_dir(), reason="no Postgres binaries")
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives the database to another user")
+def test_a_home_that_the_database_server_cannot_reach_is_told(start: Callable[..., Up], models: Path) -> None:
+    closed = models / "closed"
+    closed.mkdir(mode=0o700)
+    up = start("--postgres", "embedded", home=closed / "home")
+    assert up.process.wait(60) == 1
+    waited(lambda: any("ConfigError" in line for line in up.lines) or None, "a message")
+    told = "\n".join(up.lines)
+    assert f"{closed / 'home' / 'postgres'}" in told
+    assert "--home" in told
     assert up.family() == []

@@ -134,6 +134,13 @@ def _hand_over(user: str, *folders: Path) -> None:
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         os.chown(folder, owner.pw_uid, owner.pw_gid)
+        if subprocess.run(["test", "-w", str(folder)], check=False, user=user, group=user, cwd="/").returncode != 0:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+            raise ConfigError(
+                f"{folder} lies in a folder that is root's alone, and PostgreSQL runs as {user}: give a --home that others may "
+                "enter, or run as another user"
+            )
 
 
 def _initialise(binaries: Path, data: Path, user: str | None) -> None:
