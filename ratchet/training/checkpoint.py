@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ratchet.training.folder import Facts, Snapshot, TrialFolder
 
@@ -59,6 +62,8 @@ class Snapshots(Checkpoint):
         self._restored: dict[str, Any] | None = None
         self._saved = time.monotonic()
         self._cost = 0.0
+        self._told_to_end = False
+        self._lightnings: Any = None
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the kept checkpoints; within an epoch also the random numbers' state and the sums so far."""
@@ -88,6 +93,12 @@ class Snapshots(Checkpoint):
         self._first = trainer.current_epoch
         if self._pause_at is not None:
             trainer.fit_loop.max_epochs = self._pause_at
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            self._lightnings = signal.signal(signal.SIGTERM, self._end_at_next_snapshot)
+
+    def _end_at_next_snapshot(self, *_: Any) -> None:
+        """Handle SIGTERM. Lightning's own handler, which it puts back itself, ends the training wherever it is met."""
+        self._told_to_end = True
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Save what the epochs before have come to."""
@@ -132,6 +143,8 @@ class Snapshots(Checkpoint):
         """Save the end; where training is only to pause, a stop that came by itself is still the end."""
         paused = self._pause_at is not None and not trainer.should_stop
         self._save(trainer, "end", trained=not paused)
+        if self._told_to_end:
+            raise SIGTERMException
 
     def _save(self, trainer: pl.Trainer, moment: str, *, trained: bool = False) -> None:
         self._before()
@@ -153,10 +166,12 @@ class Snapshots(Checkpoint):
             trainer.save_checkpoint(self._folder.work / "not-written")
         self._saved, self._moment = time.monotonic(), "other"
         self._cost = self._saved - started
+        if self._told_to_end and callable(self._lightnings):
+            self._lightnings(signal.SIGTERM, None)  # ends the training when this step is logged
 
     def _due(self, seconds: float) -> bool:
         cheap = time.monotonic() - self._saved >= max(seconds, _TIMES_ITS_COST * self._cost)
-        return cheap or self._minutes == 0
+        return cheap or self._minutes == 0 or self._told_to_end
 
     def _best(self, trainer: pl.Trainer) -> str | None:
         folder = str(self._folder.checkpoints / "model_checkpoint")
