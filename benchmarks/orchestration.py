@@ -100,7 +100,7 @@ def by_flow(trials: int, model: str) -> None:
     """The flow, on the server."""
     from flows.retrain import retrain
 
-    assert retrain(overrides(trials, model), return_state=True).name == "promoted"
+    assert retrain(overrides=overrides(trials, model), return_state=True).name == "promoted"
 
 
 def seconds(call: Callable[[], None]) -> float:

@@ -101,7 +101,7 @@ def retrain(
         from flows.retrain import retrain as flow  # noqa: PLC0415
         from ratchet.report import print_outcome  # noqa: PLC0415
 
-        state = flow(list(overrides), **settings, return_state=True)
+        state = flow(overrides=list(overrides), **settings, return_state=True)
         print_outcome(cast("Outcome", state.result()), console)
         console.print("see it in MLflow and Prefect: ratchet up", highlight=False)
 

@@ -8,7 +8,6 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from pydantic import Field
 
 from ratchet.form import (
     Architecture,
@@ -31,7 +30,6 @@ from tasks.runs import begin_run
 
 @flow(name="retrain", flow_run_name=first_name)
 def retrain(
-    overrides: list[str] = Field([], json_schema_extra={"position": 99}),  # noqa: B008 - Prefect reads it: last on the form
     model: str = "",
     experiment: Experiment = "as configured",
     data: str = "",
@@ -44,6 +42,7 @@ def retrain(
     to: Destination = "as configured",
     approval: bool = False,
     approval_hours: Hours = 72,
+    overrides: list[str] = [],  # noqa: B006
 ) -> State[Any]:
     """Train, and put into production only what is proven better.
 

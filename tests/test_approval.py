@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY
+from conftest import TINY, WITHOUT_RULES
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
@@ -27,8 +27,6 @@ from ratchet.registry.tracking import client
 MODEL = "asked"
 RATES = ("0.001", "0.002", "0.003", "0.004", "0.005")
 """Learning rates: one trial of each, so that each retraining has a challenger of its own."""
-
-WITHOUT_RULES = ("gate=permissive", "gate.floor=0.0", "gate.superiority=null", "gate.non_inferiority=null")
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +175,7 @@ def test_a_wrong_value_fails_the_run_in_a_sentence_without_a_trace(prefect_servi
 
 @pytest.mark.flow
 def test_approval_without_a_deployment_is_refused_before_anything_runs(prefect_service: Service, home: Path) -> None:
-    state = retrain([*TINY], model="nobody", approval=True, return_state=True)
+    state = retrain(overrides=[*TINY], model="nobody", approval=True, return_state=True)
     assert state.is_failed()
     assert "ConfigError: approval needs a deployment" in str(state.message)
 

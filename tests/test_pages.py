@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import pytest
 from browser import Chromium
 from browser import chromium as chromium  # noqa: PLC0414 - a fixture
-from conftest import TINY
+from conftest import TINY, WITHOUT_RULES
 from playwright.sync_api import Page, expect
 from prefect_service import Service, waited
 from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 - a fixture
@@ -24,7 +25,7 @@ SHAPES = "generic/shapes/segmentation/smp"
 SERVE = "import json, sys; from flows.retrain import retrain; retrain.serve('on-demand', parameters=json.loads(sys.argv[1]))"
 
 # The tests train for seconds, and promote whatever comes out.
-QUICK = [*TINY[1:], "gate=permissive", "gate.floor=0.0", "gate.superiority=null", "gate.non_inferiority=null"]
+QUICK = [*TINY[1:], *WITHOUT_RULES]
 # The pictures show what a retraining looks like.
 SHOWN = ["datamodule.months=4", "datamodule.images_per_month=100", "core.name=parts", "trainer.accelerator=cpu"]
 
@@ -48,7 +49,7 @@ def pages(prefect_service: Service, chromium: Chromium, tmp_path_factory: pytest
     parameters = {"experiment": SHAPES, "encoders": ["mobilenet_v2"], "metric": "val_iou", "overrides": overrides}
     with (home / "serve.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, __import__("json").dumps(parameters)],
+            [sys.executable, "-c", SERVE, json.dumps(parameters)],
             env=os.environ | {"RATCHET_HOME": str(home), "MLFLOW_TRACKING_URI": mlflow},
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -114,13 +115,15 @@ def _show_form(pages: Pages, page: Page) -> None:
 
 def _watch_the_run(pages: Pages, page: Page) -> None:
     runs = waited(
-        lambda: [r for r in pages.service.runs("retrain/on-demand") if r.parameters.get("approval")], "the run"
+        lambda: [r for r in pages.service.runs("retrain/on-demand") if r.parameters.get("approval")] or None, "the run"
     )
     page.goto(f"{pages.prefect}/v2/runs/flow-run/{runs[-1].id}?tab=Artifacts")
     asked = re.compile(rf"{MODEL}: 2 trials → v\d waits for approval")
     expect(page.get_by_text(asked).first).to_be_visible(timeout=1_200_000 if pages.chromium.pictures else 300_000)
     expect(page.get_by_text(f"model:{MODEL}").first).to_be_visible()
-    page.get_by_text("waits for approval").last.wait_for()
+    expect(page.get_by_text("Suspended", exact=True).first).to_be_visible(timeout=120_000)
+    page.reload(wait_until="domcontentloaded")  # Prefect's page does not look for artifacts again
+    page.get_by_role("link", name="retrain-parts-model").first.wait_for()
     pages.chromium.picture(page, "waiting")
     page.get_by_role("link", name="retrain-parts-model").first.click()
     expect(page.get_by_role("heading", name=re.compile(r"v\d waits for approval")).first).to_be_visible()

@@ -45,7 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def run(*overrides: str, **parameters: Any) -> tuple[str, Outcome]:
     from flows.retrain import retrain
 
-    state = retrain([*TINY, "gate.floor=0.0", *overrides], model="m", return_state=True, **parameters)
+    state = retrain(overrides=[*TINY, "gate.floor=0.0", *overrides], model="m", return_state=True, **parameters)
     return str(state.name), state.result()
 
 
