@@ -35,7 +35,8 @@ OVERRIDES = [
 def sweep(folder: Path, trials: int) -> dict[str, Any]:
     """Run one sweep in this process."""
     from ratchet.config import compose_sweep
-    from ratchet.training.sweep import plan_trials, run_sweep
+    from ratchet.training.plan import plan_trials
+    from ratchet.training.sweep import run_sweep
 
     phases = f"+callbacks.phases={{_target_: sweep_phases.Phases, folder: {folder / 'phases'}}}"
     start = time.monotonic()

@@ -64,7 +64,8 @@ def ratchet(folder: Path, epochs: int, seed: int) -> dict[str, Any]:
 
     start = time.monotonic()
     from ratchet.config import compose_sweep
-    from ratchet.training.sweep import plan_trials, run_sweep
+    from ratchet.training.plan import plan_trials
+    from ratchet.training.sweep import run_sweep
 
     results = run_sweep(plan_trials(compose_sweep(overrides(folder, epochs, seed))), on_progress=watch)
     names = [result.name for result in results]

@@ -48,31 +48,27 @@ def train(arguments: tuple[str, ...]) -> None:
         gc.disable()  # nothing of what is imported and composed is garbage; looking for it takes a sixth of the start
         from ratchet.config import application  # noqa: PLC0415
 
-        configs = application(arguments)
-        if not configs:
+        composed = application(arguments)
+        if composed is None:
             return
         quieten()
-        from ratchet.training.display import results_table, show_sweep  # noqa: PLC0415
-        from ratchet.training.sweep import plan_trials, run_sweep  # noqa: PLC0415
+        from ratchet.training.display import print_plan, print_sweep, show_sweep  # noqa: PLC0415
+        from ratchet.training.plan import plan_sweep  # noqa: PLC0415
+        from ratchet.training.sweep import run  # noqa: PLC0415
 
-        trials = plan_trials(configs)
+        plan = plan_sweep(composed)
         gc.freeze()
         gc.enable()
-        with show_sweep(open_console(stderr=True)) as on_progress:
-            results = run_sweep(trials, on_progress=on_progress)
-        console = open_console()
-        console.print(results_table(results, metric=configs[0].retrain.metric))
-        failed = [result for result in results if result.status == "failed"]
-        for result in failed:
-            open_console(stderr=True).print(
-                f"{result.name} failed: {result.error}", style="red", highlight=False, soft_wrap=True
-            )
-        console.print(
-            f"experiment {configs[0].core.name} at {_tracking()}; see the runs: ratchet up",
+        told = open_console(stderr=True)
+        with show_sweep(told, metric=plan.metric, size=plan.size) as on_progress:
+            outcome = run(plan, on_plan=lambda found: print_plan(found, told), on_progress=on_progress)
+        print_sweep(outcome, open_console(), errors=told)
+        open_console().print(
+            f"experiment {plan.config.core.name} at {_tracking()}; see the runs: ratchet up",
             highlight=False,
             soft_wrap=True,
         )
-        if failed:
+        if any(trial.status == "failed" for trial in outcome.trials):
             sys.exit(1)
 
 

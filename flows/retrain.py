@@ -74,7 +74,7 @@ def retrain(
         return _completed(report(skip(plan)))
     trials = sweep(plan)
     best = select_best(plan)
-    version = register(plan, best, trials).version
+    version = register(plan, best).version
     verdict, answer = gate(plan, version), None
     if verdict.passed:
         move(plan, verdict, Stage.STAGING)

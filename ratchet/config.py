@@ -7,9 +7,8 @@ builds nothing whose `_target_` is not on the allow-list, and `compose` takes no
 from __future__ import annotations
 
 import difflib
-import importlib
-import inspect
 import os
+import random
 import re
 import sys
 import threading
@@ -22,10 +21,10 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra import main as hydra_main
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -34,33 +33,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from ratchet.errors import ConfigError, ForbiddenPathError, ForbiddenTargetError, UnknownKeyError
+from ratchet.duration import parse_duration
+from ratchet.errors import ConfigError, ForbiddenPathError, UnknownKeyError
+from ratchet.grammar import read_space, requested
 from ratchet.home import home
 from ratchet.settings import Node, TrialConfig
+from ratchet.space import Composed, Origin, Point, Space
+from ratchet.targets import check_targets
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-
-# Where a `_target_` may live: the module, and the class that it must derive from. A prefix would be too wide:
-# `torch.nn.functional.torch.load` starts like a layer. When Hydra 1.4 brings its own whitelist, this is the one place to
-# change.
-ALLOWED_MODULES: Mapping[str, str] = {
-    "pytorch_lightning.callbacks": "pytorch_lightning.Callback",
-    "ratchet.data": "ratchet.data.datamodule.SegmentationDataModule",
-    "ratchet.training.losses": "torch.nn.Module",
-    "segmentation_models_pytorch.losses": "torch.nn.Module",
-    "torch.nn": "torch.nn.Module",
-    "torch.optim": "torch.optim.Optimizer",
-    "torch.optim.lr_scheduler": "torch.optim.lr_scheduler.LRScheduler",
-    "torchvision.transforms.v2": "torchvision.transforms.v2.Transform",
-}
-ALLOWED_NAMES = frozenset(
-    {
-        "pytorch_lightning.Trainer",
-        "ratchet.training.RunLogger",
-        "ratchet.training.SegmentationModule",
-        "ratchet.training.create_network",
-    }
-)
+COMMON = Origin()
 
 
 class UserSearchPath(SearchPathPlugin):
@@ -74,10 +56,10 @@ class UserSearchPath(SearchPathPlugin):
             search_path.prepend(provider="RATCHET_SEARCH_PATH", path=path)
 
 
-def application(arguments: Sequence[str]) -> list[TrialConfig]:
-    """Run Hydra's command line, and return what it composed: one configuration, or one per job of `--multirun`.
+def application(arguments: Sequence[str]) -> Composed | None:
+    """Run Hydra's command line, and return what it composed: one configuration, or with `--multirun` a sweep.
 
-    Empty where Hydra only printed something (`--help`, `--cfg job`, `--info`). Raises `ConfigError`.
+    None where Hydra only printed something (`--help`, `--cfg job`, `--info`). Raises `ConfigError`.
     """
     _prepare_hydra()
     composed: list[DictConfig] = []
@@ -89,49 +71,80 @@ def application(arguments: Sequence[str]) -> list[TrialConfig]:
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = ["ratchet train", *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a composition error itself and exits
+    requests: list[tuple[list[str], Origin]] = []
+    token = requested.set(requests)
     try:
         with _translated(arguments):
             run()
-            return [_settings(tree) for tree in composed]
+            if composed:  # without --multirun, or by a launcher of the user's choice
+                configs = tuple(map(_settings, composed))
+                return Composed(configs=configs, points=tuple({} for _ in configs), size=len(configs))
     finally:
+        requested.reset(token)
         sys.argv = argv
         if full_error is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = full_error
+    return compose_space(*requests[0], trusted=True) if requests else None
 
 
 def compose(overrides: Sequence[str]) -> TrialConfig:
     """Compose one configuration from overrides in Hydra's grammar. Raises `ConfigError`."""
-    return compose_sweep(overrides, sweep=False)[0]
+    composed = compose_space(overrides)
+    if len(composed.configs) > 1 or composed.space is not None:
+        raise ConfigError("one configuration is wanted here: give each key one value.")
+    return composed.configs[0]
 
 
-def compose_sweep(overrides: Sequence[str], *, sweep: bool = True) -> list[TrialConfig]:
-    """Compose a configuration for each combination of the overrides' lists (`arch=unet,fpn`). Raises `ConfigError`.
+def compose_sweep(overrides: Sequence[str]) -> list[TrialConfig]:
+    """Compose a configuration for each combination of the overrides' lists (`arch=unet,fpn`). Raises `ConfigError`."""
+    composed = compose_space(overrides)
+    if composed.space is not None:
+        raise ConfigError(
+            "a list of trials is wanted here, not a space to search: leave intervals and sweep.sampler out."
+        )
+    return list(composed.configs)
 
-    Unlike the command line, which its own user types, this refuses overrides of Hydra itself and values that read the
-    environment: they may come from a form.
+
+def compose_space(overrides: Sequence[str], origin: Origin = COMMON, *, trusted: bool = False) -> Composed:
+    """Compose every combination of the overrides' lists; or, to search in, their space and the first point of it.
+
+    It is a search where a value is an `interval(…)`, or where `sweep.sampler` says so. Unless `trusted` (the command
+    line's own user is), this refuses overrides of Hydra itself and values that read the environment: they may come
+    from a form. Raises `ConfigError`.
     """
-    _prepare_hydra()
-    with _hydra_lock, _translated(overrides):
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        for override in parsed:
-            if override.key_or_group.split("/")[0].split(".")[0] == "hydra":
-                raise ConfigError(f"{override.input_line}: Hydra itself is not configured here. Leave this out.")
-            if "${" in (override.input_line or ""):
-                raise ConfigError(f"{override.input_line}: interpolations are not taken here. Write the value out.")
-            if os.environ.get("RATCHET_DATA_ROOTS") and (override.key_or_group or "").startswith(_OPERATORS):
-                raise ConfigError(
-                    f"{override.input_line}: where data are downloaded from is the operator's to say, in a tree of "
-                    "RATCHET_SEARCH_PATH. Leave this out."
-                )
-        jobs = BasicSweeper.split_arguments(parsed, None)[0] if sweep else [list(overrides)]
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            configs = [_settings(hydra_compose("config", overrides=job)) for job in jobs]
-    for config in configs:
-        check_paths(config)
-    return configs
+    with _hydra(overrides, origin):
+        parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
+        if not trusted:
+            _require_harmless(parsed)
+        space = read_space(parsed, origin)
+        first = _compose_at(space, next(space.grid()))
+        settings = first.sweep
+        if settings.sampler == "grid" and space.endless:
+            raise ConfigError("sweep.sampler=grid cannot try all of an interval: give range(…) or values instead.")
+        search = space.endless or settings.sampler == "tpe"
+        points = list(space.samples() if search else space.grid())
+        size = settings.trials(space.size) if search else len(points)
+        if not search and settings.sampler == "random":
+            size = min(len(points), settings.max_trials or len(points))
+            points = random.Random(first.core.seed).sample(points, size)
+        elif not search:
+            points = points[: settings.max_trials]
+        configs = [_compose_at(space, point) for point in points]
+    if not trusted:
+        for config in configs:
+            check_paths(config)
+    _require_one_sweep(space, configs)
+    if search:
+        return Composed(configs=(first,), points=tuple(points[:1]), size=size, space=space)
+    return Composed(configs=tuple(configs), points=tuple(points), size=size)
+
+
+def compose_point(space: Space, point: Point) -> TrialConfig:
+    """Compose one point of a space that `compose_space` returned. Raises `ConfigError`."""
+    with _hydra(space.at(point), space.origin):
+        return _compose_at(space, point)
 
 
 def entries(group: str) -> list[str]:
@@ -155,23 +168,6 @@ def instantiate(node: Node, **keywords: Any) -> Any:
                 f"{node['_target_']} could not be built: {cause}. Compare its keys: ratchet train --cfg job"
             ) from error
         raise cause from error
-
-
-def check_targets(node: Any, *, load: bool = True) -> None:
-    """Raise `ForbiddenTargetError` at the first `_target_` under `node` that is not on the allow-list.
-
-    With `load=False` only the names are looked at: nothing is imported, and what a name stands for is not known.
-    """
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            _check_name(node["_target_"])
-            if load:
-                _check_class(node["_target_"])
-        for value in node.values():
-            check_targets(value, load=load)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            check_targets(value, load=load)
 
 
 def check_paths(config: TrialConfig) -> None:
@@ -211,16 +207,61 @@ def _user_trees() -> list[str]:
     return [entry if "://" in entry else f"file://{Path(entry).expanduser().absolute()}" for entry in named]
 
 
+@contextmanager
+def _hydra(overrides: Sequence[str], origin: Origin) -> Iterator[None]:
+    """Let Hydra compose from the tree inside the block; its errors become ours."""
+    _prepare_hydra()
+    with _hydra_lock, _translated(overrides):
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            yield
+
+
+def _compose_at(space: Space, point: Point) -> TrialConfig:
+    listed = ",".join(f"'{path}'" for path in space.origin.search_path)
+    added = [f"hydra.searchpath=[{listed}]"] if listed else []
+    return _settings(hydra_compose(space.origin.config_name, overrides=[*added, *space.at(point)]))
+
+
+def _require_harmless(parsed: Sequence[Override]) -> None:
+    """Raise `ConfigError` at an override that only the operator of a deployment may give."""
+    for override in parsed:
+        if override.key_or_group.split("/")[0].split(".")[0] == "hydra":
+            raise ConfigError(f"{override.input_line}: Hydra itself is not configured here. Leave this out.")
+        if "${" in (override.input_line or ""):
+            raise ConfigError(f"{override.input_line}: interpolations are not taken here. Write the value out.")
+        if os.environ.get("RATCHET_DATA_ROOTS") and (override.key_or_group or "").startswith(_OPERATORS):
+            raise ConfigError(
+                f"{override.input_line}: where data are downloaded from is the operator's to say, in a tree of "
+                "RATCHET_SEARCH_PATH. Leave this out."
+            )
+
+
+def _require_one_sweep(space: Space, configs: Sequence[TrialConfig]) -> None:
+    varied = any(key.lstrip("+").split(".")[0] == "sweep" for key in space.dimensions)
+    if varied or any(config.sweep != configs[0].sweep for config in configs):
+        raise ConfigError("the overrides give several values for sweep: the trials of one sweep share its settings.")
+
+
 def _prepare_hydra() -> None:
     if UserSearchPath not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(UserSearchPath)
     OmegaConf.register_new_resolver("num_outputs", _num_outputs, replace=True)
     OmegaConf.register_new_resolver("package_file", _package_file, replace=True)
+    OmegaConf.register_new_resolver("lightning_time", _lightning_time, replace=True)
 
 
 def _num_outputs(idx_to_class: Mapping[int, str]) -> int:
     """One output (a sigmoid) for one foreground class; else a softmax over the background and every class."""
     return 1 if len(idx_to_class) == 1 else len(idx_to_class) + 1
+
+
+def _lightning_time(text: str | float | None) -> dict[str, float] | None:
+    """A length of time as Lightning's Timer takes it; what is none is told when the settings are checked."""
+    try:
+        return None if text is None else {"seconds": parse_duration(text)}
+    except ValueError:
+        return None
 
 
 def _package_file(package: str, file: str) -> str:
@@ -270,8 +311,9 @@ def _nearest(message: str, overrides: Sequence[str]) -> str:
     GlobalHydra.instance().clear()
     groups = [o for o in overrides if "=" in o and not o.startswith(("-", "hydra")) and _is_group(o.split("=")[0])]
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(groups), None)[0]
-        known = list(_keys(OmegaConf.to_container(hydra_compose("config", overrides=jobs[0]), resolve=False)))
+        space = read_space(OverridesParser.create().parse_overrides(groups), COMMON)
+        tree = hydra_compose("config", overrides=space.at(next(space.grid())))
+        known = list(_keys(OmegaConf.to_container(tree, resolve=False)))
     close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
     close += [key for key in known if key.split(".")[-1] == wanted.split(".")[-1] and key not in close]
     return f" Nearest known: {', '.join(close)}." if close else ""
@@ -294,31 +336,3 @@ def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
         for key, value in tree.items():
             yield f"{prefix}{key}"
             yield from _keys(value, f"{prefix}{key}.")
-
-
-def _check_name(target: Any) -> None:
-    module, _, name = str(target).rpartition(".")
-    extra = {entry.strip() for entry in os.environ.get("RATCHET_ALLOWED_TARGETS", "").split(";")}
-    if target in ALLOWED_NAMES:
-        return
-    if name.startswith("_") or module not in {*ALLOWED_MODULES, *extra}:
-        raise ForbiddenTargetError(
-            f"_target_: {target} is not allowed. Allowed are the public classes of {', '.join(sorted(ALLOWED_MODULES))}. "
-            "The operator of a deployment adds modules with RATCHET_ALLOWED_TARGETS=package.module;…"
-        )
-
-
-def _check_class(target: str) -> None:
-    module, _, name = target.rpartition(".")
-    if target in ALLOWED_NAMES:
-        return
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"_target_: {target} does not exist: {error}") from error
-    base_module, _, base_name = ALLOWED_MODULES.get(module, "builtins.object").rpartition(".")
-    base = getattr(importlib.import_module(base_module), base_name)
-    if not (inspect.isclass(found) and issubclass(found, base)):
-        raise ForbiddenTargetError(
-            f"_target_: {target} is not allowed: {module} may give classes of {base_module}.{base_name} only."
-        )

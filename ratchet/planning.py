@@ -5,19 +5,19 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from ratchet.config import compose_sweep, instantiate
+from ratchet.config import compose_space, instantiate
 from ratchet.errors import ConfigError, ModelNotFoundError
 from ratchet.gate import Policy, load_policy
 from ratchet.registry import EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import open_question
 from ratchet.settings import RetrainSettings, TrialConfig
 from ratchet.training.metric_names import metric_names
-from ratchet.training.sweep import PlannedTrial, plan_trials
+from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
 
 RETRAINING_TAG = "ratchet.retraining"
 FLOW_RUN_TAG = "prefect.flow_run"
@@ -38,15 +38,20 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    trials: tuple[PlannedTrial, ...]
+    sweep: SweepPlan
     fingerprint: str
     unchanged_since: int | None
     flow_run: FlowRun | None = None
 
     @property
+    def trials(self) -> tuple[PlannedTrial, ...]:
+        """Its trials, as far as they are known before it starts."""
+        return self.sweep.trials
+
+    @property
     def config(self) -> TrialConfig:
         """The configuration that the trials share in all that is not theirs."""
-        return self.trials[0].config
+        return self.sweep.config
 
     @property
     def settings(self) -> RetrainSettings:
@@ -70,7 +75,7 @@ class Plan(BaseModel):
     @property
     def title(self) -> str:
         """Model and trials, as the flow run is called: `cvsd_model: 4 trials`."""
-        return titled(self.settings.model, len(self.trials))
+        return titled(self.settings.model, self.sweep.size)
 
     @property
     def marks(self) -> dict[str, str]:
@@ -87,22 +92,22 @@ def plan_retraining(
     overrides: Sequence[str], *, flow_run: FlowRun | None = None, manager: MlflowModelManager | None = None
 ) -> Plan:
     """Compose the trials and see whether the same inputs have been judged before. Raises `ConfigError`, `DataError`."""
-    configs = compose_sweep(overrides)
-    _require_one_job(configs)
-    _require_metric(configs[0])
-    trials = tuple(plan_trials(configs))
-    chosen, policy = configs[0].retrain, load_policy(configs[0].gate)
-    inputs = [sorted(trial.asked for trial in trials), chosen.metric, chosen.mode, policy.model_dump(mode="json")]
+    composed = compose_space(overrides)
+    _require_one_job(composed.configs, () if composed.space is None else composed.space.dimensions)
+    _require_metric(composed.configs[0])
+    sweep = plan_sweep(composed)
+    chosen, policy = sweep.config.retrain, load_policy(sweep.config.gate)
+    inputs = [sweep.asked, sweep.settings.extent(), chosen.metric, chosen.mode, policy.model_dump(mode="json")]
     fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    plan = Plan(trials=trials, fingerprint=fingerprint, unchanged_since=None, flow_run=flow_run)
-    if configs[0].sweep.force:
+    plan = Plan(sweep=sweep, fingerprint=fingerprint, unchanged_since=None, flow_run=flow_run)
+    if sweep.settings.force:
         return plan
     return plan.model_copy(update={"unchanged_since": _judged_before(manager or MlflowModelManager(), plan)})
 
 
-def titled(model: str, trials: int) -> str:
-    """Name a retraining by its model and the number of its trials."""
-    return f"{model}: {trials} trial{'s' if trials > 1 else ''}"
+def titled(model: str, trials: int | None) -> str:
+    """Name a retraining by its model and the number of its trials; None: as many as time allows."""
+    return f"{model}: a search" if trials is None else f"{model}: {trials} trial{'s' if trials > 1 else ''}"
 
 
 def _judged_before(manager: MlflowModelManager, plan: Plan) -> int | None:
@@ -153,8 +158,12 @@ def _require_metric(config: TrialConfig) -> None:
             )
 
 
-def _require_one_job(configs: Sequence[TrialConfig]) -> None:
-    """A sweep may vary the trials, not what they are judged by."""
+def _require_one_job(configs: Sequence[TrialConfig], searched: Iterable[str]) -> None:
+    """A sweep may vary the trials, not what they are judged by; of a search only the keys that vary are known."""
+    judged = ("retrain", "gate", "core.name", *(f"datamodule.{key}" for key in _SOURCE))
+    for key in searched:
+        if key.lstrip("+").startswith(judged):
+            raise ConfigError(f"{key} cannot be searched: the trials of one retraining are judged by one standard.")
     for group in ("retrain", "gate"):
         if any(getattr(config, group) != getattr(configs[0], group) for config in configs):
             raise ConfigError(f"the overrides give several values for {group}: one retraining has one.")

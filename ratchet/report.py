@@ -21,8 +21,10 @@ from ratchet.judgement.records import REPORT_FILE, judgement_path, record_locati
 from ratchet.registry.pages import artifact_page, experiment_page, model_page, pages_address, run_page, version_page
 from ratchet.registry.tracking import client
 from ratchet.retraining import Outcome
-from ratchet.training.display import results_table
-from ratchet.training.sweep import TrialResult
+from ratchet.training.display import print_sweep
+from ratchet.training.markdown import trial_table as markdown_table
+from ratchet.training.parent import PAGE
+from ratchet.training.results import SweepOutcome, TrialResult
 
 _WIDTH = 900  # pixels of a picture on the page: it is stored in Prefect's database
 _PICTURES = {
@@ -55,8 +57,9 @@ def markdown(outcome: Outcome) -> str:
         pictures = _pictures(outcome.best_run, _PICTURES)
     else:
         parts += [cell(outcome.summary), ""]
-    if outcome.trials:
-        parts += [trial_table(outcome.trials, metric=outcome.metric, best=outcome.best_run), ""]
+    if outcome.sweep is not None:
+        parts += [trial_table(outcome.trials, metric=outcome.sweep.metric, best=outcome.best_run), ""]
+        parts += [f"The sweep {cell(outcome.sweep.stopped)}.", ""] if outcome.sweep.stopped else []
     for title, image in pictures.items():
         parts += [f"## {title}", "", f"![{title}]({image})", ""]
     return "\n".join(parts)
@@ -64,8 +67,8 @@ def markdown(outcome: Outcome) -> str:
 
 def print_outcome(outcome: Outcome, console: Console) -> None:
     """Print the trials, the verdict with its reasons, and the champion."""
-    if outcome.trials:
-        console.print(results_table(outcome.trials, best=outcome.best_run))
+    if outcome.sweep is not None:
+        print_sweep(outcome.sweep, console, errors=console)
     if outcome.verdict is not None:
         console.print(check_table(outcome.verdict))
     style = {"promoted": "bold green", "staged": "bold green", "rejected": "bold red"}.get(
@@ -78,27 +81,11 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
 
 def trial_table(trials: Sequence[TrialResult], *, metric: str, best: str | None = None) -> str:
     """Render the trials as a table, each with the way to its run in MLflow; the selected one has a star."""
-    shown = list(dict.fromkeys([metric, "val_iou", "val_loss_epoch", "test_iou"]))
-    timed, experiment = any(trial.seconds for trial in trials), _experiment(trials)
-    columns = [*shown, "time"] if timed else shown
-    lines = ["## Trials", "", f"| | trial | {' | '.join(columns)} | state |", f"|---|---|{'---:|' * len(columns)}---|"]
-    for trial in trials:
-        known = trial.progress.metrics | trial.metrics
-        values = [f"{known[key]:.4f}" if key in known else "" for key in shown] + [_clock(trial.seconds)] * timed
-        mark = "★" if best is not None and trial.run_id == best else ""
-        name = _linked(cell(trial.name), run_page(experiment, trial.run_id) if experiment and trial.run_id else None)
-        lines.append(f"| {mark} | {name} | {' | '.join(values)} | {cell(_state(trial))} |")
-    return "\n".join(lines)
-
-
-def _state(trial: TrialResult) -> str:
-    if trial.status == "running" and trial.progress.max_epochs:
-        return f"epoch {trial.progress.epoch} of {trial.progress.max_epochs}"
-    return trial.status if trial.error is None else f"{trial.status}: {trial.error}"
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}" if seconds else ""
+    experiment = _experiment(trials)
+    table = markdown_table(
+        trials, metric=metric, best=best, link=lambda run_id: run_page(experiment, run_id) if experiment else None
+    )
+    return f"## Trials\n\n{table}"
 
 
 def _links(outcome: Outcome) -> str:
@@ -107,8 +94,15 @@ def _links(outcome: Outcome) -> str:
         f"{outcome.model} v{outcome.version} in MLflow": version_page(outcome.model, outcome.version),
         "its model's history": model_page(outcome.model),
         "all trials": experiment_page(experiment) if experiment else None,
+        "the trials compared": _comparison(outcome.sweep),
     }
     return " · ".join(_linked(name, page) for name, page in places.items() if page is not None)
+
+
+def _comparison(sweep: SweepOutcome | None) -> str | None:
+    if sweep is None or sweep.run_id is None or sweep.experiment_id is None:
+        return None
+    return artifact_page(sweep.experiment_id, sweep.run_id, PAGE)
 
 
 def _whole_report(verdict: Verdict, run_id: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -15,12 +15,15 @@ from ratchet.judgement.records import kept_verdict
 from ratchet.planning import RETRAINING_TAG, FlowRun, Plan, plan_retraining, titled
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import answer_to, question_of
+from ratchet.registry.tracking import client
 from ratchet.registry.values import FINGERPRINT_TAG
 from ratchet.training.origin import PARENT_TAG
-from ratchet.training.sweep import OnProgress, TrialResult, run_sweep, sweep_tag
+from ratchet.training.results import OnProgress, SweepOutcome, TrialResult
+from ratchet.training.run import FINGERPRINT_TAG as TRIAL_TAG
 
 if TYPE_CHECKING:
     from ratchet.judgement import OnImage
+    from ratchet.training.preview import Preview
 
 __all__ = [
     "FlowRun",
@@ -49,11 +52,15 @@ class Outcome(BaseModel):
     version: int
     champion: int | None
     summary: str
-    metric: str = "val_iou"
-    trials: tuple[TrialResult, ...] = ()
+    sweep: SweepOutcome | None = None
     best_run: str | None = None
     verdict: Verdict | None = None
     answer: Answer | None = None
+
+    @property
+    def trials(self) -> tuple[TrialResult, ...]:
+        """The trials as they ended; none where it was skipped."""
+        return () if self.sweep is None else self.sweep.trials
 
     @property
     def title(self) -> str:
@@ -64,26 +71,29 @@ class Outcome(BaseModel):
         return f"{titled(self.model, len(self.trials))} → v{self.version} {ended}"
 
 
-def train(plan: Plan, *, on_progress: OnProgress = lambda _: None) -> tuple[TrialResult, ...]:
+def train(
+    plan: Plan, *, on_plan: Callable[[Preview], None] = lambda _: None, on_progress: OnProgress = lambda _: None
+) -> SweepOutcome:
     """Run the trials; what has been trained already is reused. Raises `SweepFailedError`."""
+    from ratchet.training.sweep import run  # noqa: PLC0415 - imports what trains
+
     tags = plan.marks if plan.note is None else plan.marks | {"mlflow.note.content": plan.note}
-    return tuple(run_sweep(plan.trials, tags=tags, on_progress=on_progress))
+    return run(plan.sweep, tags=tags, on_plan=on_plan, on_progress=on_progress)
 
 
 def select(plan: Plan, *, manager: MlflowModelManager | None = None) -> BestRun:
     """Choose the best trial of this sweep by the metric of its exported weights. Raises `RegistryError`."""
     settings = plan.settings
     return (manager or MlflowModelManager()).best_run(
-        plan.config.core.name, settings.metric, settings.mode, tags={sweep_tag(plan.trials): "true"}
+        plan.config.core.name, settings.metric, settings.mode, tags={plan.sweep.tag: "true"}
     )
 
 
-def register(
-    plan: Plan, best: BestRun, trials: Sequence[TrialResult], *, manager: MlflowModelManager | None = None
-) -> ModelVersion:
+def register(plan: Plan, best: BestRun, *, manager: MlflowModelManager | None = None) -> ModelVersion:
     """Register the best trial's model as the challenger; the same run again gives the same version."""
-    fingerprint = next(trial.fingerprint for trial in trials if trial.run_id == best.run_id)
-    parent = next(trial.config.backbone.init_from for trial in plan.trials if trial.fingerprint == fingerprint)
+    # Of the run, not of the trials: a search that several machines share may have its best trial elsewhere.
+    run = client().get_run(best.run_id)
+    fingerprint, parent = run.data.tags[TRIAL_TAG], run.data.params.get("backbone.init_from", "None")
     return (manager or MlflowModelManager()).register_model(
         best.model_location,
         plan.settings.model,
@@ -92,7 +102,7 @@ def register(
             RETRAINING_TAG: plan.fingerprint,
             FINGERPRINT_TAG: fingerprint,
             "ratchet.selected_by": f"{best.metric}={best.value:.6g}",
-            **({PARENT_TAG: parent} if parent is not None else {}),
+            **({PARENT_TAG: parent} if parent != "None" else {}),
             **plan.marks,
         },
     )
@@ -176,7 +186,7 @@ def move(plan: Plan, verdict: Verdict, to: Stage, *, manager: MlflowModelManager
 def conclude(
     plan: Plan,
     best: BestRun,
-    trials: Sequence[TrialResult],
+    sweep: SweepOutcome,
     verdict: Verdict,
     answer: Answer | None = None,
     *,
@@ -197,8 +207,7 @@ def conclude(
         version=verdict.challenger.version,
         champion=champion.version if champion else None,
         summary=verdict.sentence if answer is None else f"{answer.sentence}; {verdict.sentence}",
-        metric=plan.settings.metric,
-        trials=tuple(trials),
+        sweep=sweep,
         best_run=best.run_id,
         verdict=verdict,
         answer=answer,

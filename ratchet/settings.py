@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from ratchet.duration import Duration
+
 Node = dict[str, Any]
 """A part of the tree that names a `_target_`: `ratchet.config.instantiate` makes an object of it."""
 
@@ -60,6 +62,9 @@ class ExportSettings(Settings):
     types: tuple[Literal["pt2", "torchscript", "onnx"], ...]
 
 
+SEARCH_TRIALS = 20
+
+
 class SweepSettings(Settings):
     """How the trials of one sweep are run."""
 
@@ -72,6 +77,33 @@ class SweepSettings(Settings):
     upload_minutes: float | None = Field(
         ge=0, description="Minutes from one upload of the checkpoint to the tracking server to the next; null: none."
     )
+    max_time: Duration | None = Field(description="How long the sweep may take, as 2h or 1h30m; null: as it needs.")
+    max_trials: int | None = Field(
+        ge=1, description=f"How many trials; null: all of a grid, of a search {SEARCH_TRIALS}, or what max_time allows."
+    )
+    target: float | None = Field(description="No further trial once one has this value of retrain.metric.")
+    trial_max_time: Duration | None = Field(
+        description="How long one trial may train; then its best weights are taken."
+    )
+    sampler: Literal["grid", "random", "tpe"] | None = Field(
+        description="Who chooses the trials: every combination, chance, or what did well before. null: grid, or tpe "
+        "where a value is an interval."
+    )
+    halving: bool = Field(description="Stop the worse trials early: successive halving by retrain.metric.")
+    halving_eta: int = Field(ge=2, description="Of so many trials one goes on at each rung.")
+    halving_min_epochs: int = Field(ge=1, description="Epochs until the first rung; each next one is eta times as far.")
+
+    def extent(self) -> dict[str, Any]:
+        """What decides how far a sweep goes: one that was stopped early goes on when it is given more."""
+        keys = {"max_time", "max_trials", "target", "sampler", "halving", "halving_eta", "halving_min_epochs"}
+        return self.model_dump(mode="json", include=keys)
+
+    def trials(self, combinations: int | None) -> int | None:
+        """How many trials a search has, of a space with so many combinations (None: endless); None: as time allows."""
+        bounds = [self.max_trials, combinations]
+        if self.max_trials is None and self.max_time is None:
+            bounds.append(SEARCH_TRIALS)
+        return min((bound for bound in bounds if bound is not None), default=None)
 
 
 class RetrainSettings(Settings):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import cast
 from uuid import UUID
 
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
@@ -15,36 +16,22 @@ from rich.console import Console
 
 from ratchet.report import trial_table
 from ratchet.retraining import Plan
-from ratchet.training.display import show_sweep
-from ratchet.training.sweep import OnProgress, TrialResult
+from ratchet.training.display import print_plan, show_sweep
+from ratchet.training.preview import Preview, rows
+from ratchet.training.results import ENDED, OnProgress, TrialResult
 from tasks.run_page import artifact_key
 
 _SECONDS_BETWEEN = 5.0  # an update is a request to the server
-_ENDED = ("finished", "reused", "failed")
 
 
 @contextmanager
-def sweep_progress(plan: Plan) -> Iterator[OnProgress]:
-    """Report what the sweep tells, while the block runs: how far it is, and a table of the trials.
-
-    Trials that are all reused leave no artifacts: the report will say so.
-    """
-    artifacts: _Sweep | None = None
-    last: Sequence[TrialResult] = ()
-    with show_sweep(Console(stderr=True)) as show:
-
-        def report(trials: Sequence[TrialResult]) -> None:
-            nonlocal artifacts, last
-            last = trials
-            show(trials)
-            if artifacts is None and any(trial.status == "running" for trial in trials):
-                artifacts = _Sweep(plan)
-            if artifacts is not None:
-                artifacts.set(trials)
-
-        yield report
-    if artifacts is not None:
-        artifacts.set(last, now=True)
+def sweep_progress(plan: Plan) -> Iterator[SweepProgress]:
+    """Report what the sweep tells, while the block runs: its plan, how far it is, and a table of the trials."""
+    console = Console(stderr=True)
+    with show_sweep(console, metric=plan.settings.metric, size=plan.sweep.size) as show:
+        progress = SweepProgress(plan, console, show)
+        yield progress
+    progress.end()
 
 
 @contextmanager
@@ -60,6 +47,37 @@ def gate_progress(model: str) -> Iterator[Callable[[int, int], None]]:
             update_progress_artifact(artifact, progress=100 * done / total)
 
     yield report
+
+
+class SweepProgress:
+    """Passes on what a sweep tells. Trials that are all reused leave no artifacts: the report will say so."""
+
+    def __init__(self, plan: Plan, console: Console, show: OnProgress) -> None:
+        self._plan, self._console, self._show = plan, console, show
+        self._artifacts: _Sweep | None = None
+        self._last: Sequence[TrialResult] = ()
+        self._expected = plan.title.partition(": ")[2]
+
+    def plan(self, found: Preview) -> None:
+        """Tell what is about to be done."""
+        print_plan(found, self._console)
+        lines = [f"{row['trial']}: {row['epochs']} epochs, {row['state']} {row['expected']}" for row in rows(found)]
+        get_run_logger().info("\n".join([found.sentence, *lines]))
+        self._expected = found.sentence
+
+    def trials(self, trials: Sequence[TrialResult]) -> None:
+        """Tell how far they are."""
+        self._last = trials
+        self._show(trials)
+        if self._artifacts is None and any(trial.status == "running" for trial in trials):
+            self._artifacts = _Sweep(self._plan, self._expected)
+        if self._artifacts is not None:
+            self._artifacts.set(trials)
+
+    def end(self) -> None:
+        """Bring the artifacts up to date."""
+        if self._artifacts is not None:
+            self._artifacts.set(self._last, now=True)
 
 
 class _Seldom:
@@ -78,10 +96,10 @@ class _Seldom:
 class _Sweep:
     """The two artifacts of a sweep."""
 
-    def __init__(self, plan: Plan) -> None:
-        model, self._metric = plan.settings.model, plan.settings.metric
+    def __init__(self, plan: Plan, expected: str) -> None:
+        model, self._metric, self._size = plan.settings.model, plan.settings.metric, plan.sweep.size or 0
         self._bar = _bar("training", model, "share of the training done")
-        description = f"{plan.title.partition(': ')[2]}, selected by {self._metric}"
+        description = f"{expected}, selected by {self._metric}"
         key = artifact_key("trials", model)
         self._table = cast("UUID", create_markdown_artifact("Training begins.", key=key, description=description))
         self._due = _Seldom()
@@ -90,8 +108,9 @@ class _Sweep:
         """Bring them up to date, if it is time."""
         if not self._due(now=now):
             return
-        done = [1.0 if trial.status in _ENDED else trial.progress.fraction for trial in trials]
-        update_progress_artifact(self._bar, progress=100 * sum(done) / len(done))
+        done = [1.0 if trial.status in ENDED else trial.progress.fraction for trial in trials]
+        size = len(done) if now else max(len(done), self._size)
+        update_progress_artifact(self._bar, progress=100 * sum(done) / size)
         with get_client(sync_client=True) as client:
             client.update_artifact(self._table, ArtifactUpdate(data=trial_table(trials, metric=self._metric)))
 

@@ -6,8 +6,6 @@ started anew after a crash or a suspension goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from prefect import get_run_logger, task
 
 from ratchet import retraining
@@ -15,7 +13,7 @@ from ratchet.form import RetrainForm, overrides_of
 from ratchet.gate import Verdict
 from ratchet.registry import BestRun, EventKind, ModelVersion, Stage
 from ratchet.retraining import Outcome, Plan
-from ratchet.training import TrialResult
+from ratchet.training.results import SweepOutcome
 from tasks.events import announce_history
 from tasks.progress import gate_progress, sweep_progress
 from tasks.run_page import describe_run, kept_plan, tell_errors_in_sentences, this_flow_run, write_page
@@ -33,13 +31,15 @@ def plan_retraining(form: RetrainForm) -> Plan:
 
 
 @task(task_run_name="sweep")
-def sweep(plan: Plan) -> tuple[TrialResult, ...]:
+def sweep(plan: Plan) -> SweepOutcome:
     """Train the trials, each in a process of its own."""
-    with sweep_progress(plan) as on_progress:
-        trials = retraining.train(plan, on_progress=on_progress)
-    for trial in trials:
+    with sweep_progress(plan) as progress:
+        outcome = retraining.train(plan, on_plan=progress.plan, on_progress=progress.trials)
+    for trial in outcome.trials:
         get_run_logger().info("%s: %s%s", trial.name, trial.status, f", {trial.error}" if trial.error else "")
-    return trials
+    if outcome.stopped is not None:
+        get_run_logger().info(outcome.stopped)
+    return outcome
 
 
 @task(task_run_name="select the best")
@@ -51,9 +51,9 @@ def select_best(plan: Plan) -> BestRun:
 
 
 @task(task_run_name="register the challenger")
-def register(plan: Plan, best: BestRun, trials: Sequence[TrialResult]) -> ModelVersion:
+def register(plan: Plan, best: BestRun) -> ModelVersion:
     """Register the best trial's model as a new version."""
-    version = retraining.register(plan, best, trials)
+    version = retraining.register(plan, best)
     announce_history(plan.settings.model, EventKind.REGISTERED, version.version)
     return version
 

@@ -178,7 +178,7 @@ def test_hydras_own_flags_print_and_train_nothing(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with contextlib.suppress(SystemExit):  # so Hydra ends --help
-        assert application(arguments) == []
+        assert application(arguments) is None
     assert said in capsys.readouterr().out
 
 
@@ -189,7 +189,7 @@ def test_hydra_leaves_the_warnings_of_others_alone() -> None:
 
 
 def test_the_users_command_composes_its_four_trials() -> None:
-    configs = application(
+    composed = application(
         [
             "experiment=generic/oxford_pet/segmentation/smp",
             "trainer.max_epochs=5",
@@ -199,6 +199,8 @@ def test_the_users_command_composes_its_four_trials() -> None:
             "--multirun",
         ]
     )
+    assert composed is not None
+    configs = composed.configs
     models = [(config.backbone.model["arch"], config.backbone.model["encoder_name"]) for config in configs]
     assert models == [(arch, encoder) for arch in ("unet", "unetplusplus") for encoder in ("resnet18", "resnet50")]
     assert {config.core.name for config in configs} == {"cats_vs_dogs"}

@@ -16,8 +16,9 @@ from ratchet.config import compose_sweep
 from ratchet.errors import TrialFailedError
 from ratchet.registry.tracking import client
 from ratchet.training.memory import lack_of_memory_told, out_of_memory, peak_of
+from ratchet.training.plan import plan_trials
 from ratchet.training.run import FAILURE_TAG
-from ratchet.training.sweep import plan_trials, run_sweep
+from ratchet.training.sweep import run_sweep
 
 SMALL = (*TINY, "export.types=[pt2]", "datamodule.batch_size=8")
 
@@ -48,7 +49,7 @@ def test_trials_that_die_fail_alone_and_say_why(monkeypatch: pytest.MonkeyPatch)
 def test_a_sweep_that_is_killed_leaves_no_trial_running(ratchet_home: Path) -> None:
     script = (
         "from ratchet.config import compose_sweep\n"
-        "from ratchet.training.sweep import plan_trials, run_sweep\n"
+        "from ratchet.training.plan import plan_trials\nfrom ratchet.training.sweep import run_sweep\n"
         f"run_sweep(plan_trials(compose_sweep({[*SMALL, 'trainer.max_epochs=500', 'datamodule.num_workers=1']!r})),\n"
         "    on_progress=lambda found: print(found[0].progress.phase, flush=True))\n"
     )

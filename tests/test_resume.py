@@ -22,11 +22,12 @@ from ratchet.registry.tracking import client
 from ratchet.training.folder import RESUME_FILE, TrialFolder
 from ratchet.training.opening import CONTINUED_TAG, RESUMED_TAG
 from ratchet.training.ownership import HEARTBEAT_TAG
+from ratchet.training.plan import PlannedTrial, plan_trials
 from ratchet.training.process import TrialOrder, TrialProcess
 from ratchet.training.progress import Progress, TrialEnd
 from ratchet.training.reuse import REUSED_TAG, TrainedBefore
 from ratchet.training.run import CHECKPOINT_TAG
-from ratchet.training.sweep import PlannedTrial, plan_trials, run_sweep
+from ratchet.training.sweep import run_sweep
 
 pytestmark = pytest.mark.trains
 

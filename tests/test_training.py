@@ -22,8 +22,10 @@ from ratchet.data.seen import SeenImages
 from ratchet.errors import ConfigError, SweepFailedError
 from ratchet.evaluation.signature import read_signature
 from ratchet.registry.tracking import client
+from ratchet.training.plan import plan_trials
+from ratchet.training.results import TrialResult
 from ratchet.training.run import DATA_FINGERPRINT_TAG, FAILURE_TAG, FINGERPRINT_TAG
-from ratchet.training.sweep import TrialResult, plan_trials, run_sweep, trial_names
+from ratchet.training.sweep import run_sweep
 
 pytestmark = pytest.mark.trains
 
@@ -180,6 +182,7 @@ def test_the_fingerprint_follows_what_decides_the_weights_and_nothing_else() -> 
 @pytest.mark.usefixtures("ratchet_home")
 def test_trials_are_named_by_what_sets_them_apart() -> None:
     configs = compose_sweep([*TINY, "backbone.model.arch=unet,fpn", "optimizer.lr=0.1,0.2"])
-    assert trial_names(configs) == ["unet lr=0.1", "unet lr=0.2", "fpn lr=0.1", "fpn lr=0.2"]
+    names = [trial.name for trial in plan_trials(configs)]
+    assert names == ["unet lr=0.1", "unet lr=0.2", "fpn lr=0.1", "fpn lr=0.2"]
     with pytest.raises(ConfigError, match="the same"):
         plan_trials(compose_sweep([*TINY, "core.tag=a,b"]))

@@ -14,7 +14,9 @@ from ratchet.errors import ConfigError
 from ratchet.registry.tracking import client
 from ratchet.training.batch_size import BATCH_SIZE_TAG
 from ratchet.training.memory import free_bytes, limited_to_what_is_free
-from ratchet.training.sweep import TrialResult, plan_trials, run_sweep
+from ratchet.training.plan import plan_trials
+from ratchet.training.results import TrialResult
+from ratchet.training.sweep import run_sweep
 
 SMALL = (*TINY, "export.types=[pt2]", "datamodule.batch_size=4")
 

@@ -14,7 +14,8 @@ from ratchet.errors import ConfigError, ModelFilesError, ModelNotFoundError, Wei
 from ratchet.registry import MlflowModelManager
 from ratchet.registry.tracking import client
 from ratchet.training.fitting import build_module
-from ratchet.training.sweep import PlannedTrial, plan_trials, run_sweep
+from ratchet.training.plan import PlannedTrial, plan_trials
+from ratchet.training.sweep import run_sweep
 from ratchet.training.warm_start import load_fitting
 
 pytestmark = pytest.mark.trains

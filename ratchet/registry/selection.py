@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
+SWEEP_RUN_TAG = "ratchet.sweep_run"  # on the run that a sweep's trials are nested in: it trains nothing itself
 PARAMETERS = "ratchet.parameters"  # how many the model has; logged by the trial as a parameter or a tag
 _PAGE = 200
 _ALL = 50_000  # MLflow's largest page
@@ -55,7 +56,8 @@ class MlflowSelection:
         runs = self._best_runs(experiment, metric, order, tags)
         if not runs:
             raise self._explained(experiment, metric, tags)
-        ranked = rank((_candidate(run, metric, model_path) for run in runs), order)
+        trials = [run for run in runs if SWEEP_RUN_TAG not in run.data.tags]
+        ranked = rank((_candidate(run, metric, model_path) for run in trials), order)
         by_id, troubles = {run.info.run_id: run for run in runs}, []
         for candidate in ranked[:CANDIDATES]:
             trouble = self._files.trouble_with(by_id[candidate.run_id], model_path)
@@ -100,7 +102,8 @@ class MlflowSelection:
     def _explained(self, experiment: Experiment, metric: str, tags: Mapping[str, str] | None) -> RegistryError:
         """Why there is no run to choose from."""
         runs = self._search(experiment, "", ["attributes.start_time DESC"], 1_000)
-        return no_run_to_choose(experiment.name, [_facts(run) for run in runs], metric, tags)
+        trials = [_facts(run) for run in runs if SWEEP_RUN_TAG not in run.data.tags]
+        return no_run_to_choose(experiment.name, trials, metric, tags)
 
 
 def _facts(run: Run) -> RunFacts:

@@ -7,14 +7,15 @@ if TYPE_CHECKING:
     from ratchet.training.logger import RunLogger
     from ratchet.training.module import SegmentationModule
     from ratchet.training.network import create_network
-    from ratchet.training.sweep import TrialResult, run_sweep
+    from ratchet.training.results import TrialResult
+    from ratchet.training.sweep import run_sweep
 
 __all__ = ["RunLogger", "SegmentationModule", "TrialResult", "create_network", "run_sweep"]
 
 _HOMES = {
     "RunLogger": "logger",
     "SegmentationModule": "module",
-    "TrialResult": "sweep",
+    "TrialResult": "results",
     "create_network": "network",
     "run_sweep": "sweep",
 }

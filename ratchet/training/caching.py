@@ -1,46 +1,41 @@
-"""The images of a sweep, decoded once before its first trial."""
+"""The images of a sweep, decoded once before the first trial that needs them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ratchet.training.progress import Progress
-
-if TYPE_CHECKING:
-    from ratchet.training.sweep import PlannedTrial
+from ratchet.settings import TrialConfig
+from ratchet.training.progress import Progress, Report
 
 # Keys of the datamodule that change what is made of the cached pixels, not the pixels.
 _AFTER = ("batch_size", "num_workers", "train_transform", "mean", "std")
 
 
-def fill_caches(trials: Sequence[PlannedTrial], update: Callable[..., None]) -> list[Any]:
-    """Decode what the caches of the trials' data lack; it is shown as progress of the first trial that needs it.
+def cache_key(config: TrialConfig) -> str:
+    """What is equal for configurations whose images are decoded and resized alike."""
+    return repr([item for item in sorted(config.datamodule.items()) if item[0] not in _AFTER])
 
-    The data modules returned keep their caches in place as long as they are held. Raises `DataError`.
+
+def fill_cache(config: TrialConfig, report: Report) -> Any:
+    """Decode what the cache of the data lacks, and report it.
+
+    The data module returned keeps its cache in place as long as it is held. Raises `DataError`.
     """
     from ratchet.config import instantiate  # noqa: PLC0415 - imports Hydra
 
-    nodes = {
-        repr([item for item in sorted(trial.config.datamodule.items()) if item[0] not in _AFTER]): trial
-        for trial in reversed(trials)
-    }
-    held = []
-    for trial in reversed(nodes.values()):
-        data = instantiate(trial.config.datamodule | {"train_transform": None})  # which would import torchvision
-        data.fill_cache(_Percents(trial.fingerprint, update))
-        update(trial.fingerprint, progress=Progress())
-        held.append(data)
-    return held
+    data = instantiate(config.datamodule | {"train_transform": None})  # which would import torchvision
+    data.fill_cache(_Percents(report))
+    report(Progress())
+    return data
 
 
 class _Percents:
     """Passes on what changes a percentage: each report draws a table."""
 
-    def __init__(self, fingerprint: str, update: Callable[..., None]) -> None:
-        self._fingerprint, self._update, self._told = fingerprint, update, -1
+    def __init__(self, report: Report) -> None:
+        self._report, self._told = report, -1
 
     def __call__(self, done: int, total: int) -> None:
         if self._told != 100 * done // total:
             self._told = 100 * done // total
-            self._update(self._fingerprint, progress=Progress(phase="caching images", step=done, steps_per_epoch=total))
+            self._report(Progress(phase="caching images", step=done, steps_per_epoch=total))

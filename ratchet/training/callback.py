@@ -15,15 +15,17 @@ _SECONDS_BETWEEN = 0.2  # on a GPU, where reading the loss waits for the step to
 class ProgressCallback(pl.Callback):
     """Reports after every optimiser step (on a GPU: when it is time) and every validation."""
 
-    def __init__(self, report: Report, *, max_epochs: int) -> None:
+    def __init__(self, report: Report, *, max_epochs: int, metric: str) -> None:
         self._report = report
         self._max_epochs = max_epochs
+        self._shown = ("loss", "val_loss", "val_loss_epoch", "val_iou", metric)
         self._validated = 0
         self._told = float("-inf")
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Count the epochs before, where training goes on from a snapshot."""
         self._validated = trainer.current_epoch
+        self._first, self._started = trainer.global_step, time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         """Report the step."""
@@ -37,9 +39,9 @@ class ProgressCallback(pl.Callback):
 
     def _send(self, trainer: pl.Trainer) -> None:
         self._told = time.monotonic()
-        shown = ("loss", "val_loss", "val_loss_epoch", "val_iou")
-        values = {key: float(value) for key, value in trainer.callback_metrics.items() if key in shown}
+        values = {key: float(value) for key, value in trainer.callback_metrics.items() if key in self._shown}
         per_epoch = int(trainer.estimated_stepping_batches) // max(trainer.max_epochs or 1, 1)
+        done, left = trainer.global_step - self._first, self._max_epochs * per_epoch - trainer.global_step
         self._report(
             Progress(
                 epoch=trainer.current_epoch + 1,
@@ -49,5 +51,6 @@ class ProgressCallback(pl.Callback):
                 metrics=values,
                 validated=self._validated,
                 phase="training",
+                seconds_left=(time.monotonic() - self._started) * left / done if done else None,
             )
         )

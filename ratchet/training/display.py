@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,27 +12,45 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ratchet.training.sweep import OnProgress, TrialResult
+from ratchet.duration import shown_duration
+from ratchet.training.preview import Preview, rows
+from ratchet.training.results import ENDED, OnProgress, SweepOutcome, TrialResult, best_of
 
 _STYLES = {
     "waiting": "dim",
     "running": "cyan",
-    "paused": "yellow",
+    "paused": "dim cyan",
     "finished": "green",
     "reused": "blue",
+    "pruned": "yellow",
+    "stopped": "yellow",
     "failed": "red",
 }
-_ENDED = ("finished", "reused", "failed")
+_PLANNED = 30  # trials of a plan that are listed
+_FRAME = 8  # lines of the live table that are no trials
+
+
+def print_plan(found: Preview, console: Console) -> None:
+    """Print what a sweep is about to do."""
+    shown = rows(found)
+    if len(shown) > 1:
+        table = Table("trial", "epochs", "", "expected", title="Plan", title_justify="left")
+        for row in shown[:_PLANNED]:
+            table.add_row(row["trial"], str(row["epochs"]), row["state"], row["expected"])
+        if len(shown) > _PLANNED:
+            table.add_row(Text(f"and {len(shown) - _PLANNED} more", style="dim"))
+        console.print(table)
+    console.print(found.sentence, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def show_sweep(console: Console) -> Iterator[OnProgress]:
-    """Show what `run_sweep` reports, while the block runs."""
+def show_sweep(console: Console, *, metric: str = "val_iou", size: int | None = None) -> Iterator[OnProgress]:
+    """Show what a sweep reports, while the block runs; it is to have `size` trials, if that is known."""
     if not console.is_terminal:
-        yield _Lines(console)
+        yield _Lines(console, metric)
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield lambda trials: live.update(_live_table(trials))
+        yield lambda trials: live.update(live_table(trials, metric=metric, size=size, rows=console.height - _FRAME))
 
 
 def results_table(trials: Sequence[TrialResult], *, metric: str = "val_iou", best: str | None = None) -> Table:
@@ -42,26 +61,32 @@ def results_table(trials: Sequence[TrialResult], *, metric: str = "val_iou", bes
     table.caption, table.caption_justify = notes or None, "left"
     for trial in trials:
         mark = "★" if trial.run_id is not None and trial.run_id == best else ""
-        values = [f"{trial.metrics[key]:.4f}" if key in trial.metrics else "" for key in shown]
-        state = trial.status if trial.status != "finished" else _clock(trial.seconds)
+        values = [f"{trial.metrics[key]:.4f}" if trial.trained and key in trial.metrics else "" for key in shown]
+        state = trial.status if trial.status != "finished" else shown_duration(trial.seconds)
         table.add_row(mark, trial.name, *values, Text(state, style=_STYLES[trial.status]), trial.run_id or "")
     return table
 
 
-def _live_table(trials: Sequence[TrialResult]) -> Table:
-    ended = sum(trial.status in _ENDED for trial in trials)
-    table = Table(
-        "trial",
-        "",
-        "epoch",
-        "loss",
-        "val_iou",
-        "time",
-        "left",
-        title=f"Sweep: {ended} of {len(trials)} trials",
-        title_justify="left",
-    )
-    for trial in trials:
+def print_sweep(outcome: SweepOutcome, console: Console, *, errors: Console) -> None:
+    """Print how a sweep ended: its trials, what its budget left undone, its failures, and where its page is."""
+    best = best_of(outcome.trials, outcome.metric, outcome.mode)
+    several = len(outcome.trials) > 1
+    table = results_table(outcome.trials, metric=outcome.metric, best=best.run_id if best and several else None)
+    console.print(table)
+    for trial in outcome.trials:
+        if trial.status == "failed":
+            errors.print(f"{trial.name} failed: {trial.error}", style="red", highlight=False, soft_wrap=True)
+    if outcome.stopped is not None:
+        console.print(outcome.stopped, style="yellow", highlight=False, soft_wrap=True)
+    if outcome.page is not None:
+        console.print(f"comparison: {outcome.page}", highlight=False, soft_wrap=True)
+
+
+def live_table(trials: Sequence[TrialResult], *, metric: str, rows: int, size: int | None = None) -> Table:
+    """Return the table of a sweep that runs; where there is not room for all trials, those with the latest news."""
+    columns = ("trial", "", "epoch", "loss", metric, "time", "left")
+    table = Table(*columns, title=_title(trials, size), title_justify="left")
+    for trial in _newest(trials, max(rows, 1)):
         progress, metrics = trial.progress, {**trial.progress.metrics, **trial.metrics}
         loss = metrics.get("loss", metrics.get("val_loss_epoch"))
         table.add_row(
@@ -69,13 +94,29 @@ def _live_table(trials: Sequence[TrialResult]) -> Table:
             _state(trial),
             f"{progress.epoch}/{progress.max_epochs}" if progress.max_epochs else "",
             "" if loss is None else f"{loss:.4f}",
-            f"{metrics['val_iou']:.4f}" if "val_iou" in metrics else "",
-            _clock(trial.seconds) if trial.seconds else "",
-            _clock(trial.seconds * (1 / progress.fraction - 1))
-            if trial.status == "running" and progress.fraction
-            else "",
+            f"{metrics[metric]:.4f}" if metric in metrics else "",
+            shown_duration(trial.seconds) if trial.seconds else "",
+            shown_duration(progress.seconds_left) if trial.status == "running" and progress.seconds_left else "",
         )
+    if len(trials) > rows:
+        table.add_row(Text(f"and {len(trials) - rows} more", style="dim"))
     return table
+
+
+def _title(trials: Sequence[TrialResult], size: int | None) -> str:
+    counts = Counter(trial.status for trial in trials)
+    ended = sum(counts[status] for status in ENDED)
+    others = [f"{counts[status]} {status}" for status in ("reused", "pruned", "failed") if counts[status]]
+    return ", ".join([f"Sweep: {ended} of {max(size or 0, len(trials))} trials", *others])
+
+
+def _newest(trials: Sequence[TrialResult], rows: int) -> list[TrialResult]:
+    """As many as there is room for, in their order: those at work, then the last that ended, then those that wait."""
+    ended = [trial for trial in trials if trial.status in ENDED]
+    chosen = [trial for trial in trials if trial.status == "running"] + ended[::-1]
+    chosen += [trial for trial in trials if trial.status in ("paused", "waiting")]
+    kept = {trial.fingerprint for trial in chosen[:rows]}
+    return [trial for trial in trials if trial.fingerprint in kept]
 
 
 def _state(trial: TrialResult) -> RenderableType:
@@ -87,40 +128,40 @@ def _state(trial: TrialResult) -> RenderableType:
     return Text(word, style=_STYLES[trial.status])
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
-
-
 class _Lines:
     """A line for each change of a trial's state, and for each of its epochs."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, metric: str) -> None:
         self._console = console
+        self._metric = metric
         self._told: dict[str, str] = {}
         self._notes: dict[str, str] = {}
 
     def __call__(self, trials: Sequence[TrialResult]) -> None:
         for trial in trials:
-            self._tell(trial, trial.note or "", self._notes)
-            self._tell(trial, self._line(trial), self._told)
+            line = self._line(trial)
+            left = trial.progress.seconds_left if line.startswith("epoch") else None
+            if trial.note and trial.note not in line:
+                self._tell(trial, trial.note, self._notes)
+            self._tell(trial, line, self._told, f", {shown_duration(left)} left" if left else "")
 
-    def _tell(self, trial: TrialResult, line: str, told: dict[str, str]) -> None:
+    def _tell(self, trial: TrialResult, line: str, told: dict[str, str], rest: str = "") -> None:
         if line and told.get(trial.fingerprint) != line:
             told[trial.fingerprint] = line
-            self._console.print(f"{trial.name}: {line}", highlight=False, soft_wrap=True)
+            self._console.print(f"{trial.name}: {line}{rest}", highlight=False, soft_wrap=True)
 
     def _line(self, trial: TrialResult) -> str:
-        if trial.status == "running" and trial.progress.phase == "training":
-            progress = trial.progress
-            value = progress.metrics.get("val_iou", float("nan"))
-            return (
-                f"epoch {progress.validated}/{progress.max_epochs}, val_iou {value:.4f}" if progress.validated else ""
-            )
-        if trial.status == "running" or (trial.status == "waiting" and trial.progress.steps_per_epoch):
-            return trial.progress.phase
+        progress = trial.progress
+        if trial.status == "running" and progress.phase == "training":
+            value = f", {self._metric} {progress.metrics[self._metric]:.4f}" if self._metric in progress.metrics else ""
+            known = progress.validated and "val_loss_epoch" in progress.metrics
+            return f"epoch {progress.validated}/{progress.max_epochs}{value}" if known else ""
+        if trial.status == "running" or (trial.status == "waiting" and progress.steps_per_epoch):
+            return progress.phase
         if trial.status == "failed":
             return f"failed: {trial.error}"
-        if trial.status in ("finished", "reused"):
-            return f"{trial.status}, val_iou {trial.metrics.get('val_iou', float('nan')):.4f}"
+        if trial.status in ("pruned", "stopped"):
+            return f"{trial.status}: {trial.note}"
+        if trial.trained:
+            return f"{trial.status}, {self._metric} {trial.metrics.get(self._metric, float('nan')):.4f}"
         return ""

@@ -106,7 +106,7 @@ def _build_trainer(work: Work, pause_at: int | None) -> pl.Trainer:
         seconds=work.spending.seconds,
         peak_memory=work.spending.peak_memory,
     )
-    progress = ProgressCallback(work.report, max_epochs=config.trainer["max_epochs"])
+    progress = ProgressCallback(work.report, max_epochs=config.trainer["max_epochs"], metric=config.retrain.metric)
     return _trainer(work, logger=logger, callbacks=[*callbacks, progress, snapshots])
 
 

@@ -12,7 +12,7 @@ EXPORTING = "exporting"
 
 
 class Progress(BaseModel):
-    """How far one trial is. `note` says where it began, if not at the start of a new run."""
+    """How far one trial is. `note` says where it began, if not at the start of a new run; `seconds_left` is of its training."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,6 +24,7 @@ class Progress(BaseModel):
     validated: int = 0
     phase: str = "starting"
     note: str | None = None
+    seconds_left: float | None = None
 
     @property
     def fraction(self) -> float:

@@ -17,6 +17,7 @@ from ratchet.training.run import (
     CHECKPOINTS_PATH,
     FINGERPRINT_TAG,
     MODEL_PATH,
+    NESTED_TAG,
     SCHEDULE_TAG,
     log_params,
     log_rows,
@@ -95,7 +96,8 @@ class TrainedBefore:
         from. It gets its fingerprint last, so that one that was cut short is never found.
         """
         if self.experiment_of(run) == config.core.name:
-            new = {key: value for key, value in tags.items() if run.data.tags.get(key) != value}
+            # It stays in the sweep that trained it, and keeps what it says already.
+            new = {key: value for key, value in tags.items() if key not in run.data.tags and key != NESTED_TAG}
             if new:
                 self._store.log_batch(run.info.run_id, tags=_as_tags(new))
             return run

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 FINGERPRINT_TAG = "ratchet.fingerprint"
 DATA_FINGERPRINT_TAG = "ratchet.data_fingerprint"
 PARAMETERS_TAG = "ratchet.parameters"
+IMAGES_TAG = "ratchet.training_images"
 FAILURE_TAG = "ratchet.failure"
+PRUNED_TAG = "ratchet.pruned"
+STOPPED_TAG = "ratchet.stopped"
+ENDED_TAG = "ratchet.ended_early"
+NESTED_TAG = "mlflow.parentRunId"
 
 SCHEDULE_TAG = "ratchet.fingerprint_without_epochs"
 CHECKPOINT_TAG = "ratchet.checkpoint"
@@ -83,8 +88,8 @@ class TrialRun:
     def reopen(cls, store: MlflowClient, run: Run, ownership: Ownership, *, tags: Mapping[str, str]) -> TrialRun:
         """Open an interrupted run again, which this process has claimed."""
         store.update_run(run.info.run_id, status="RUNNING")
-        if FAILURE_TAG in run.data.tags:
-            store.delete_tag(run.info.run_id, FAILURE_TAG)
+        for tag in {FAILURE_TAG, PRUNED_TAG, STOPPED_TAG} & run.data.tags.keys():
+            store.delete_tag(run.info.run_id, tag)
         opened = cls(store, run, ownership, metric_history(store, run))
         opened.tag(tags)
         return opened
@@ -203,6 +208,19 @@ def flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
 def tag_run(run_id: str, tags: Mapping[str, str]) -> None:
     """Set tags on a run."""
     client().log_batch(run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def validations(run_id: str, metric: str) -> list[float]:
+    """The values of a metric in the order of their steps; of a finished run, the last is that of the exported weights."""
+    rows = client().get_metric_history(run_id, metric)
+    return [row.value for row in sorted(rows, key=lambda row: (row.step, row.timestamp))]
+
+
+def end_run(run_id: str | None, status: str, tags: Mapping[str, str]) -> None:
+    """End a run whose process was ended, and say why in its tags; one that has finished in that moment stays so."""
+    if run_id is not None and client().get_run(run_id).info.status != "FINISHED":
+        tag_run(run_id, tags)
+        client().set_terminated(run_id, status)
 
 
 def close_dead_run(run_id: str | None, status: str, reason: str, *, unsent: Path | None = None) -> None:

@@ -1,256 +1,229 @@
-"""A sweep: its trials planned, those already trained reused, the others run in processes, as many as the machine serves well."""
+"""A sweep: what is trained already is reused, the rest runs in processes, as many as the machine serves well."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import wait
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
-from ratchet.errors import ConfigError, SweepFailedError
-from ratchet.settings import TrialConfig
-from ratchet.training.caching import fill_caches
-from ratchet.training.fingerprint import trial_fingerprint
+from ratchet.errors import SweepFailedError
+from ratchet.training.board import Board
+from ratchet.training.budget import Budget
+from ratchet.training.caching import cache_key, fill_cache
 from ratchet.training.folder import TrialFolder
-from ratchet.training.leftovers import interrupted, prune
-from ratchet.training.origin import PRODUCTION, resolve
-from ratchet.training.process import TrialOrder, TrialProcess, start_server
-from ratchet.training.progress import EXPORTING, Progress
-from ratchet.training.reuse import SWEEP_PREFIX, TrainedBefore
-from ratchet.training.run import close_dead_run, flatten
+from ratchet.training.leftovers import prune
+from ratchet.training.parent import SweepRun
+from ratchet.training.plan import PlannedTrial, SweepPlan
+from ratchet.training.preview import Preview, preview
+from ratchet.training.process import TrialProcess, start_server
+from ratchet.training.progress import EXPORTING
+from ratchet.training.queue import Pruned, StudyQueue, TrialList, TrialQueue, Turn, trained_before
+from ratchet.training.results import OnProgress, SweepOutcome, TrialResult
+from ratchet.training.reuse import TrainedBefore
+from ratchet.training.run import PRUNED_TAG, STOPPED_TAG, close_dead_run, end_run
+from ratchet.training.slots import order, trials_at_once
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 logger = logging.getLogger(__name__)
 
+OnPlan = Callable[[Preview], None]
+
 _SECONDS_BETWEEN_LOOKS = 0.5
 
-Status = Literal["waiting", "running", "paused", "finished", "reused", "failed"]
+
+def run_sweep(trials: Sequence[PlannedTrial], *, on_progress: OnProgress = lambda _: None) -> list[TrialResult]:
+    """Run a list of trials as `run` does."""
+    return list(run(SweepPlan(trials=tuple(trials), size=len(trials)), on_progress=on_progress).trials)
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True)
+def run(
+    plan: SweepPlan,
+    *,
+    tags: Mapping[str, str] | None = None,
+    on_plan: OnPlan = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
+) -> SweepOutcome:
+    """Tell the plan, and run the trials; one that fails does not stop the others. Nothing is left running, however this ends.
 
-
-class PlannedTrial(_Value):
-    """One trial to be: its name says what sets it apart from the sweep's others.
-
-    `asked` is the fingerprint of what was asked for: that `production` is another model now does not change it.
-    """
-
-    name: str
-    config: TrialConfig
-    fingerprint: str
-    asked: str
-
-
-class TrialResult(_Value):
-    """What became of one trial. `metrics` are those of its exported weights; `seconds` is zero where it was reused.
-
-    `note` says where it began, if not at the start of a new run.
-    """
-
-    name: str
-    fingerprint: str
-    status: Status = "waiting"
-    run_id: str | None = None
-    metrics: dict[str, float] = {}
-    seconds: float = 0.0
-    error: str | None = None
-    note: str | None = None
-    progress: Progress = Progress()
-
-
-OnProgress = Callable[[Sequence[TrialResult]], None]
-
-
-def plan_trials(configs: Sequence[TrialConfig]) -> list[PlannedTrial]:
-    """Name the trials and compute their fingerprints; the data are fetched, checked and hashed here, once.
-
-    Raises `ConfigError` where two configurations are one and the same trial, the errors of the data, and those of the
-    registry where a model to start from is not there.
-    """
-    from ratchet.config import instantiate  # noqa: PLC0415 - imports Hydra
-
-    if any(interrupted(config.core.home) for config in configs):
-        start_server()  # most likely something is to go on: let it import while this process plans
-    contents: dict[str, str] = {}
-    trials: dict[str, PlannedTrial] = {}
-    for given, name in zip(configs, trial_names(configs), strict=True):
-        config = resolve(given)
-        key = repr(sorted(config.datamodule.items(), key=lambda item: item[0]))
-        if key not in contents:
-            # The augmentation does not change the content, and would import torchvision.
-            contents[key] = instantiate(config.datamodule | {"train_transform": None}).fingerprint
-        fingerprint = trial_fingerprint(config, contents[key])
-        if fingerprint in trials:
-            raise ConfigError(f"the trials {trials[fingerprint].name} and {name} are the same: leave one of them out.")
-        asked = trial_fingerprint(given, contents[key]) if given.backbone.init_from == PRODUCTION else fingerprint
-        trials[fingerprint] = PlannedTrial(name=name, config=config, fingerprint=fingerprint, asked=asked)
-    return list(trials.values())
-
-
-def trial_names(configs: Sequence[TrialConfig]) -> list[str]:
-    """Name each by the values in which they differ (`unet resnet18`); a single one by its network."""
-    if len(configs) == 1:
-        model = configs[0].backbone.model
-        return [f"{model.get('arch', 'network')} {model.get('encoder_name', '')}".strip()]
-    trees = [dict(flatten(config.model_dump(mode="json"))) for config in configs]
-    keys = list(dict.fromkeys(key for tree in trees for key in tree))
-    varying = [key for key in keys if len({repr(tree.get(key)) for tree in trees}) > 1]
-    plain = {"backbone.model.arch", "backbone.model.encoder_name"}
-    return [
-        " ".join(str(tree.get(key)) if key in plain else f"{key.split('.')[-1]}={tree.get(key)}" for key in varying)
-        for tree in trees
-    ]
-
-
-def sweep_tag(trials: Sequence[PlannedTrial]) -> str:
-    """Return the tag that every run of this sweep carries, reused ones too: the same trials have the same tag."""
-    digest = hashlib.sha256("\n".join(sorted(trial.fingerprint for trial in trials)).encode()).hexdigest()
-    return f"{SWEEP_PREFIX}{digest[:12]}"
-
-
-def run_sweep(
-    trials: Sequence[PlannedTrial], *, tags: Mapping[str, str] | None = None, on_progress: OnProgress = lambda _: None
-) -> list[TrialResult]:
-    """Run the trials; one that fails does not stop the others. Nothing is left running, however this ends.
-
-    `tags` go to the runs of new trials; a reused one keeps what it says already.
+    `tags` go to the runs of new trials and of the sweep; one that is there keeps what it says.
 
     Raises `SweepFailedError` when none finished.
     """
-    sweep, own = {sweep_tag(trials): "true"}, tags or {}
-    results = {trial.fingerprint: TrialResult(name=trial.name, fingerprint=trial.fingerprint) for trial in trials}
-
-    def update(fingerprint: str, **changes: object) -> None:
-        results[fingerprint] = results[fingerprint].model_copy(update=changes)
-        on_progress(list(results.values()))
-
-    wanted = {trial.fingerprint: trial.config.core.name for trial in trials if not trial.config.sweep.force}
-    before = TrainedBefore()
-    found = before.all_finished(wanted)
-    for trial in trials:
-        if trial.fingerprint in found:
-            known = found[trial.fingerprint].data.tags
-            missing = {key: value for key, value in own.items() if key not in known}
-            run = before.into_experiment(found[trial.fingerprint], trial.config, {**missing, **sweep})
-            note = before.note(found[trial.fingerprint], trial.config)
-            update(
-                trial.fingerprint, status="reused", run_id=run.info.run_id, metrics=dict(run.data.metrics), note=note
-            )
-    waiting = [trial for trial in trials if trial.fingerprint not in found]
-    if waiting:
-        start_server()
-        held = fill_caches(waiting, update)
-        _run_waiting(waiting, {**own, **sweep}, update)
-        del held
-    if not any(result.status in ("finished", "reused") for result in results.values()):
-        reasons = "; ".join(f"{result.name}: {result.error}" for result in results.values())
-        raise SweepFailedError(f"no trial finished. {reasons}")
-    return list(results.values())
+    board = Board(plan, on_progress)
+    for removed in prune(plan.config.core.home, keep={trial.fingerprint for trial in plan.trials}):
+        logger.warning("%s", removed)
+    found = trained_before(plan.trials) if plan.space is None else {}
+    if len(found) < len(plan.trials):
+        start_server()  # it imports while this process plans
+    told = preview(plan, found, at_once=trials_at_once(plan.config))
+    on_plan(told)
+    with SweepRun.of(plan, tags or {}) as sweep_run:
+        sweep_run.tell(told)
+        stopped = _Engine(plan, board, found, {**(tags or {}), **sweep_run.trial_tags}).work()
+        outcome = board.outcome(stopped)
+        if not any(result.trained for result in outcome.trials):
+            reasons = [f"{result.name}: {result.error}" for result in outcome.trials if result.error]
+            raise SweepFailedError(f"no trial finished. {'; '.join([*filter(None, [outcome.stopped]), *reasons])}")
+        return sweep_run.conclude(outcome)
 
 
-def trials_at_once(config: TrialConfig) -> int:
-    """How many trials to run side by side: `sweep.parallel`, or one per GPU, or one.
+@dataclass(frozen=True)
+class _Work:
+    """A process's turn. `spent` are the seconds that the trial took before it, between other rungs."""
 
-    On CPUs one trial with all threads is faster than several with few: 0.9 times as long on two cores.
-    """
-    if config.sweep.parallel is not None:
-        return config.sweep.parallel
-    if config.trainer.get("accelerator") == "cpu" or config.trainer.get("devices") != 1:
-        return 1
-    return max(1, _gpus())
+    turn: Turn
+    started: float
+    spent: float
 
-
-def _gpus() -> int:
-    """How many CUDA devices there are; where no driver is, torch's three seconds are not spent on asking."""
-    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, and NVIDIA's under WSL
-    if sys.platform == "linux" and not any(Path(driver).exists() for driver in drivers):
-        return 0
-    import torch  # noqa: PLC0415 - slow
-
-    return torch.cuda.device_count()
+    @property
+    def seconds(self) -> float:
+        return self.spent + time.monotonic() - self.started
 
 
-def _run_waiting(waiting: list[PlannedTrial], tags: Mapping[str, str], update: Callable[..., None]) -> None:
-    if not waiting:
-        return
-    for home in {trial.config.core.home for trial in waiting}:
-        for told in prune(home, keep={trial.fingerprint for trial in waiting}):
-            logger.warning("%s", told)
-    slots = trials_at_once(waiting[0].config)
-    free = list(reversed(range(slots)))
-    running: dict[TrialProcess, float] = {}
-    try:
-        while waiting or running:
-            # A trial that is exported leaves its slot to the next one; not to more, where exports take longer than training.
-            while waiting and free and len(running) < 2 * slots:
-                trial = TrialProcess.start(_order(waiting.pop(0), tags, free.pop(), slots))
-                running[trial] = time.monotonic()
-            for trial in _ready(running):
-                over = _receive(trial, time.monotonic() - running[trial], update)
-                if trial.slot is not None and (over or trial.exporting):
-                    free.append(trial.slot)
-                    trial.slot = None
-                if over:
-                    trial.end()
-                    del running[trial]
-    finally:
-        for trial in running:
-            trial.end()
-            close_dead_run(trial.run_id, "KILLED", "the sweep was stopped")
+class _Engine:
+    """Starts processes for what the queue hands out, and passes on what they tell."""
 
+    def __init__(self, plan: SweepPlan, board: Board, found: Mapping[str, Run], tags: Mapping[str, str]) -> None:
+        self._plan, self._board, self._tags = plan, board, tags
+        self._slots = trials_at_once(plan.config)
+        self._free = list(reversed(range(self._slots)))
+        self._running: dict[TrialProcess, _Work] = {}
+        self._caches: dict[str, Any] = {}
+        self._before = TrainedBefore()
+        self._budget = Budget(plan.settings, metric=plan.metric, mode=plan.config.retrain.mode)
+        studied = plan.space is not None or plan.settings.halving
+        self._queue: TrialQueue = StudyQueue(plan, at_once=self._slots) if studied else TrialList(plan, found)
 
-def _ready(running: dict[TrialProcess, float]) -> list[TrialProcess]:
-    ready = wait([trial.connection for trial in running], timeout=_SECONDS_BETWEEN_LOOKS)
-    for trial in running:
-        trial.look()
-    return [trial for trial in running if trial.connection in ready]
+    def work(self) -> str | None:
+        """Work until there is nothing left; return the reason where the budget ended it before."""
+        stopped = None
+        try:
+            while True:
+                if stopped is None:
+                    stopped = self._start()
+                    if stopped is not None:
+                        self._leave(stopped)
+                if not self._running:
+                    return stopped
+                self._listen()
+                self._queue.beat()
+        finally:
+            for process in self._running:
+                process.end()
+                end_run(process.run_id, "KILLED", {STOPPED_TAG: "the sweep was stopped"})
 
+    def _start(self) -> str | None:
+        """Start as many trials as there is room for; return the reason if no more may be trained. What is there is free."""
+        while True:
+            reason = self._budget.used_up(result.metrics for result in self._board.results if result.trained)
+            turn = self._queue.next() if self._has_room() else None
+            if isinstance(turn, Pruned):
+                self._prune(turn)
+            elif turn is not None and turn.found is not None:
+                self._reuse(turn)
+            elif turn is None or reason is not None:
+                return reason
+            else:
+                self._begin(turn)
 
-def _receive(trial: TrialProcess, seconds: float, update: Callable[..., None]) -> bool:
-    """Take one message; return whether it was the last."""
-    fingerprint = trial.order.fingerprint
-    try:
-        kind, value = trial.connection.recv()
-    except (EOFError, ConnectionResetError):
-        reason = f"{trial.death()} Run the sweep again, and the trial goes on from its last checkpoint."
-        unsent = TrialFolder(trial.order.config.core.home, fingerprint).unsent
-        close_dead_run(trial.run_id, "FAILED", reason, unsent=unsent)
-        kind, value = "failed", reason
-    if kind == "started":
-        trial.run_id = value
-        update(fingerprint, status="running", run_id=value)
-    elif kind == "progress":
-        trial.exporting = value.phase == EXPORTING
-        update(fingerprint, progress=value, note=value.note, seconds=seconds)
-    elif kind == "failed":
-        update(fingerprint, status="failed", error=value, seconds=seconds)
-    else:
-        trial.order.log.unlink(missing_ok=True)
-        spent = 0.0 if value.status == "reused" else seconds
-        update(fingerprint, **value.model_dump(), seconds=spent)
-    return kind in ("failed", "ended")
+    def _has_room(self) -> bool:
+        """Whether there is a slot. A trial that is exported leaves its own; not to many, where exports outlast training."""
+        return bool(self._free) and len(self._running) < 2 * self._slots
 
+    def _leave_slot(self, process: TrialProcess) -> None:
+        if process.slot is not None:
+            self._free.append(process.slot)
+            process.slot = None
 
-def _order(trial: PlannedTrial, tags: Mapping[str, str], slot: int, slots: int) -> TrialOrder:
-    logs = (trial.config.core.home / "logs").absolute()
-    logs.mkdir(parents=True, exist_ok=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    gpus = _gpus() if slots > 1 else 0
-    return TrialOrder(
-        name=trial.name,
-        config=trial.config,
-        fingerprint=trial.fingerprint,
-        tags=tags,
-        log=Path(logs / f"{trial.fingerprint[:12]}-{os.getpid()}.log"),
-        slot=slot,
-        threads=max(1, cores // slots),
-        device=slot % gpus if gpus else None,
-    )
+    def _reuse(self, turn: Turn) -> None:
+        trial, before = turn.trial, self._before
+        assert turn.found is not None
+        run, note = before.into_experiment(turn.found, trial.config, self._tags), before.note(turn.found, trial.config)
+        metrics = dict(run.data.metrics)
+        self._board.update(trial, status="reused", run_id=run.info.run_id, metrics=metrics, note=note)
+        self._queue.ended(turn, metrics.get(self._plan.metric))
+
+    def _prune(self, pruned: Pruned) -> None:
+        before = self._board.add(pruned.trial)
+        if pruned.run_id is None:
+            end_run(before.run_id, "KILLED", {PRUNED_TAG: pruned.why})
+        run_id = pruned.run_id or before.run_id
+        self._board.update(pruned.trial, status="pruned", note=pruned.why, run_id=run_id)
+
+    def _begin(self, turn: Turn) -> None:
+        self._fill_cache(turn.trial)
+        before, slot = self._board.add(turn.trial), self._free.pop()
+        process = TrialProcess.start(order(turn, self._tags, slot, self._slots))
+        process.run_id = before.run_id
+        self._running[process] = _Work(turn, time.monotonic(), before.seconds)
+
+    def _fill_cache(self, trial: PlannedTrial) -> None:
+        """Decode the images that it needs, once for all trials that need them; a cache that is held stays in place."""
+        key = cache_key(trial.config)
+        if key not in self._caches:
+            self._caches[key] = fill_cache(trial.config, lambda progress: self._board.update(trial, progress=progress))
+
+    def _leave(self, reason: str) -> None:
+        """End what is being trained, with a checkpoint; what is trained already is let to its end."""
+        late = ("scoring", EXPORTING)
+        training = [
+            p for p, work in self._running.items() if self._board.add(work.turn.trial).progress.phase not in late
+        ]
+        for process in training:
+            process.process.terminate()
+        for process in training:
+            process.end()
+            work = self._running.pop(process)
+            self._leave_slot(process)
+            self._board.update(work.turn.trial, status="paused", run_id=process.run_id, seconds=work.seconds)
+        for result in self._board.stop(reason):
+            end_run(result.run_id, "KILLED", {STOPPED_TAG: reason})
+
+    def _listen(self) -> None:
+        ready = wait([process.connection for process in self._running], timeout=_SECONDS_BETWEEN_LOOKS)
+        for process in self._running:
+            process.look()
+        for process in [process for process in self._running if process.connection in ready]:
+            over = self._receive(process, self._running[process])
+            if over or (process.exporting and self._plan.settings.target is None):  # else it may be the last one
+                self._leave_slot(process)
+            if over:
+                process.end()
+                del self._running[process]
+
+    def _receive(self, process: TrialProcess, work: _Work) -> bool:
+        """Take one message; return whether it was the last."""
+        trial = work.turn.trial
+        try:
+            kind, value = process.connection.recv()
+        except (EOFError, ConnectionResetError):
+            reason = f"{process.death()} Run the sweep again, and the trial goes on from its last checkpoint."
+            unsent = TrialFolder(process.order.config.core.home, trial.fingerprint).unsent
+            close_dead_run(process.run_id, "FAILED", reason, unsent=unsent)
+            kind, value = "failed", reason
+        if kind == "started":
+            process.run_id = value
+            self._board.update(trial, status="running", run_id=value)
+        elif kind == "progress":
+            process.exporting = value.phase == EXPORTING
+            known = self._board.add(trial).progress
+            if not value.max_epochs and known.max_epochs:  # what follows training tells its phase only
+                value = known.model_copy(update={"phase": value.phase, "note": value.note})
+            self._board.update(trial, status="running", progress=value, note=value.note, seconds=work.seconds)
+        elif kind == "failed":
+            self._board.update(trial, status="failed", error=value, seconds=work.seconds)
+            self._queue.ended(work.turn, None)
+        else:
+            process.order.log.unlink(missing_ok=True)
+            spent = 0.0 if value.status == "reused" else work.seconds
+            self._board.update(trial, **value.model_dump(), seconds=spent)
+            if value.status == "paused":
+                self._queue.paused(work.turn, value.run_id)
+            else:
+                self._queue.ended(work.turn, value.metrics.get(self._plan.metric))
+        return kind in ("failed", "ended")

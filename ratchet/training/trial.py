@@ -31,7 +31,7 @@ from ratchet.training.opening import Beginning, begin
 from ratchet.training.origin import MODEL_DIGEST_TAG, weights_digest
 from ratchet.training.progress import EXPORTING, Progress, Report, TrialEnd
 from ratchet.training.report import write_report
-from ratchet.training.run import CHECKPOINTS_PATH, MODEL_PATH, PARAMETERS_TAG, metric_rows
+from ratchet.training.run import CHECKPOINTS_PATH, ENDED_TAG, IMAGES_TAG, MODEL_PATH, PARAMETERS_TAG, metric_rows
 from ratchet.training.upload import keep_checkpoints, withdraw
 from ratchet.training.warm_start import inherited, warm_start
 
@@ -103,7 +103,11 @@ def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:
     if not snapshot.facts.trained:
         run.pause()
         return TrialEnd(status="paused", run_id=run.run_id, metrics={row.key: row.value for row in run.rows}, note=note)
-    metrics = _conclude(work, module, snapshot)
+    metrics, epochs = _conclude(work, module, snapshot), config.trainer["max_epochs"]
+    if snapshot.facts.stopped and snapshot.facts.epoch < epochs:  # by early stopping, or by sweep.trial_max_time
+        ended = f"training ended early, in epoch {snapshot.facts.epoch + 1} of {epochs}"
+        run.tag({ENDED_TAG: ended})
+        note = f"{note}; {ended}" if note else ended
     metrics |= {"duration": work.spending.seconds(), "peak_memory": work.spending.peak_memory()}
     run.confirm_owner()
     run.log_metrics(metric_rows(metrics, snapshot.facts.step))
@@ -124,7 +128,8 @@ def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> dic
     _write_artifacts(config, module, data, test_counts, history, artifacts)
     _write_seen(data, inherited(config, run, folder.work), artifacts / MODEL_PATH)
     parameters = sum(parameter.numel() for parameter in module.network.parameters())
-    run.tag({PARAMETERS_TAG: str(parameters), MODEL_DIGEST_TAG: weights_digest(artifacts / MODEL_PATH)})
+    marks = {PARAMETERS_TAG: str(parameters), IMAGES_TAG: str(len(data.samples["train"]))}
+    run.tag({**marks, MODEL_DIGEST_TAG: weights_digest(artifacts / MODEL_PATH)})
     run.log_artifacts(artifacts)
     withdraw(run)
     return metrics

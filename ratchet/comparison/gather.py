@@ -1,0 +1,126 @@
+"""What is compared: the trials of a sweep, best first, with their curves and the winners' pictures, read from MLflow."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+
+from ratchet.registry.pages import run_page
+from ratchet.registry.tracking import client
+from ratchet.settings import Mode
+from ratchet.training.results import SweepOutcome, TrialResult
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LOSSES = ("val_loss_epoch", "loss_epoch")
+PICTURE = "report/predictions.png"
+
+_WINNERS = 3
+_WIDTH = 560  # pixels of a winner's picture: three of them stay under a megabyte
+_AT_ONCE = 8
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ComparedTrial(_Value):
+    """One trial: `value` is that of its exported weights, of a trial that did not come to its end the last it had.
+
+    `curves` are by metric, one value an epoch; `picture` is a data URI.
+    """
+
+    result: TrialResult
+    value: float | None
+    curves: dict[str, tuple[float, ...]] = {}
+    address: str | None = None
+    picture: str | None = None
+
+
+class Comparison(_Value):
+    """The trials, best first; those without a value last. `logarithmic` are the keys that were searched so."""
+
+    title: str
+    experiment: str
+    metric: str
+    mode: Mode
+    trials: tuple[ComparedTrial, ...]
+    stopped: str | None = None
+    logarithmic: tuple[str, ...] = ()
+
+
+def gather(
+    outcome: SweepOutcome, *, title: str, experiment: str, experiment_id: str, logarithmic: Sequence[str] = ()
+) -> Comparison:
+    """Read what the page shows: some requests for each trial."""
+    store = client()
+    metrics = tuple(dict.fromkeys((outcome.metric, *LOSSES)))
+
+    def compared(result: TrialResult) -> ComparedTrial:
+        if result.run_id is None:
+            return ComparedTrial(result=result, value=None)
+        curves = {metric: _curve(store, result, metric) for metric in metrics}
+        last = curves[outcome.metric][-1:] or (math.nan,)
+        value = result.metrics.get(outcome.metric, math.nan) if result.trained else last[0]
+        return ComparedTrial(
+            result=result,
+            value=value if math.isfinite(value) else None,
+            curves=curves,
+            address=run_page(experiment_id, result.run_id),
+        )
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        trials = list(pool.map(compared, outcome.trials))
+    trials.sort(key=lambda trial: _rank(trial, outcome))
+    winners = [trial for trial in trials if trial.result.trained and trial.value is not None][:_WINNERS]
+    pictures = {trial.result.fingerprint: _picture(store, str(trial.result.run_id)) for trial in winners}
+    trials = [trial.model_copy(update={"picture": pictures.get(trial.result.fingerprint)}) for trial in trials]
+    return Comparison(
+        title=title,
+        experiment=experiment,
+        metric=outcome.metric,
+        mode=outcome.mode,
+        trials=tuple(trials),
+        stopped=outcome.stopped,
+        logarithmic=tuple(logarithmic),
+    )
+
+
+def _rank(trial: ComparedTrial, outcome: SweepOutcome) -> tuple[bool, int, float]:
+    """The trained ones by their value, then the others by how far they came."""
+    if trial.value is None:
+        return True, 0, 0.0
+    epochs = 0 if trial.result.trained else -len(trial.curves.get(outcome.metric, ())) + 1_000_000
+    return False, epochs, -trial.value if outcome.mode == "max" else trial.value
+
+
+def _curve(store: MlflowClient, result: TrialResult, metric: str) -> tuple[float, ...]:
+    """A value for each epoch; a trained one has one more, that of the exported weights."""
+    rows = sorted(store.get_metric_history(str(result.run_id), metric), key=lambda row: (row.step, row.timestamp))
+    values = [row.value for row in rows]
+    return tuple(values[:-1] if result.trained and metric != "loss_epoch" and len(values) > 1 else values)
+
+
+def _picture(store: MlflowClient, run_id: str) -> str | None:
+    """The report's picture of predictions, made smaller; None where the run has none."""
+    folder = PICTURE.rpartition("/")[0]
+    if PICTURE not in {entry.path for entry in store.list_artifacts(run_id, folder)}:
+        return None
+    with tempfile.TemporaryDirectory(prefix="comparison-") as scratch:
+        path = Path(store.download_artifacts(run_id, PICTURE, scratch))
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+    picture.thumbnail((_WIDTH, 4 * _WIDTH))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=78)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

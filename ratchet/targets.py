@@ -1,0 +1,77 @@
+"""The allow-list of what a configuration may build. When Hydra 1.4 brings its own whitelist, this is the one place to change."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ratchet.errors import ConfigError, ForbiddenTargetError
+
+# Where a `_target_` may live: the module, and the class that it must derive from. A prefix would be too wide:
+# `torch.nn.functional.torch.load` starts like a layer.
+ALLOWED_MODULES: Mapping[str, str] = {
+    "pytorch_lightning.callbacks": "pytorch_lightning.Callback",
+    "ratchet.data": "ratchet.data.datamodule.SegmentationDataModule",
+    "ratchet.training.losses": "torch.nn.Module",
+    "segmentation_models_pytorch.losses": "torch.nn.Module",
+    "torch.nn": "torch.nn.Module",
+    "torch.optim": "torch.optim.Optimizer",
+    "torch.optim.lr_scheduler": "torch.optim.lr_scheduler.LRScheduler",
+    "torchvision.transforms.v2": "torchvision.transforms.v2.Transform",
+}
+ALLOWED_NAMES = frozenset(
+    {
+        "pytorch_lightning.Trainer",
+        "ratchet.training.RunLogger",
+        "ratchet.training.SegmentationModule",
+        "ratchet.training.create_network",
+    }
+)
+
+
+def check_targets(node: Any, *, load: bool = True) -> None:
+    """Raise `ForbiddenTargetError` at the first `_target_` under `node` that is not on the allow-list.
+
+    With `load=False` only the names are looked at: nothing is imported, and what a name stands for is not known.
+    """
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            _check_name(node["_target_"])
+            if load:
+                _check_class(node["_target_"])
+        for value in node.values():
+            check_targets(value, load=load)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            check_targets(value, load=load)
+
+
+def _check_name(target: Any) -> None:
+    module, _, name = str(target).rpartition(".")
+    extra = {entry.strip() for entry in os.environ.get("RATCHET_ALLOWED_TARGETS", "").split(";")}
+    if target in ALLOWED_NAMES:
+        return
+    if name.startswith("_") or module not in {*ALLOWED_MODULES, *extra}:
+        raise ForbiddenTargetError(
+            f"_target_: {target} is not allowed. Allowed are the public classes of {', '.join(sorted(ALLOWED_MODULES))}. "
+            "The operator of a deployment adds modules with RATCHET_ALLOWED_TARGETS=package.module;…"
+        )
+
+
+def _check_class(target: str) -> None:
+    module, _, name = target.rpartition(".")
+    if target in ALLOWED_NAMES:
+        return
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"_target_: {target} does not exist: {error}") from error
+    base_module, _, base_name = ALLOWED_MODULES.get(module, "builtins.object").rpartition(".")
+    base = getattr(importlib.import_module(base_module), base_name)
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        raise ForbiddenTargetError(
+            f"_target_: {target} is not allowed: {module} may give classes of {base_module}.{base_name} only."
+        )

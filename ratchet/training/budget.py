@@ -1,0 +1,31 @@
+"""When a sweep is to stop before its end: its time is up, or a trial is as good as was asked for."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+
+from ratchet.duration import shown_duration
+from ratchet.settings import Mode, SweepSettings
+
+
+class Budget:
+    """Counts from the moment when it is made."""
+
+    def __init__(self, settings: SweepSettings, *, metric: str, mode: Mode) -> None:
+        self._max_time, self._target = settings.max_time, settings.target
+        self._metric, self._mode = metric, mode
+        self._started = time.monotonic()
+
+    def used_up(self, finished: Iterable[Mapping[str, float]]) -> str | None:
+        """Say why no further trial is to start, given the metrics of the finished ones; None: it may."""
+        if self._target is not None:
+            sign = 1 if self._mode == "max" else -1
+            values = [metrics[self._metric] for metrics in finished if self._metric in metrics]
+            best = max(values, key=lambda value: sign * value if math.isfinite(value) else -math.inf, default=math.nan)
+            if sign * (best - self._target) >= 0:
+                return f"target {self._metric} {self._target:g} reached with {best:.4f}"
+        if self._max_time is not None and time.monotonic() - self._started >= self._max_time:
+            return f"max_time {shown_duration(self._max_time)} reached"
+        return None

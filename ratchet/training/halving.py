@@ -1,0 +1,39 @@
+"""Successive halving: at which epochs trials are compared, and by what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ratchet.errors import ConfigError
+from ratchet.settings import Mode, SweepSettings, TrialConfig
+
+
+def rungs(settings: SweepSettings, max_epochs: int) -> tuple[int, ...]:
+    """The epochs after which trials are compared: `halving_min_epochs`, and each time `halving_eta` times as many."""
+    found, epochs = list[int](), settings.halving_min_epochs
+    while epochs < max_epochs:
+        found.append(epochs)
+        epochs *= settings.halving_eta
+    return tuple(found)
+
+
+def require_rungs(config: TrialConfig) -> None:
+    """Raise `ConfigError` where trials cannot be compared before their end."""
+    metric, epochs = config.retrain.metric, config.trainer["max_epochs"]
+    if not metric.startswith("val_"):
+        raise ConfigError(
+            f"sweep.halving compares trials while they train, and {metric} is measured at their end only: set "
+            "retrain.metric to one of the validation's, such as val_iou."
+        )
+    if not rungs(config.sweep, epochs):
+        raise ConfigError(
+            f"sweep.halving has nothing to halve: sweep.halving_min_epochs={config.sweep.halving_min_epochs} is not less "
+            f"than trainer.max_epochs={epochs}."
+        )
+
+
+def rung_value(validations: Sequence[float], epochs: int, mode: Mode) -> float:
+    """The best value of the first so many validations, NaN where there is none: what would be exported at this rung."""
+    values = [value for value in validations[:epochs] if math.isfinite(value)]
+    return (max if mode == "max" else min)(values, default=math.nan)

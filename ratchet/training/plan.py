@@ -1,0 +1,160 @@
+"""What a sweep is to do: its trials with their names and fingerprints, or the space that they are drawn from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from ratchet.errors import ConfigError
+from ratchet.settings import SweepSettings, TrialConfig
+from ratchet.space import Composed, Interval, Point, Space
+from ratchet.training.fingerprint import trial_fingerprint
+from ratchet.training.leftovers import interrupted
+from ratchet.training.origin import PRODUCTION, resolve
+from ratchet.training.process import start_server
+from ratchet.training.reuse import SWEEP_PREFIX
+from ratchet.training.run import flatten
+
+_PLAIN = {"backbone.model.arch", "backbone.model.encoder_name"}  # their values speak for themselves
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class PlannedTrial(_Value):
+    """One trial to be: its name and its point say what sets it apart from the sweep's others.
+
+    `asked` is the fingerprint of what was asked for: that `production` is another model now does not change it. `images`
+    is the number of those it trains on.
+    """
+
+    name: str
+    config: TrialConfig
+    fingerprint: str
+    asked: str
+    images: int
+    point: Point = {}
+
+
+class SweepPlan(_Value):
+    """The trials in their order; where a space is searched, its first point, which may or may not be one of them.
+
+    `size` is the number of trials that were asked for, which `sweep.max_trials` may cut; None: as time allows.
+    """
+
+    trials: tuple[PlannedTrial, ...]
+    size: int | None
+    space: Space | None = None
+
+    @property
+    def config(self) -> TrialConfig:
+        """What the trials have in common is the same in all of them."""
+        return self.trials[0].config
+
+    @property
+    def settings(self) -> SweepSettings:
+        """How they are run."""
+        return self.config.sweep
+
+    @property
+    def metric(self) -> str:
+        """What is searched, halved and ended by."""
+        return self.config.retrain.metric
+
+    @property
+    def digest(self) -> str:
+        """What the sweep is, as a hash (12 hex digits); its budget is no part of it."""
+        return self._digest([trial.fingerprint for trial in self.trials])
+
+    @property
+    def asked(self) -> str:
+        """The same of what was asked for."""
+        return self._digest([trial.asked for trial in self.trials])
+
+    def _digest(self, trials: list[str]) -> str:
+        parts = sorted(trials)
+        if self.space is not None:
+            parts += [self.space.digest, str(self.settings.sampler), self.metric, self.config.retrain.mode]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+    @property
+    def tag(self) -> str:
+        """The tag that every run of this sweep carries, reused ones too: the same trials have the same tag."""
+        return f"{SWEEP_PREFIX}{self.digest}"
+
+
+class Planner:
+    """Makes trials of configurations; the data are fetched, checked and hashed once for all of them."""
+
+    def __init__(self) -> None:
+        self._contents: dict[str, tuple[str, int]] = {}
+
+    def trial(self, given: TrialConfig, point: Point, name: str) -> PlannedTrial:
+        """Compute its fingerprint. Raises the errors of the data, and of the registry for a model to start from."""
+        from ratchet.config import instantiate  # noqa: PLC0415 - imports Hydra
+
+        config = resolve(given)
+        key = repr(sorted(config.datamodule.items(), key=lambda item: item[0]))
+        if key not in self._contents:
+            # The augmentation does not change the content, and would import torchvision.
+            data = instantiate(config.datamodule | {"train_transform": None})
+            self._contents[key] = data.fingerprint, len(data.samples["train"])
+        content, images = self._contents[key]
+        fingerprint = trial_fingerprint(config, content)
+        production = given.backbone.init_from == PRODUCTION
+        asked = trial_fingerprint(given, content) if production else fingerprint
+        return PlannedTrial(name=name, config=config, fingerprint=fingerprint, asked=asked, images=images, point=point)
+
+
+def plan_sweep(composed: Composed) -> SweepPlan:
+    """Plan what overrides were composed to. Raises `ConfigError` and the errors of the data."""
+    if composed.space is None:
+        trials = plan_trials(composed.configs, composed.points)
+    else:
+        name = point_name(composed.points[0], composed.space)
+        trials = [Planner().trial(composed.configs[0], composed.points[0], name)]
+    return SweepPlan(trials=tuple(trials), size=composed.size, space=composed.space)
+
+
+def plan_trials(configs: Sequence[TrialConfig], points: Sequence[Point] = ()) -> list[PlannedTrial]:
+    """Name the trials, by their points or else by what differs, and compute their fingerprints.
+
+    Raises `ConfigError` where two configurations are one and the same trial, and the errors of the data.
+    """
+    if any(interrupted(config.core.home) for config in configs):
+        start_server()  # most likely something is to go on: let it import while this process plans
+    planner, trials = Planner(), dict[str, PlannedTrial]()
+    points = points if any(points) else differences(configs)
+    for config, point in zip(configs, points, strict=True):
+        trial = planner.trial(config, point, point_name(point) or _network(config))
+        before = trials.setdefault(trial.fingerprint, trial)
+        if before is not trial:
+            raise ConfigError(f"the trials {before.name} and {trial.name} are the same: leave one of them out.")
+    return list(trials.values())
+
+
+def differences(configs: Sequence[TrialConfig]) -> list[Point]:
+    """The keys and values in which each configuration is not like all the others."""
+    trees = [dict(flatten(config.model_dump(mode="json"))) for config in configs]
+    keys = list(dict.fromkeys(key for tree in trees for key in tree))
+    varying = [key for key in keys if len({repr(tree.get(key)) for tree in trees}) > 1]
+    return [{key: str(tree.get(key)) for key in varying} for tree in trees]
+
+
+def point_name(point: Point, space: Space | None = None) -> str:
+    """Name a trial by its values (`unet lr=0.0013`); numbers out of an interval are rounded, to be read."""
+    words = []
+    for key, value in point.items():
+        dimension = space.dimensions.get(key) if space is not None else None
+        rounded = f"{float(value):.3g}" if isinstance(dimension, Interval) and not dimension.integer else value
+        plain = key.lstrip("+") in _PLAIN
+        words.append(rounded if plain else f"{key.lstrip('+').split('.')[-1]}={rounded}")
+    return " ".join(words)
+
+
+def _network(config: TrialConfig) -> str:
+    model = config.backbone.model
+    return f"{model.get('arch', 'network')} {model.get('encoder_name', '')}".strip()

@@ -1,0 +1,153 @@
+"""What a sweep is about to do, told before it starts: its trials, those that are there already, and the time it may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, median
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ratchet.duration import shown_duration
+from ratchet.registry.tracking import client
+from ratchet.training.halving import rungs
+from ratchet.training.plan import PlannedTrial, SweepPlan
+from ratchet.training.run import IMAGES_TAG
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_PAST_RUNS = 10
+_EXPERIMENTS = 1000
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class PreviewedTrial(_Value):
+    """One trial before the sweep: reused from a run, or to be trained, in about so many seconds (None: nobody knows)."""
+
+    name: str
+    epochs: int
+    reused: str | None
+    seconds: float | None
+
+
+class Preview(_Value):
+    """The trials as far as they are known; `seconds` is what the whole may take, None where nothing tells.
+
+    `sentence` says it all in one line.
+    """
+
+    trials: tuple[PreviewedTrial, ...]
+    seconds: float | None
+    sentence: str
+
+
+def preview(plan: SweepPlan, found: Mapping[str, Run], *, at_once: int) -> Preview:
+    """Estimate the time from finished runs of the same networks: in proportion to epochs, images and pixels."""
+    expected = _expected([trial for trial in plan.trials if trial.fingerprint not in found])
+    trials = [
+        PreviewedTrial(
+            name=trial.name,
+            epochs=trial.config.trainer["max_epochs"],
+            reused=found[trial.fingerprint].info.run_id if trial.fingerprint in found else None,
+            seconds=expected.get(trial.fingerprint),
+        )
+        for trial in plan.trials
+    ]
+    timed = [trial.seconds for trial in trials if trial.seconds is not None]
+    new = sum(trial.reused is None for trial in trials) if plan.space is None else plan.size
+    seconds = None
+    if timed and new is not None:
+        share = _share(plan, new) if plan.settings.halving else 1.0
+        seconds = mean(timed) * new * share / min(at_once, max(new, 1))
+    return Preview(
+        trials=tuple(trials) if plan.space is None else (),
+        seconds=seconds,
+        sentence=_sentence(plan, trials, seconds, untimed=(new or 0) - len(timed) if plan.space is None else 0),
+    )
+
+
+def _expected(trials: Sequence[PlannedTrial]) -> dict[str, float]:
+    """Seconds by fingerprint, for those whose network has been trained before; the median of the last runs."""
+    rates: dict[tuple[str, str], list[float]] = {}
+    seconds = {}
+    for trial in trials:
+        model = trial.config.backbone.model
+        network = (str(model.get("arch")), str(model.get("encoder_name")))
+        if network not in rates:
+            rates[network] = [rate for run in _past_runs(*network) if (rate := _rate(run)) is not None]
+        if rates[network]:
+            seconds[trial.fingerprint] = median(rates[network]) * _work(trial)
+    return seconds
+
+
+def _past_runs(arch: str, encoder: str) -> list[Run]:
+    """The last finished runs of a network, in any experiment."""
+    store = client()
+    experiments = [found.experiment_id for found in store.search_experiments(max_results=_EXPERIMENTS)]
+    condition = (
+        f"attributes.status = 'FINISHED' and params.`backbone.model.arch` = '{arch}' "
+        f"and params.`backbone.model.encoder_name` = '{encoder}' and metrics.duration > 0"
+    )
+    order = ["attributes.start_time DESC"]
+    return list(store.search_runs(experiments, condition, order_by=order, max_results=_PAST_RUNS))
+
+
+def _rate(run: Run) -> float | None:
+    """Seconds for a pixel of an image in an epoch; None where the run does not tell."""
+    try:
+        params, images = run.data.params, int(run.data.tags[IMAGES_TAG])
+        pixels = int(params["transforms.input_height"]) * int(params["transforms.input_width"])
+        return float(run.data.metrics["duration"]) / (int(params["trainer.max_epochs"]) * images * pixels)
+    except (KeyError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _work(trial: PlannedTrial) -> float:
+    config = trial.config
+    pixels = config.transforms.input_height * config.transforms.input_width
+    return float(config.trainer["max_epochs"] * trial.images * pixels)
+
+
+def _share(plan: SweepPlan, trials: int) -> float:
+    """The share of all epochs that is trained where most trials stop at a rung."""
+    epochs, eta = plan.config.trainer["max_epochs"], plan.settings.halving_eta
+    at, going, trained = 0, trials, 0
+    for rung in (*rungs(plan.settings, epochs), epochs):
+        trained += going * (rung - at)
+        at, going = rung, max(1, going // eta)
+    return trained / (trials * epochs) if trials else 0.0
+
+
+def _sentence(plan: SweepPlan, trials: Sequence[PreviewedTrial], seconds: float | None, *, untimed: int) -> str:
+    reused = sum(trial.reused is not None for trial in trials)
+    size = "trials" if plan.size is None else f"{plan.size} trial{'s' if plan.size != 1 else ''}"
+    parts = [f"{size} of a search" if plan.space is not None else size]
+    parts += [f"{reused} reused"] if reused else []
+    parts += ["halved" if plan.settings.halving else ""]
+    if plan.space is None and reused == len(trials):
+        time = "nothing to train"
+    elif seconds is None:
+        time = "expected time unknown: no such network has been trained to its end here"
+    else:
+        time = f"about {shown_duration(seconds)} by past runs"
+        time += f", as if the {untimed} that were never timed were like the others" if untimed else ""
+    bound = plan.settings.max_time
+    parts += [time, f"at most {shown_duration(bound)}" if bound is not None else ""]
+    return ", ".join(filter(None, parts))
+
+
+def rows(found: Preview) -> list[dict[str, Any]]:
+    """The trials as rows of a table."""
+    return [
+        {
+            "trial": trial.name,
+            "epochs": trial.epochs,
+            "state": "reused" if trial.reused else "to train",
+            "expected": "" if trial.reused else shown_duration(trial.seconds) if trial.seconds else "unknown",
+        }
+        for trial in found.trials
+    ]

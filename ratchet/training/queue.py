@@ -1,0 +1,223 @@
+"""Which trial is worked on next, and until which epoch: down a list, or as a study's sampler and pruner say."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from ratchet.training.halving import require_rungs, rung_value, rungs
+from ratchet.training.plan import PlannedTrial, Planner, SweepPlan, point_name
+from ratchet.training.reuse import TrainedBefore
+from ratchet.training.run import PRUNED_TAG, validations
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+    from ratchet.space import Point
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A trial to work on, until an epoch or to its end; or, where it was trained before, its finished run.
+
+    `number` is the study's, where there is one.
+    """
+
+    trial: PlannedTrial
+    until_epoch: int | None = None
+    found: Run | None = None
+    number: int | None = None
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A trial that does not go on, and why; with its run, if this process has not worked on it."""
+
+    trial: PlannedTrial
+    why: str
+    run_id: str | None = None
+
+
+class TrialQueue(Protocol):
+    """What the engine asks for work. A queue is for one thread."""
+
+    def next(self) -> Turn | Pruned | None:
+        """The next thing to do; None: nothing, before a trial that is worked on comes to its end."""
+
+    def paused(self, turn: Turn, run_id: str) -> None:
+        """Take a trial that came to the epoch where it was to pause."""
+
+    def ended(self, turn: Turn, value: float | None) -> None:
+        """Take a trial that is over, with the value of its exported weights; None: it failed."""
+
+    def beat(self) -> None:
+        """Show that this process is alive; called at least once a minute."""
+
+
+class TrialList:
+    """A grid: what has been trained before comes first, since it costs nothing."""
+
+    def __init__(self, plan: SweepPlan, found: Mapping[str, Run]) -> None:
+        turns = [Turn(trial, found=found.get(trial.fingerprint)) for trial in plan.trials]
+        self._turns = deque(sorted(turns, key=lambda turn: turn.found is None))
+
+    def next(self) -> Turn | None:
+        """The next in the list."""
+        return self._turns.popleft() if self._turns else None
+
+    def paused(self, turn: Turn, run_id: str) -> None:
+        """Nothing pauses here."""
+
+    def ended(self, turn: Turn, value: float | None) -> None:
+        """Nothing follows from it."""
+
+    def beat(self) -> None:
+        """Nobody shares a list."""
+
+
+class StudyQueue:
+    """Trials that a study hands out: points of a space, or those of a grid that is halved.
+
+    With one trial at a time, the trials of a rung wait until all have come there; with several, each is judged at once.
+    """
+
+    def __init__(self, plan: SweepPlan, *, at_once: int) -> None:
+        """Open the study. Raises `ConfigError`, `ServerUnreachableError`."""
+        from ratchet.training.study import SweepStudy  # noqa: PLC0415 - imports Optuna
+
+        if plan.settings.halving:
+            require_rungs(plan.config)
+        self._plan = plan
+        self._waits = at_once == 1
+        self._planner = Planner()
+        self._before = TrainedBefore()
+        self._study = SweepStudy(plan, at_once=at_once)
+        self._values: dict[str, float | None] = {}  # of the trials handed out, by fingerprint
+        self._ready: deque[Turn | Pruned] = deque(self._over_already())
+        self._held: dict[int, list[tuple[Turn, float]]] = defaultdict(list)
+
+    def next(self) -> Turn | Pruned | None:
+        """A trial that goes on, or else a new one."""
+        while not self._ready:
+            asked = self._study.ask()
+            if asked is not None:
+                self._take(*asked)
+            elif self._held:
+                self._release(min(self._held))
+            else:
+                return None
+        return self._ready.popleft()
+
+    def paused(self, turn: Turn, run_id: str) -> None:
+        """Judge it now, or when the others of its rung are here."""
+        assert turn.number is not None
+        assert turn.until_epoch is not None
+        value = self._rung_value(run_id, turn.trial, turn.until_epoch)
+        self._study.report(turn.number, turn.until_epoch, value)
+        self._held[turn.until_epoch].append((turn, value))
+        if not self._waits:
+            self._release(turn.until_epoch)
+
+    def ended(self, turn: Turn, value: float | None) -> None:
+        """Let the sampler learn from it."""
+        self._values[turn.trial.fingerprint] = value
+        if turn.number is None:
+            return
+        if value is None:
+            self._study.end(turn.number, pruned=False)
+            return
+        if turn.found is not None:
+            for rung in self._rungs(turn.trial):
+                self._study.report(turn.number, rung, self._rung_value(turn.found.info.run_id, turn.trial, rung))
+        self._study.finish(turn.number, value)
+
+    def beat(self) -> None:
+        """Tell other machines."""
+        self._study.beat()
+
+    def _take(self, number: int, point: Point | str) -> None:
+        """Make a turn of what the study handed out; a point that was drawn before is told its value again."""
+        trial = self._trial(point)
+        if trial.fingerprint in self._values:
+            value = self._values[trial.fingerprint]
+            if value is None:
+                self._study.end(number, pruned=True)
+            else:
+                self._study.finish(number, value)
+            return
+        self._values[trial.fingerprint] = None
+        reported, rungs = self._study.reported(number), self._rungs(trial)
+        force = self._plan.settings.force
+        found = None if force else self._before.finished(trial.fingerprint, trial.config.core.name)
+        passed = max((rung for rung in rungs if rung in reported), default=0)
+        turn = Turn(trial, found=found, number=number)
+        if passed and found is None and self._waits:  # its process died at or after that rung: nobody knows who went on
+            self._held[passed].append((replace(turn, until_epoch=passed), reported[passed]))
+        else:
+            self._ready.append(replace(turn, until_epoch=next((rung for rung in rungs if rung > passed), None)))
+
+    def _release(self, rung: int) -> None:
+        """Judge the trials that are at a rung, the best first."""
+        sign = -1.0 if self._plan.config.retrain.mode == "max" else 1.0
+        held = sorted(self._held.pop(rung), key=lambda pair: (math.isnan(pair[1]), sign * pair[1]))
+        going_on = []
+        for turn, value in held:
+            assert turn.number is not None
+            if self._study.should_prune(turn.number):
+                self._study.end(turn.number, pruned=True)
+                why = f"{self._plan.metric} {value:.4f} after epoch {rung}: not among the best 1 in {self._eta}"
+                self._ready.append(Pruned(turn.trial, why))
+            else:
+                later = next((later for later in self._rungs(turn.trial) if later > rung), None)
+                going_on.append(replace(turn, until_epoch=later))
+        self._ready.extend(going_on)
+
+    def _over_already(self) -> list[Turn | Pruned]:
+        """The trials that were over before this process began."""
+        over = [(self._trial(point), pruned) for point, pruned in self._study.ended()]
+        found = trained_before([trial for trial, pruned in over if not pruned])
+        turns: list[Turn | Pruned] = []
+        for trial, pruned in over:
+            if trial.fingerprint in self._values:
+                continue
+            self._values[trial.fingerprint] = None
+            run = found.get(trial.fingerprint)
+            killed = (
+                [run for run in self._before.runs(trial.fingerprint) if PRUNED_TAG in run.data.tags] if pruned else []
+            )
+            if killed:
+                turns.append(Pruned(trial, killed[0].data.tags[PRUNED_TAG], killed[0].info.run_id))
+            elif not pruned:  # where its run is gone, it is trained again
+                turns.append(Turn(trial, found=run))
+        return turns
+
+    def _trial(self, point: Point | str) -> PlannedTrial:
+        from ratchet.config import compose_point  # noqa: PLC0415 - imports Hydra
+
+        if isinstance(point, str):
+            return next(trial for trial in self._plan.trials if trial.fingerprint == point)
+        assert self._plan.space is not None
+        config = compose_point(self._plan.space, point)
+        config = config.model_copy(update={"retrain": self._plan.config.retrain})
+        return self._planner.trial(config, point, point_name(point, self._plan.space))
+
+    @property
+    def _eta(self) -> int:
+        return self._plan.settings.halving_eta
+
+    def _rungs(self, trial: PlannedTrial) -> tuple[int, ...]:
+        settings = self._plan.settings
+        return rungs(settings, trial.config.trainer["max_epochs"]) if settings.halving else ()
+
+    def _rung_value(self, run_id: str, trial: PlannedTrial, epochs: int) -> float:
+        done = epochs // trial.config.trainer.get("check_val_every_n_epoch", 1)
+        return rung_value(validations(run_id, self._plan.metric), done, trial.config.retrain.mode)
+
+
+def trained_before(trials: list[PlannedTrial] | tuple[PlannedTrial, ...]) -> dict[str, Run]:
+    """The finished runs of those trials that have one, unless they are to be trained anew."""
+    wanted = {trial.fingerprint: trial.config.core.name for trial in trials if not trial.config.sweep.force}
+    return TrainedBefore().all_finished(wanted) if wanted else {}

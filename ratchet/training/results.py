@@ -1,0 +1,72 @@
+"""What becomes of a sweep: one result for each trial, and the outcome of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ratchet.settings import Mode
+from ratchet.space import Point
+from ratchet.training.progress import Progress
+
+Status = Literal["waiting", "running", "paused", "finished", "reused", "pruned", "stopped", "failed"]
+
+ENDED: tuple[Status, ...] = ("finished", "reused", "pruned", "stopped", "failed")
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class TrialResult(_Value):
+    """What became of one trial. `metrics` are those of its exported weights; `seconds` is zero where it was reused.
+
+    `note` says where it began, if not at the start of a new run, or why it did not come to its end.
+    """
+
+    name: str
+    fingerprint: str
+    status: Status = "waiting"
+    run_id: str | None = None
+    metrics: dict[str, float] = {}
+    seconds: float = 0.0
+    error: str | None = None
+    note: str | None = None
+    point: Point = {}
+    progress: Progress = Progress()
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has a model."""
+        return self.status in ("finished", "reused")
+
+
+OnProgress = Callable[[Sequence[TrialResult]], None]
+
+
+class SweepOutcome(_Value):
+    """The trials as they ended; `stopped` says what the budget left undone.
+
+    `run_id` (in the experiment `experiment_id`) and `page` are the sweep's own; a single trial has neither.
+    `metric` and `mode` are what it was to be good at.
+    """
+
+    trials: tuple[TrialResult, ...]
+    metric: str
+    mode: Mode
+    stopped: str | None = None
+    run_id: str | None = None
+    experiment_id: str | None = None
+    page: Path | None = None
+
+
+def best_of(trials: Sequence[TrialResult], metric: str, mode: Mode) -> TrialResult | None:
+    """The trained one with the best finite value, the first of equals; None if there is none."""
+    sign = 1.0 if mode == "max" else -1.0
+    scored = [
+        trial for trial in trials if trial.trained and abs(trial.metrics.get(metric, float("inf"))) < float("inf")
+    ]
+    return max(scored, key=lambda trial: sign * trial.metrics[metric], default=None)

@@ -1,0 +1,216 @@
+"""The Optuna study behind a sweep that searches or halves: kept in a database, so that it outlives its processes."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from ratchet.errors import ConfigError, ServerUnreachableError
+from ratchet.registry.tracking import shown
+from ratchet.space import Choice, Dimension, Point
+from ratchet.training.ownership import machine
+from ratchet.training.plan import SweepPlan
+from ratchet.training.pruning import pruner
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+
+STORAGE = "RATCHET_STUDY_STORAGE"
+"""The environment's variable that names a database which several machines share. No setting: it may hold a password."""
+
+BEAT_SECONDS = 60
+STALE_SECONDS = 180
+_LOCK_SECONDS = 60
+_GRID_KEY = "trial"  # of a grid, only which of its trials is a parameter
+_WORKER = "worker"
+
+
+class SweepStudy:
+    """Hands out points and takes what became of them. Several processes may work on one study, also on other machines.
+
+    A trial of a process that died is handed out again; of this machine at once, of another when its heartbeat has
+    been missing for `STALE_SECONDS`.
+    """
+
+    def __init__(self, plan: SweepPlan, *, at_once: int) -> None:
+        """Open the study, or make it. Raises `ConfigError`, `ServerUnreachableError`."""
+        _quieten()
+        settings, home = plan.settings, plan.config.core.home
+        self._plan = plan
+        self._worker = f"{machine(home)}/{os.getpid()}"
+        self._live: dict[int, Trial] = {}
+        self._beaten = 0.0
+        url = os.environ.get(STORAGE) or f"sqlite:///{(home / 'studies.db').absolute()}"
+        halving = pruner(settings, synchronous=at_once == 1) if settings.halving else optuna.pruners.NopPruner()
+        self._storage = _open_storage(url)
+        self._study = self._open_study(halving)
+        if plan.space is None:
+            for trial in plan.trials:
+                self._study.enqueue_trial({_GRID_KEY: trial.fingerprint}, skip_if_exists=True)
+        self._take_over_the_dead()
+        self._retry_the_failed()
+
+    def ask(self) -> tuple[int, Point | str] | None:
+        """The number of the next trial, with its point, or of a grid its fingerprint; None when there are enough."""
+        fail_stale_trials(self._study)
+        trials = self._study.get_trials(deepcopy=False)
+        counted = [trial for trial in trials if trial.state != TrialState.FAIL or not _retried(trial, trials)]
+        if not any(trial.state == TrialState.WAITING for trial in trials):
+            bound = self._plan.size if self._plan.space is not None else 0
+            if bound is not None and len(counted) >= bound:
+                return None
+        self._study.sampler = self._sampler(len(counted))
+        trial = self._study.ask(self._distributions())
+        trial.set_user_attr(_WORKER, self._worker)
+        self._live[trial.number] = trial
+        self._storage.record_heartbeat(trial._trial_id)
+        return trial.number, self._point(trial.params)
+
+    def report(self, number: int, epochs: int, value: float) -> None:
+        """Note the value at a rung."""
+        self._live[number].report(value, epochs)
+
+    def reported(self, number: int) -> dict[int, float]:
+        """The values at the rungs that the trial has passed, in this process or one before."""
+        return dict(self._storage.get_trial(self._live[number]._trial_id).intermediate_values)
+
+    def should_prune(self, number: int) -> bool:
+        """Whether the trial is to stop at the rung that was reported last."""
+        return self._live[number].should_prune()
+
+    def finish(self, number: int, value: float) -> None:
+        """Note the value of the exported weights; one that is not finite counts as failed."""
+        self._study.tell(self._live.pop(number), value, skip_if_finished=True)
+
+    def end(self, number: int, *, pruned: bool) -> None:
+        """Note that a trial was pruned, or that it failed."""
+        state = TrialState.PRUNED if pruned else TrialState.FAIL
+        self._study.tell(self._live.pop(number), state=state, skip_if_finished=True)
+
+    def beat(self) -> None:
+        """Tell other machines that the trials handed out here are alive, if the last time is long ago."""
+        if time.monotonic() - self._beaten < BEAT_SECONDS / 2:
+            return
+        self._beaten = time.monotonic()
+        for trial in self._live.values():
+            self._storage.record_heartbeat(trial._trial_id)
+
+    def ended(self) -> list[tuple[Point | str, bool]]:
+        """The trials that are over, and whether they were pruned."""
+        over = (TrialState.COMPLETE, TrialState.PRUNED)
+        trials = self._study.get_trials(deepcopy=False, states=over)
+        return [(self._point(trial.params), trial.state == TrialState.PRUNED) for trial in trials]
+
+    def _open_study(self, halving: BasePruner) -> optuna.Study:
+        settings, config = self._plan.settings, self._plan.config
+        rule = f"-{settings.halving_eta}-{settings.halving_min_epochs}" if settings.halving else ""
+        name = f"{config.core.name}-{self._plan.digest}{rule}"
+        if settings.force:
+            known = {summary.study_name for summary in optuna.get_all_study_summaries(self._storage)}
+            if name in known:
+                optuna.delete_study(study_name=name, storage=self._storage)
+        direction = StudyDirection.MAXIMIZE if config.retrain.mode == "max" else StudyDirection.MINIMIZE
+        return optuna.create_study(
+            study_name=name, storage=self._storage, direction=direction, pruner=halving, load_if_exists=True
+        )
+
+    def _sampler(self, number: int) -> BaseSampler:
+        """Seeded anew for each trial, so that a study that goes on draws what it would have drawn."""
+        seed = (self._plan.config.core.seed + 1_000_003 * number) % 2**32
+        if self._plan.settings.sampler == "random" or self._plan.space is None:
+            return RandomSampler(seed=seed)
+        # The trial before may still be exported, and others train elsewhere.
+        return TPESampler(seed=seed, constant_liar=True)
+
+    def _distributions(self) -> dict[str, BaseDistribution]:
+        if self._plan.space is None:
+            return {_GRID_KEY: CategoricalDistribution([trial.fingerprint for trial in self._plan.trials])}
+        return {key: _distribution(dimension) for key, dimension in self._plan.space.dimensions.items()}
+
+    def _point(self, params: Mapping[str, Any]) -> Point | str:
+        if self._plan.space is None:
+            return str(params[_GRID_KEY])
+        return {key: _text(dimension, params[key]) for key, dimension in self._plan.space.dimensions.items()}
+
+    def _take_over_the_dead(self) -> None:
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            home, _, pid = str(trial.user_attrs.get(_WORKER, "")).rpartition("/")
+            if home == self._worker.rpartition("/")[0] and not _alive(int(pid)):
+                self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def _retry_the_failed(self) -> None:
+        trials = self._study.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.state == TrialState.FAIL and not _retried(trial, trials):
+                _again(self._study, trial)
+
+
+def _quieten() -> None:
+    """Heartbeats are used beside `Study.optimize` on purpose, and are called experimental since 2021."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", message="Heartbeat of storage")
+
+
+def _again(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a failed trial again, with the values that it had at its rungs."""
+    RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
+
+
+def _open_storage(url: str) -> RDBStorage:
+    options = {"connect_args": {"timeout": _LOCK_SECONDS}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    try:
+        return RDBStorage(
+            url,
+            engine_kwargs=options,
+            heartbeat_interval=BEAT_SECONDS,
+            grace_period=STALE_SECONDS,
+            heartbeat_stale_trial_callback=_again,
+        )
+    except SQLAlchemyError as error:
+        raise ServerUnreachableError(f"the study's database {shown(url)} does not answer: {error}") from error
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{STORAGE}={shown(url)} cannot be used: {error}") from error
+
+
+def _retried(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
+    return any(trial.number in RetryHeartbeatStaleTrialCallback.retry_history(other) for other in trials)
+
+
+def _alive(pid: int) -> bool:
+    """Whether another process has this id; a process of this one's id, before, is dead."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    if isinstance(dimension, Choice):
+        last = len(dimension.values) - 1
+        return IntDistribution(0, last) if dimension.ordered else CategoricalDistribution(dimension.values)
+    if dimension.integer:
+        return IntDistribution(round(dimension.low), round(dimension.high), log=dimension.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def _text(dimension: Dimension, value: Any) -> str:
+    if isinstance(dimension, Choice):
+        return dimension.values[value] if dimension.ordered else str(value)
+    return dimension.text(value)

@@ -1,0 +1,111 @@
+"""The page that compares trials: one file that needs nothing else, safe whatever the trials are called."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from ratchet.comparison import ComparedTrial, Comparison, draw_page
+from ratchet.comparison.drawing import Scale, spread
+from ratchet.training.results import Status, TrialResult
+
+
+def trial(rank: int, *, status: Status = "finished", name: str | None = None, epochs: int = 5) -> ComparedTrial:
+    value = 0.9 - rank / 100
+    result = TrialResult(
+        name=name or f"trial {rank}",
+        fingerprint=str(rank),
+        status=status,
+        run_id=f"{rank:032x}",
+        metrics={"val_iou": value, "test_iou": value} if status == "finished" else {},
+        seconds=60,
+        note="too bad" if status == "pruned" else None,
+        point={"backbone.model.arch": "unet" if rank % 2 else "fpn", "optimizer.lr": repr(0.001 * (rank + 1))},
+    )
+    curve = tuple(value * epoch / epochs for epoch in range(1, epochs + 1))
+    return ComparedTrial(result=result, value=value, curves={"val_iou": curve, "val_loss_epoch": curve})
+
+
+def comparison(trials: list[ComparedTrial], *, logarithmic: tuple[str, ...] = ()) -> Comparison:
+    return Comparison(
+        title=f"{len(trials)} trials",
+        experiment="tests",
+        metric="val_iou",
+        mode="max",
+        trials=tuple(trials),
+        logarithmic=logarithmic,
+    )
+
+
+class _Addresses(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [(tag, value or "") for name, value in attrs if name in ("src", "href")]
+        assert tag not in ("script", "link", "iframe", "object")
+
+
+@pytest.mark.parametrize("count", [1, 2, 12, 128])
+def test_the_page_is_one_small_file_that_loads_nothing(count: int) -> None:
+    page = draw_page(comparison([trial(rank) for rank in range(count)], logarithmic=("optimizer.lr",)))
+    addresses = _Addresses()
+    addresses.feed(page)
+    assert all(address.startswith("data:") for tag, address in addresses.found if tag != "a")
+    assert "@import" not in page
+    assert "url(" not in page
+    assert len(page) < 1_000_000
+    drawings = re.findall(r"<svg.*?</svg>", page, re.S)
+    assert len(drawings) == 3  # the metric, the loss, what varies
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)
+        assert "nan" not in drawing
+    assert all(f"trial {rank}" in page for rank in range(count))
+
+
+def test_a_name_or_an_error_is_never_read_as_markup() -> None:
+    evil = "<script>alert('x')</script>&amp;\"'"
+    page = draw_page(comparison([trial(0, name=evil), trial(1, name=evil, status="pruned")]))
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    for drawing in re.findall(r"<svg.*?</svg>", page, re.S):
+        ElementTree.fromstring(drawing)
+
+
+def test_a_pruned_trial_has_its_last_value_and_a_cross_where_it_ended() -> None:
+    page = draw_page(comparison([trial(0), trial(1, status="pruned", epochs=2)]))
+    assert "A cross is where a trial was stopped" in page
+    assert "too bad" in page
+    assert page.count('class="end"') == 2  # in both curves
+    assert '<td class="n last">0.8900' in page
+
+
+def test_a_sweep_without_any_value_still_has_its_page() -> None:
+    failed = ComparedTrial(
+        result=TrialResult(name="a", fingerprint="1", status="failed", error="no memory"), value=None
+    )
+    page = draw_page(comparison([failed]))
+    assert "No trial finished" in page
+    assert "no memory" in page
+    assert "<svg" not in page
+
+
+@pytest.mark.parametrize(("low", "high", "log"), [(0, 1, False), (-3, 4e5, False), (1e-4, 1e-2, True), (2, 3, True)])
+def test_an_axis_has_a_few_round_ticks_between_its_ends(low: float, high: float, log: bool) -> None:
+    scale = Scale(low, high, 100, 0, log=log)
+    ticks = scale.ticks()
+    assert 1 <= len(ticks) <= 12
+    assert all(low <= tick <= high and 0 <= scale(tick) <= 100 for tick in ticks)
+
+
+def test_labels_keep_their_distance_and_their_order() -> None:
+    found = spread([50.0, 51.0, 10.0, 99.0, 98.0], 10.0, 100.0)
+    assert found.index(min(found)) == 2
+    ordered = sorted(found)
+    assert all(after - before >= 9.999 for before, after in itertools.pairwise(ordered))
+    assert max(found) <= 100.0

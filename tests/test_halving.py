@@ -1,0 +1,50 @@
+"""Successive halving: the rungs, what is compared there, and who goes on."""
+
+from __future__ import annotations
+
+import math
+
+import optuna
+import pytest
+from test_budget import SETTINGS
+
+from ratchet.settings import SweepSettings
+from ratchet.training.halving import rung_value, rungs
+from ratchet.training.pruning import SynchronousHalving
+
+
+def settings(**changes: object) -> SweepSettings:
+    return SweepSettings.model_validate(SETTINGS | {"halving": True} | changes)
+
+
+def test_each_rung_is_eta_times_as_far_as_the_one_before_and_none_is_at_the_end() -> None:
+    assert rungs(settings(), 20) == (1, 3, 9)
+    assert rungs(settings(halving_eta=2, halving_min_epochs=2), 16) == (2, 4, 8)
+    assert rungs(settings(halving_min_epochs=8), 8) == ()
+
+
+def test_a_rung_compares_the_best_value_until_then() -> None:
+    values = [0.2, 0.5, math.nan, 0.4, 0.9]
+    assert rung_value(values, 4, "max") == 0.5
+    assert rung_value(values, 4, "min") == 0.2
+    assert math.isnan(rung_value([], 1, "max"))
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_one_in_eta_goes_on_whatever_the_order_in_which_they_came(direction: str) -> None:
+    study = optuna.create_study(direction=direction, pruner=SynchronousHalving(3))  # type: ignore[arg-type]
+    sign = 1 if direction == "maximize" else -1
+    values = [0.3, 0.9, 0.1, math.nan, 0.8, 0.2, 0.7, 0.75, 0.4, 0.6, 0.5, 0.05]
+    trials = [study.ask() for _ in values]
+    for trial, value in zip(trials, values, strict=True):
+        trial.report(sign * value, 1)
+    going_on = [value for trial, value in zip(trials, values, strict=True) if not trial.should_prune()]
+    assert sorted(going_on, reverse=True) == [0.9, 0.8, 0.75]  # 11 of 12 are finite
+
+
+def test_the_last_one_always_goes_on() -> None:
+    study = optuna.create_study(direction="maximize", pruner=SynchronousHalving(4))
+    first, second = study.ask(), study.ask()
+    first.report(0.1, 3)
+    second.report(0.2, 3)
+    assert (first.should_prune(), second.should_prune()) == (True, False)

@@ -1,0 +1,114 @@
+"""Search spaces in Hydra's grammar: what is a grid, what is searched, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from ratchet.config import application, compose_point, compose_space
+from ratchet.errors import ConfigError
+from ratchet.grammar import read_space
+from ratchet.space import Choice, Interval, Origin
+
+pytestmark = pytest.mark.usefixtures("ratchet_home")
+
+LR = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["a=1,2", "b=x", "c=x,y,z"],
+        ["a=choice(resnet18,resnet50)", "b=range(4,17,4)"],
+        ["+a=range(0.1,0.5,0.1)", "b=[1,2],[3]", "c='a b','c,d'"],
+        ["a=1,2", "b=3", "a=4,5"],
+        ["a=1", "b=null", "~c", "++d={x:1}"],
+    ],
+)
+def test_a_grid_has_the_trials_of_hydras_own_sweeper_in_its_order(overrides: list[str]) -> None:
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    space = read_space(parsed, Origin())
+    ours = [OverridesParser.create().parse_overrides(space.at(point)) for point in space.grid()]
+    theirs = [OverridesParser.create().parse_overrides(job) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+    assert [[(o.get_key_element(), o.value()) for o in job] for job in ours] == [
+        [(o.get_key_element(), o.value() if not o.is_delete() else None) for o in job] for job in theirs
+    ]
+
+
+def test_an_interval_makes_a_search_and_every_value_of_it_is_tried_to_compose() -> None:
+    encoders = "backbone.model.encoder_name=choice(resnet18,resnet50)"
+    composed = compose_space(
+        [encoders, LR, "trainer.max_epochs=int(interval(2,9))", "datamodule.batch_size=range(4,13,4)"]
+    )
+    assert composed.space is not None
+    assert composed.size == 20
+    assert composed.space.dimensions == {
+        "backbone.model.encoder_name": Choice(values=("resnet18", "resnet50")),
+        "optimizer.lr": Interval(low=1e-4, high=1e-2, log=True),
+        "trainer.max_epochs": Interval(low=2, high=9, integer=True),
+        "datamodule.batch_size": Choice(values=("4", "8", "12"), ordered=True),
+    }
+    point = {"backbone.model.encoder_name": "resnet50", "optimizer.lr": "0.00123", "trainer.max_epochs": "5"}
+    config = compose_point(composed.space, point | {"datamodule.batch_size": "8"})
+    assert config.optimizer["lr"] == 0.00123
+    assert (config.trainer["max_epochs"], config.datamodule["batch_size"]) == (5, 8)
+    with pytest.raises(ConfigError, match="dise"):
+        compose_space([LR, "loss=choice(dice,dise)"])
+
+
+def test_how_many_trials_a_search_has_follows_from_its_budget_and_its_values() -> None:
+    values = "optimizer.lr=0.1,0.2,0.3"
+    assert compose_space([LR, "sweep.max_trials=7"]).size == 7
+    assert compose_space([LR, "sweep.max_time=1h"]).size is None
+    assert compose_space([values, "sweep.sampler=tpe", "sweep.max_time=1h"]).size == 3
+    cut = compose_space([values, "sweep.max_trials=2"])
+    assert (cut.space, cut.size, len(cut.configs)) == (None, 3, 2)
+
+
+def test_chance_takes_different_points_of_a_grid_and_the_same_ones_again() -> None:
+    overrides = ["optimizer.lr=range(1,40)", "sweep.sampler=random", "sweep.max_trials=3"]
+    drawn = [compose_space(overrides).points for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    assert len({point["optimizer.lr"] for point in drawn[0]}) == 3
+    assert compose_space([*overrides, "core.seed=1"]).points != drawn[0]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["optimizer.lr=interval(2,1)"], "low < high"),
+        (["optimizer.lr=tag(log,interval(0,1))"], "0 < low"),
+        (["optimizer.lr=tag(lg,interval(1,2))"], "no tag lg"),
+        (["optimizer.lr=tag(log,choice(1,2))"], "for interval"),
+        (["optimizer.lr=1,1"], "occurs twice"),
+        (["loss=glob(nothing*)"], "nothing to choose"),
+        ([LR, "sweep.sampler=grid"], "cannot try all"),
+        (["sweep.max_trials=1,2"], "several values for sweep"),
+        ([LR, "sweep.max_time=soon"], "length of time"),
+        (["hydra.run.dir=a,b"], "Hydra itself"),
+        (["core.tag=choice(${oc.env:HOME},b)"], "interpolations"),
+    ],
+)
+def test_what_cannot_be_swept_is_told(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compose_space(overrides)
+
+
+def test_the_command_line_searches_with_multirun_also_in_a_tree_of_its_users(tmp_path: Path) -> None:
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "mine.yaml").write_text("_target_: torch.nn.CrossEntropyLoss\n")
+    composed = application([LR, "loss=choice(mine,dice)", "--config-dir", str(tmp_path), "--multirun"])
+    assert composed is not None
+    assert composed.space is not None
+    config = compose_point(composed.space, {"optimizer.lr": "0.001", "loss": "mine"})
+    assert config.loss["_target_"] == "torch.nn.CrossEntropyLoss"
+    with pytest.raises(ConfigError, match="multirun"):
+        application([LR])
+
+
+def test_a_trials_time_becomes_the_trainers() -> None:
+    config = compose_space(["sweep.trial_max_time=1h30m"]).configs[0]
+    assert (config.sweep.trial_max_time, config.trainer["max_time"]) == (5400.0, {"seconds": 5400.0})

@@ -1,0 +1,118 @@
+"""The persistent study: it goes on where a process died, and processes that share it do not tread on each other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+from ratchet.config import compose_space
+from ratchet.training.plan import PlannedTrial, SweepPlan
+from ratchet.training.study import SweepStudy
+
+OVERRIDES = [*TINY, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "sweep.max_trials=5"]
+
+
+def plan(*overrides: str) -> SweepPlan:
+    """A plan whose data nobody looks at."""
+    composed = compose_space([*OVERRIDES, *overrides])
+    trials = [
+        PlannedTrial(name=str(n), config=config, fingerprint=str(n), asked=str(n), images=1, point=point)
+        for n, (config, point) in enumerate(zip(composed.configs, composed.points, strict=True))
+    ]
+    return SweepPlan(trials=tuple(trials), size=composed.size, space=composed.space)
+
+
+def goodness(point: object) -> float:
+    """A made-up metric, the better the closer the rate is to 0.01."""
+    assert isinstance(point, dict)
+    return 1 / (1 + abs(float(point["optimizer.lr"]) - 0.01))
+
+
+def run_to_the_end(study: SweepStudy) -> list[object]:
+    points = []
+    while (asked := study.ask()) is not None:
+        number, point = asked
+        points.append(point)
+        study.finish(number, goodness(point))
+    return points
+
+
+@pytest.fixture
+def elsewhere(ratchet_home: Path) -> Callable[[str], str]:
+    """Runs lines on a study in another process, which dies without a last word."""
+
+    def run(lines: str) -> str:
+        script = (
+            "import os\nfrom test_study import *\nstudy = SweepStudy(plan(), at_once=1)\n"
+            f"{lines}\nprint(point['optimizer.lr'], flush=True)\nos._exit(9)\n"
+        )
+        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 9, done.stderr
+        return done.stdout.strip()
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_study_whose_process_died_goes_on_with_the_same_point_and_draws_what_it_would_have_drawn(
+    elsewhere: Callable[[str], str], tmp_path: Path
+) -> None:
+    lost = elsewhere("number, point = study.ask(); study.finish(number, goodness(point)); number, point = study.ask()")
+    points = run_to_the_end(SweepStudy(plan(), at_once=1))
+    assert len(points) == 4
+    assert points[0] == {"optimizer.lr": lost}
+    undisturbed = run_to_the_end(SweepStudy(plan(f"core.home={tmp_path / 'other'}"), at_once=1))
+    assert len(undisturbed) == 5
+    assert undisturbed[1:] == points
+    again = SweepStudy(plan(), at_once=1)
+    assert again.ask() is None
+    assert len(again.ended()) == 5
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_shared_study_hands_out_a_trial_once_and_a_failed_one_again_the_next_time() -> None:
+    first, second = SweepStudy(plan(), at_once=1), SweepStudy(plan(), at_once=1)
+    handed = [study.ask() for study in (first, second, first, second, first, second)]
+    assert handed[-1] is None  # there were five
+    assert len({asked[0] for asked in handed if asked}) == 5
+    failed = handed[0]
+    assert failed is not None
+    first.end(failed[0], pruned=False)
+    assert second.ask() is None
+    retried = SweepStudy(plan(), at_once=1).ask()
+    assert retried is not None
+    assert retried[1] == failed[1]
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_grid_that_is_halved_hands_out_each_of_its_trials_and_remembers_the_rungs() -> None:
+    overrides = ("optimizer.lr=0.1,0.2,0.3", "sweep.halving=true", "sweep.max_trials=null")
+    grid = SweepStudy(plan(*overrides), at_once=1)
+    asked = [grid.ask() for _ in range(3)]
+    assert [fingerprint for _, fingerprint in filter(None, asked)] == ["0", "1", "2"]
+    assert grid.ask() is None
+    for (number, _), value in zip(filter(None, asked), (0.5, 0.7, 0.6), strict=True):
+        grid.report(number, 1, value)
+    assert [grid.should_prune(number) for number, _ in filter(None, asked)] == [True, False, True]
+    assert grid.reported(1) == {1: 0.7}
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_force_begins_a_study_anew() -> None:
+    assert len(run_to_the_end(SweepStudy(plan(), at_once=1))) == 5
+    assert len(run_to_the_end(SweepStudy(plan("sweep.force=true"), at_once=1))) == 5

@@ -1,0 +1,203 @@
+"""Sweeps that are searched, halved and bounded: real tiny trainings, in a real store."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import TINY
+from mlflow.entities import Run
+
+from ratchet import MlflowModelManager
+from ratchet.config import compose_space
+from ratchet.errors import MetricNotLoggedError, NoFinishedRunError, SweepFailedError
+from ratchet.registry.selection import SWEEP_RUN_TAG
+from ratchet.registry.tracking import client
+from ratchet.training.halving import rungs
+from ratchet.training.parent import OUTCOME_TAG, PLAN_TAG
+from ratchet.training.plan import plan_sweep
+from ratchet.training.preview import Preview
+from ratchet.training.results import SweepOutcome
+from ratchet.training.run import NESTED_TAG, PRUNED_TAG, STOPPED_TAG
+from ratchet.training.sweep import run
+
+pytestmark = pytest.mark.trains
+
+SMALL = (*TINY, "export.types=[pt2]")
+RATES = "optimizer.lr=0.05,0.002,0.0005,0.0001"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One home for the sweeps below, which use what those before them trained."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("home")
+        patch.setenv("RATCHET_HOME", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield folder
+
+
+def sweep(*overrides: str) -> tuple[SweepOutcome, list[Preview]]:
+    told: list[Preview] = []
+    outcome = run(plan_sweep(compose_space([*SMALL, *overrides])), on_plan=told.append)
+    return outcome, told
+
+
+def runs() -> dict[str, Run]:
+    experiment = client().get_experiment_by_name("tiny")
+    assert experiment is not None
+    return {run.info.run_id: run for run in client().search_runs([experiment.experiment_id])}
+
+
+HALVED = ("trainer.max_epochs=4", "scheduler=cosine", RATES, "sweep.halving=true", "sweep.halving_eta=2")
+
+
+@pytest.fixture(scope="module")
+def halved(home: Path) -> SweepOutcome:
+    """Four trials: all to epoch 1, two to epoch 2, one to epoch 4."""
+    assert rungs(compose_space([*SMALL, *HALVED]).configs[0].sweep, 4) == (1, 2)
+    return sweep(*HALVED)[0]
+
+
+def test_halving_stops_the_worse_trials_early_and_the_best_one_keeps_its_schedule(halved: SweepOutcome) -> None:
+    assert sorted(trial.status for trial in halved.trials) == ["finished", "pruned", "pruned", "pruned"]
+    epochs = {
+        trial.fingerprint: len(client().get_metric_history(str(trial.run_id), "loss_epoch")) for trial in halved.trials
+    }
+    assert sorted(epochs.values()) == [1, 1, 2, 4]
+    (winner,) = (trial for trial in halved.trials if trial.status == "finished")
+    rates = [row.value for row in client().get_metric_history(str(winner.run_id), "lr")]
+    whole = [0.5 * rates[0] * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(4)]
+    assert sorted({round(rate, 9) for rate in rates}, reverse=True) == pytest.approx(whole, abs=1e-8)
+    for trial in halved.trials:
+        if trial.status == "pruned":
+            run = client().get_run(str(trial.run_id))
+            assert run.info.status == "KILLED"
+            assert "not among the best 1 in 2" in run.data.tags[PRUNED_TAG]
+
+
+def test_the_trials_are_nested_in_the_sweeps_run_which_says_how_it_ended(halved: SweepOutcome, tmp_path: Path) -> None:
+    parent = client().get_run(str(halved.run_id))
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags[OUTCOME_TAG] == "finished"
+    assert "4 trials" in parent.data.tags[PLAN_TAG]
+    assert parent.data.params["optimizer.lr"] == "0.05, 0.002, 0.0005, 0.0001"
+    best = max(trial.metrics["val_iou"] for trial in halved.trials if trial.trained)
+    assert parent.data.metrics["best/val_iou"] == best
+    children = {run_id for run_id, run in runs().items() if run.data.tags.get(NESTED_TAG) == halved.run_id}
+    assert children >= {trial.run_id for trial in halved.trials}
+    assert halved.page is not None
+    client().download_artifacts(str(halved.run_id), "comparison.html", str(tmp_path))
+    assert (tmp_path / "comparison.html").read_text() == halved.page.read_text()
+    assert len(halved.page.read_bytes()) < 2_000_000
+    for trial in halved.trials:
+        assert trial.name in halved.page.read_text()
+
+
+def test_neither_a_pruned_trial_nor_the_sweeps_own_run_is_ever_selected(halved: SweepOutcome) -> None:
+    (winner,) = (trial for trial in halved.trials if trial.status == "finished")
+    for metric in ("val_iou", "val_loss_epoch", "loss_epoch"):
+        for mode in ("max", "min"):
+            assert MlflowModelManager().best_run("tiny", metric, mode).run_id == winner.run_id
+    client().log_metric(str(halved.run_id), "own", 1.0)
+    with pytest.raises((MetricNotLoggedError, NoFinishedRunError)) as told:
+        MlflowModelManager().best_run("tiny", "own", "max")
+    assert str(halved.run_id) not in str(told.value)
+
+
+def test_the_same_halved_sweep_again_trains_nothing_and_stays_one_run(halved: SweepOutcome) -> None:
+    again, _ = sweep(*HALVED)
+    assert {trial.fingerprint: trial.run_id for trial in again.trials} == {
+        trial.fingerprint: trial.run_id for trial in halved.trials
+    }
+    assert sorted(trial.status for trial in again.trials) == ["pruned", "pruned", "pruned", "reused"]
+    assert again.run_id == halved.run_id
+
+
+def test_a_sweep_ends_with_its_time_and_what_finished_is_used(halved: SweepOutcome) -> None:
+    """One of three trials is there already, the second is being trained when the time is up, the third has not begun."""
+    (winner,) = (trial for trial in halved.trials if trial.status == "finished")
+    rate = winner.point["optimizer.lr"]
+    outcome, (told,) = sweep(
+        "trainer.max_epochs=4", "scheduler=cosine", f"optimizer.lr={rate},0.003,0.004", "sweep.max_time=1s"
+    )
+    assert [trial.status for trial in outcome.trials] == ["reused", "stopped", "stopped"]
+    assert outcome.stopped == "stopped: 1 of 3 trials not started, 1 left at a checkpoint, max_time 1s reached"
+    assert client().get_run(str(outcome.run_id)).data.tags[OUTCOME_TAG] == outcome.stopped
+    assert [trial.reused for trial in told.trials] == [winner.run_id, None, None]
+    assert told.seconds is not None  # the winner's time tells
+    assert "1 reused, about" in told.sentence
+    if outcome.trials[1].run_id is not None:  # else it had not even begun
+        left = client().get_run(str(outcome.trials[1].run_id))
+        assert (left.info.status, left.data.tags[STOPPED_TAG]) == ("KILLED", "max_time 1s reached")
+    # The winner stays in the sweep that trained it.
+    assert client().get_run(str(winner.run_id)).data.tags[NESTED_TAG] == halved.run_id
+
+
+def test_a_target_that_is_reached_already_starts_nothing(halved: SweepOutcome) -> None:
+    (winner,) = (trial for trial in halved.trials if trial.status == "finished")
+    rates = f"optimizer.lr=0.03,{winner.point['optimizer.lr']}"
+    outcome, _ = sweep("trainer.max_epochs=4", "scheduler=cosine", rates, "sweep.target=0.0")
+    assert [trial.status for trial in outcome.trials] == ["stopped", "reused"]
+    assert "1 of 2 trials not started, target val_iou 0 reached" in str(outcome.stopped)
+
+
+@pytest.mark.usefixtures("home")
+def test_a_trial_ends_with_its_time_and_exports_what_it_has() -> None:
+    many = ("trainer.max_epochs=1000", "optimizer.lr=0.002", "sweep.trial_max_time=6s")
+    (trial,) = sweep(*many)[0].trials
+    assert trial.status == "finished"
+    assert "of 1000" in str(trial.note)
+    assert MlflowModelManager().best_run("tiny", "val_iou", "max")
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_sweep_whose_time_ends_before_any_trial_does_says_so() -> None:
+    with pytest.raises(SweepFailedError, match="2 of 2 trials not started, max_time 0s"):
+        sweep(RATES.rpartition(",0.0005")[0], "sweep.max_time=0.001s")
+
+
+SEARCH = ("optimizer.lr=tag(log,interval(1e-4,1e-2))", "sweep.max_trials=2", "core.name=search")
+
+SCRIPT = """
+from test_sweeps import *
+def show(trials: Sequence[TrialResult]) -> None:
+    print(json.dumps([[trial.status, trial.progress.phase, trial.name] for trial in trials]), flush=True)
+run(plan_sweep(compose_space([*SMALL, *SEARCH])), on_progress=show)
+"""
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_goes_on_with_the_point_that_it_was_at(ratchet_home: Path) -> None:
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    trials: list[list[str]] = []
+    for line in process.stdout:
+        trials = json.loads(line)
+        if len(trials) == 2 and trials[1][1] == "training":
+            break
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    psutil.wait_procs(family, timeout=60)
+    outcome = run(plan_sweep(compose_space([*SMALL, *SEARCH])))
+    assert [(trial.name, trial.status) for trial in outcome.trials] == [
+        (trials[0][2], "reused"),
+        (trials[1][2], "finished"),
+    ]
+    experiment = client().get_experiment_by_name("search")
+    assert experiment is not None
+    found = client().search_runs([experiment.experiment_id])
+    assert sum(SWEEP_RUN_TAG in run.data.tags for run in found) == 1
+    assert sorted(run.info.status for run in found) == ["FINISHED", "FINISHED", "FINISHED"]
