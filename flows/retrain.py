@@ -60,7 +60,7 @@ def retrain(
         approval: Ask a person before production. Nothing runs meanwhile; the question stands on this run's page.
         approval_hours: How long the question stands. After that the answer is no.
         overrides: For experts: Hydra overrides such as optimizer.lr=0.01. They win over all above. A list of values, as in
-            datamodule.batch_size=8,16, makes a trial of each.
+            datamodule.batch_size=8,16, makes a trial of each; optimizer.lr=tag(log,interval(1e-4,1e-2)) is searched.
     """
     begin_run()
     if approval:

@@ -162,7 +162,7 @@ def _require_one_job(configs: Sequence[TrialConfig], searched: Iterable[str]) ->
     """A sweep may vary the trials, not what they are judged by; of a search only the keys that vary are known."""
     judged = ("retrain", "gate", "core.name", *(f"datamodule.{key}" for key in _SOURCE))
     for key in searched:
-        if key.lstrip("+").startswith(judged):
+        if key.lstrip("+").startswith(judged) or key in ("experiment", "datamodule"):
             raise ConfigError(f"{key} cannot be searched: the trials of one retraining are judged by one standard.")
     for group in ("retrain", "gate"):
         if any(getattr(config, group) != getattr(configs[0], group) for config in configs):

@@ -52,6 +52,6 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_settings_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RATCHET_DATA_ROOTS", "RATCHET_ALLOWED_TARGETS"):
+    for name in ("RATCHET_DATA_ROOTS", "RATCHET_ALLOWED_TARGETS", "RATCHET_STUDY_STORAGE"):
         if name in os.environ:
             monkeypatch.delenv(name)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import TINY
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ratchet.config import application, compose_point, compose_space
 from ratchet.errors import ConfigError
 from ratchet.grammar import read_space
+from ratchet.planning import Plan, plan_retraining
 from ratchet.space import Choice, Interval, Origin
 
 pytestmark = pytest.mark.usefixtures("ratchet_home")
@@ -112,3 +114,15 @@ def test_the_command_line_searches_with_multirun_also_in_a_tree_of_its_users(tmp
 def test_a_trials_time_becomes_the_trainers() -> None:
     config = compose_space(["sweep.trial_max_time=1h30m"]).configs[0]
     assert (config.sweep.trial_max_time, config.trainer["max_time"]) == (5400.0, {"seconds": 5400.0})
+
+
+def test_a_retraining_that_is_searched_keeps_its_plan_and_judges_all_its_trials_by_one_standard() -> None:
+    overrides = [*TINY, LR, "backbone.model.arch=choice(unet,fpn)", "sweep.max_trials=3"]
+    plan = plan_retraining(overrides)
+    assert plan.title.endswith(": 3 trials")
+    assert Plan.from_yaml(plan.to_yaml()) == plan
+    assert plan_retraining(overrides).fingerprint == plan.fingerprint
+    assert plan_retraining([*overrides[:-1], "sweep.max_trials=4"]).fingerprint != plan.fingerprint
+    for searched in ("datamodule.split_seed=range(1,3)", "retrain.to=choice(staging,production)", "gate=glob(*)"):
+        with pytest.raises(ConfigError, match="judged by one standard"):
+            plan_retraining([*overrides, searched])

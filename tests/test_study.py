@@ -12,8 +12,9 @@ import pytest
 from conftest import TINY
 
 from ratchet.config import compose_space
+from ratchet.errors import ConfigError, RatchetError, ServerUnreachableError
 from ratchet.training.plan import PlannedTrial, SweepPlan
-from ratchet.training.study import SweepStudy
+from ratchet.training.study import STORAGE, SweepStudy
 
 OVERRIDES = [*TINY, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "sweep.max_trials=5"]
 
@@ -116,3 +117,20 @@ def test_a_grid_that_is_halved_hands_out_each_of_its_trials_and_remembers_the_ru
 def test_force_begins_a_study_anew() -> None:
     assert len(run_to_the_end(SweepStudy(plan(), at_once=1))) == 5
     assert len(run_to_the_end(SweepStudy(plan("sweep.force=true"), at_once=1))) == 5
+
+
+@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.parametrize(
+    ("database", "error"),
+    [
+        ("sqlite:////no/such/folder/studies.db", ServerUnreachableError),
+        ("nosuch://user:secret@host/studies", ConfigError),
+    ],
+)
+def test_a_shared_database_that_cannot_be_used_is_named_without_its_password(
+    database: str, error: type[RatchetError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STORAGE, database)
+    with pytest.raises(error, match=r"RATCHET_STUDY_STORAGE|does not answer") as told:
+        SweepStudy(plan(), at_once=1)
+    assert "secret" not in str(told.value)

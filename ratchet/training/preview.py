@@ -46,8 +46,12 @@ class Preview(_Value):
 
 
 def preview(plan: SweepPlan, found: Mapping[str, Run], *, at_once: int) -> Preview:
-    """Estimate the time from finished runs of the same networks: in proportion to epochs, images and pixels."""
-    expected = _expected([trial for trial in plan.trials if trial.fingerprint not in found])
+    """Estimate the time from finished runs of the same networks: in proportion to epochs, images and pixels.
+
+    Of a search the first point stands for all, unless trials of it have finished before: then they do.
+    """
+    searched = [] if plan.space is None or plan.settings.force else _finished(plan)
+    expected = _expected([trial for trial in plan.trials if trial.fingerprint not in found], searched)
     trials = [
         PreviewedTrial(
             name=trial.name,
@@ -58,19 +62,28 @@ def preview(plan: SweepPlan, found: Mapping[str, Run], *, at_once: int) -> Previ
         for trial in plan.trials
     ]
     timed = [trial.seconds for trial in trials if trial.seconds is not None]
-    new = sum(trial.reused is None for trial in trials) if plan.space is None else plan.size
-    seconds = None
+    whole = len(plan.trials) if plan.space is None else plan.size
+    reused = len(found) if plan.space is None else len(searched[:whole])
+    new, seconds = None if whole is None else whole - reused, None
     if timed and new is not None:
         share = _share(plan, new) if plan.settings.halving else 1.0
         seconds = mean(timed) * new * share / min(at_once, max(new, 1))
     return Preview(
         trials=tuple(trials) if plan.space is None else (),
         seconds=seconds,
-        sentence=_sentence(plan, trials, seconds, untimed=(new or 0) - len(timed) if plan.space is None else 0),
+        sentence=_sentence(plan, reused, new, seconds, untimed=(new or 0) - len(timed) if plan.space is None else 0),
     )
 
 
-def _expected(trials: Sequence[PlannedTrial]) -> dict[str, float]:
+def _finished(plan: SweepPlan) -> list[Run]:
+    """The trials of a search that have finished, in this process or one before."""
+    store = client()
+    experiment = store.get_experiment_by_name(plan.config.core.name)
+    condition = f"attributes.status = 'FINISHED' and tags.`{plan.tag}` = 'true'"
+    return [] if experiment is None else list(store.search_runs([experiment.experiment_id], condition))
+
+
+def _expected(trials: Sequence[PlannedTrial], searched: Sequence[Run]) -> dict[str, float]:
     """Seconds by fingerprint, for those whose network has been trained before; the median of the last runs."""
     rates: dict[tuple[str, str], list[float]] = {}
     seconds = {}
@@ -78,7 +91,8 @@ def _expected(trials: Sequence[PlannedTrial]) -> dict[str, float]:
         model = trial.config.backbone.model
         network = (str(model.get("arch")), str(model.get("encoder_name")))
         if network not in rates:
-            rates[network] = [rate for run in _past_runs(*network) if (rate := _rate(run)) is not None]
+            past = searched or _past_runs(*network)
+            rates[network] = [rate for run in past if (rate := _rate(run)) is not None]
         if rates[network]:
             seconds[trial.fingerprint] = median(rates[network]) * _work(trial)
     return seconds
@@ -122,13 +136,12 @@ def _share(plan: SweepPlan, trials: int) -> float:
     return trained / (trials * epochs) if trials else 0.0
 
 
-def _sentence(plan: SweepPlan, trials: Sequence[PreviewedTrial], seconds: float | None, *, untimed: int) -> str:
-    reused = sum(trial.reused is not None for trial in trials)
+def _sentence(plan: SweepPlan, reused: int, new: int | None, seconds: float | None, *, untimed: int) -> str:
     size = "trials" if plan.size is None else f"{plan.size} trial{'s' if plan.size != 1 else ''}"
     parts = [f"{size} of a search" if plan.space is not None else size]
     parts += [f"{reused} reused"] if reused else []
     parts += ["halved" if plan.settings.halving else ""]
-    if plan.space is None and reused == len(trials):
+    if new == 0:
         time = "nothing to train"
     elif seconds is None:
         time = "expected time unknown: no such network has been trained to its end here"

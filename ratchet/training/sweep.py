@@ -180,7 +180,8 @@ class _Engine:
             process.end()
             work = self._running.pop(process)
             self._leave_slot(process)
-            self._board.update(work.turn.trial, status="paused", run_id=process.run_id, seconds=work.seconds)
+            status = "waiting" if process.run_id is None else "paused"  # without a run it had not begun
+            self._board.update(work.turn.trial, status=status, run_id=process.run_id, seconds=work.seconds)
         for result in self._board.stop(reason):
             end_run(result.run_id, "KILLED", {STOPPED_TAG: reason})
 
