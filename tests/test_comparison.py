@@ -85,6 +85,19 @@ def test_a_pruned_trial_has_its_last_value_and_a_cross_where_it_ended() -> None:
     assert '<td class="n last">0.8900' in page
 
 
+def test_numbers_that_were_drawn_are_rounded_on_their_axis() -> None:
+    drawn = [trial(0), trial(1)]
+    rates = ["0.0029106359131330704", "0.00021742528410889162"]
+    drawn = [
+        t.model_copy(update={"result": t.result.model_copy(update={"point": {"optimizer.lr": rate}})})
+        for t, rate in zip(drawn, rates, strict=True)
+    ]
+    even, logarithmic = (draw_page(comparison(drawn, logarithmic=keys)) for keys in ((), ("optimizer.lr",)))
+    assert ">0.002911<" in even
+    assert ">0.001<" in logarithmic
+    assert not any(rate in page for rate in rates for page in (even, logarithmic))
+
+
 def test_a_sweep_without_any_value_still_has_its_page() -> None:
     failed = ComparedTrial(
         result=TrialResult(name="a", fingerprint="1", status="failed", error="no memory"), value=None

@@ -63,7 +63,7 @@ svg { width: 100%; height: auto; display: block; font: 12px system-ui, "Segoe UI
 .pair, .winners { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)) }
 .winners { grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 21.4rem)) }
 td.last { color: var(--faint); font-style: italic }
-.pair { margin-top: 1.6rem }
+.pair { margin-top: 1.6rem } .pair figure { max-width: 33rem }
 figure { margin: 0 }
 figcaption { font-size: .9rem; padding-bottom: .35rem; color: var(--faint); overflow-wrap: anywhere }
 .winners figcaption { color: var(--ink) }

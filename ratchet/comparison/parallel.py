@@ -12,6 +12,7 @@ from ratchet.comparison.gather import ComparedTrial
 _WIDTH, _HEIGHT = 1040, 330
 _SIDE, _TOP, _BOTTOM = 90, 44, 24
 _FEW = 8  # values that have a place each, though they are numbers
+_DIGITS = 8
 _BAND = 26  # pixels over which the lines of one value spread, so that none hides another
 
 
@@ -44,7 +45,7 @@ def parallel(trials: Sequence[ComparedTrial], metric: str, logarithmic: Sequence
 def _axis(key: str, values: Sequence[str], log: bool) -> _Axis:
     title = key.lstrip("+").split(".")[-1]
     numbers = [_number(value) for value in values]
-    if None not in numbers and len(set(numbers)) > _FEW:
+    if None not in numbers and (log or len(set(numbers)) > _FEW):
         found = [number for number in numbers if number is not None]
         return _numbers(title, found, log=log)
     return _words(title, values)
@@ -71,7 +72,7 @@ def _words(title: str, values: Sequence[str]) -> _Axis:
         offset = 0.0 if len(same) == 1 else same.index(index) / (len(same) - 1) - 0.5
         return centre[values[index]] + band * offset
 
-    return _Axis(title, place, [(centre[value], value) for value in known])
+    return _Axis(title, place, [(centre[value], _label(value)) for value in known])
 
 
 def _drawn(axis: _Axis, x: float, *, last: bool) -> str:
@@ -92,6 +93,12 @@ def _curve(places: Sequence[tuple[float, float]]) -> str:
         middle = (x1 + x2) / 2
         path += f"C{middle:.1f} {y1:.1f} {middle:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
     return path
+
+
+def _label(value: str) -> str:
+    """A value as it was written, but a number with as many digits as are read."""
+    number = _number(value)
+    return value if number is None or len(value) <= _DIGITS else shown(number)
 
 
 def _number(value: str) -> float | None:

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ratchet.errors import ConfigError, ServerUnreachableError
 from ratchet.registry.tracking import shown
@@ -178,10 +178,10 @@ def _open_storage(url: str) -> RDBStorage:
             grace_period=STALE_SECONDS,
             heartbeat_stale_trial_callback=_again,
         )
+    except (ArgumentError, ImportError, ValueError) as error:
+        raise ConfigError(f"{STORAGE}={shown(url)} cannot be used: {error}") from error
     except SQLAlchemyError as error:
         raise ServerUnreachableError(f"the study's database {shown(url)} does not answer: {error}") from error
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"{STORAGE}={shown(url)} cannot be used: {error}") from error
 
 
 def _retried(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
