@@ -57,7 +57,7 @@ def artifact_page(key: str) -> str:
 def keep_plan(plan: Plan) -> None:
     """Keep the plan of this flow run with Prefect, for when it is taken up again: data and settings may be others then."""
     if kept_plan() is None:
-        create_flow_run_input(_PLAN, plan.to_yaml())
+        create_flow_run_input(_PLAN, plan.model_copy(update={"sweep": plan.sweep.unforced()}).to_yaml())
 
 
 def kept_plan() -> Plan | None:

@@ -13,7 +13,8 @@ from conftest import TINY
 
 from ratchet.config import compose_space
 from ratchet.errors import ConfigError, RatchetError, ServerUnreachableError
-from ratchet.training.plan import PlannedTrial, SweepPlan
+from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
+from ratchet.training.queue import StudyQueue, Turn
 from ratchet.training.study import STORAGE, SweepStudy
 
 OVERRIDES = [*TINY, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "sweep.max_trials=5"]
@@ -134,3 +135,27 @@ def test_a_shared_database_that_cannot_be_used_is_named_without_its_password(
     with pytest.raises(error, match=r"RATCHET_STUDY_STORAGE|does not answer") as told:
         SweepStudy(plan(), at_once=1)
     assert "secret" not in str(told.value)
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_search_ends_when_it_has_tried_all_that_there_is_though_only_time_bounds_it() -> None:
+    queue = StudyQueue(searched("trainer.max_epochs=int(interval(2,3))", "sweep.max_time=1h"), at_once=1)
+    names = []
+    while (turn := queue.next()) is not None:
+        assert isinstance(turn, Turn)
+        names.append(turn.trial.name)
+        queue.ended(turn, 0.5)
+    assert sorted(names) == ["max_epochs=2", "max_epochs=3"]
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_forced_search_that_is_gone_on_with_trains_nothing_anew() -> None:
+    plan = searched("optimizer.lr=interval(0.1,0.2)", "sweep.force=true")
+    turn = StudyQueue(plan.unforced(), at_once=1).next()
+    assert isinstance(turn, Turn)
+    assert not turn.trial.config.sweep.force
+    assert (plan.unforced().digest, plan.settings.force) == (plan.digest, True)
+
+
+def searched(*overrides: str) -> SweepPlan:
+    return plan_sweep(compose_space([*TINY, *overrides]))

@@ -74,6 +74,15 @@ class SweepPlan(_Value):
         """The same of what was asked for."""
         return self._digest([trial.asked for trial in self.trials])
 
+    def unforced(self) -> SweepPlan:
+        """The same for when it is gone on with: what was to be trained anew has been by then."""
+        sweep = self.settings.model_copy(update={"force": False})
+        trials = [
+            trial.model_copy(update={"config": trial.config.model_copy(update={"sweep": sweep})})
+            for trial in self.trials
+        ]
+        return self.model_copy(update={"trials": tuple(trials)})
+
     def _digest(self, trials: list[str]) -> str:
         parts = sorted(trials)
         if self.space is not None:

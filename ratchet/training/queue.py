@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ratchet.space import Point
 
 
+_REPEATS = 20  # draws in a row of points that were tried: then there are hardly any others
+
+
 @dataclass(frozen=True)
 class Turn:
     """A trial to work on, until an epoch or to its end; or, where it was trained before, its finished run.
@@ -98,11 +101,12 @@ class StudyQueue:
         self._values: dict[str, float | None] = {}  # of the trials handed out, by fingerprint
         self._ready: deque[Turn | Pruned] = deque(self._over_already())
         self._held: dict[int, list[tuple[Turn, float]]] = defaultdict(list)
+        self._repeats = 0
 
     def next(self) -> Turn | Pruned | None:
         """A trial that goes on, or else a new one."""
         while not self._ready:
-            asked = self._study.ask()
+            asked = self._study.ask() if self._repeats < _REPEATS else None
             if asked is not None:
                 self._take(*asked)
             elif self._held:
@@ -142,13 +146,14 @@ class StudyQueue:
         """Make a turn of what the study handed out; a point that was drawn before is told its value again."""
         trial = self._trial(point)
         if trial.fingerprint in self._values:
+            self._repeats += 1
             value = self._values[trial.fingerprint]
             if value is None:
                 self._study.end(number, pruned=True)
             else:
                 self._study.finish(number, value)
             return
-        self._values[trial.fingerprint] = None
+        self._values[trial.fingerprint], self._repeats = None, 0
         reported, rungs = self._study.reported(number), self._rungs(trial)
         force = self._plan.settings.force
         found = None if force else self._before.finished(trial.fingerprint, trial.config.core.name)
@@ -201,7 +206,7 @@ class StudyQueue:
             return next(trial for trial in self._plan.trials if trial.fingerprint == point)
         assert self._plan.space is not None
         config = compose_point(self._plan.space, point)
-        config = config.model_copy(update={"retrain": self._plan.config.retrain})
+        config = config.model_copy(update={"retrain": self._plan.config.retrain, "sweep": self._plan.settings})
         return self._planner.trial(config, point, point_name(point, self._plan.space))
 
     @property
