@@ -68,7 +68,7 @@ def markdown(outcome: Outcome) -> str:
 def print_outcome(outcome: Outcome, console: Console) -> None:
     """Print the trials, the verdict with its reasons, and the champion."""
     if outcome.sweep is not None:
-        print_sweep(outcome.sweep, console, errors=console)
+        print_sweep(outcome.sweep, console, errors=console, best=outcome.best_run)
     if outcome.verdict is not None:
         console.print(check_table(outcome.verdict))
     style = {"promoted": "bold green", "staged": "bold green", "rejected": "bold red"}.get(

@@ -67,12 +67,15 @@ def results_table(trials: Sequence[TrialResult], *, metric: str = "val_iou", bes
     return table
 
 
-def print_sweep(outcome: SweepOutcome, console: Console, *, errors: Console) -> None:
-    """Print how a sweep ended: its trials, what its budget left undone, its failures, and where its page is."""
-    best = best_of(outcome.trials, outcome.metric, outcome.mode)
-    several = len(outcome.trials) > 1
-    table = results_table(outcome.trials, metric=outcome.metric, best=best.run_id if best and several else None)
-    console.print(table)
+def print_sweep(outcome: SweepOutcome, console: Console, *, errors: Console, best: str | None = None) -> None:
+    """Print how a sweep ended: its trials, what its budget left undone, its failures, and where its page is.
+
+    `best` is the run id of the selected trial, if one was selected; else of several trials the best one is marked.
+    """
+    if best is None and len(outcome.trials) > 1:
+        found = best_of(outcome.trials, outcome.metric, outcome.mode)
+        best = None if found is None else found.run_id
+    console.print(results_table(outcome.trials, metric=outcome.metric, best=best))
     for trial in outcome.trials:
         if trial.status == "failed":
             errors.print(f"{trial.name} failed: {trial.error}", style="red", highlight=False, soft_wrap=True)
