@@ -1,7 +1,8 @@
 """Composes the Hydra tree into settings, refuses what it does not know, and builds the objects that it names.
 
-With `grammar`, which reads what a sweep varies, the only module that knows Hydra. A configuration may come from a form in a browser, so it is untrusted: `instantiate`
-builds nothing whose `_target_` is not on the allow-list, and `compose` takes no override that reaches outside the tree.
+With `grammar`, which reads what a sweep varies, the only module that knows Hydra. A configuration may come from a form in a
+browser, so it is untrusted: `instantiate` builds nothing whose `_target_` is not on the allow-list, and `compose` takes no
+override that reaches outside the tree.
 """
 
 from __future__ import annotations
