@@ -62,8 +62,6 @@ def keep_plan(plan: Plan) -> None:
 
 def kept_plan() -> Plan | None:
     """Return the plan that this flow run has kept."""
-    if flow_run.run_count == 1:
-        return None
     text = cast("str | None", read_flow_run_input(_PLAN))
     return None if text is None else Plan.from_yaml(text)
 
