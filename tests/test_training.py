@@ -156,7 +156,8 @@ def test_a_killed_trial_fails_alone_and_its_run_says_why() -> None:
         for result in results:
             if result.status == "running" and result.progress.phase == "training":
                 for child in psutil.Process().children(recursive=True):
-                    if child.num_threads() > 1 and child.ppid() != os.getpid():
+                    forked = child.ppid() != os.getpid() and "forkserver" in " ".join(child.cmdline())
+                    if forked and child.num_threads() > 1:  # not a server of other tests
                         child.send_signal(signal.SIGKILL)
 
     with pytest.raises(SweepFailedError, match="SIGKILL"):
