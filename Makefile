@@ -25,7 +25,7 @@ test: setup  ## all tests
 fast: setup  ## the tests that need neither training nor a server nor much time
 	$(BIN)/python -m pytest -n 2 -m "not trains and not server and not flow and not postgres and not slow and not pets and not browser" --durations=5
 
-pictures: setup  ## take the pictures of the docs anew, with Chromium
+pictures: setup  ## take pictures of the pages, light and dark, into docs/images, with Chromium
 	$(BIN)/python -m pytest tests/test_pages.py -m browser --pictures docs/images
 
 check: setup  ## lint, types and layers

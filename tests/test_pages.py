@@ -80,7 +80,7 @@ def test_a_person_retrains_approves_and_looks_at_the_model(pages: Pages) -> None
 
 
 def _put_a_first_model_into_production(pages: Pages) -> None:
-    run = pages.service.start("retrain/on-demand", model=MODEL, architectures=["unet"], epochs=3)
+    run = pages.service.start("retrain/on-demand", model=MODEL, architectures=["unet"], epochs=12)
     assert pages.service.wait(run, seconds=1200).state_name == "promoted"
 
 
@@ -99,7 +99,7 @@ def _fill_in_the_form(pages: Pages, page: Page) -> None:
     refused = page.get_by_label("epochs (Optional)").evaluate("field => field.validationMessage")
     assert "1000" in refused
     assert page.url.split("?")[0].endswith("/run")
-    page.get_by_label("epochs (Optional)").fill("10" if pages.chromium.pictures else "1")
+    page.get_by_label("epochs (Optional)").fill("24" if pages.chromium.pictures else "1")
     page.get_by_label("approval (Optional)", exact=True).click()
     _show_form(pages, page)
     page.get_by_role("button", name="Submit").click()
