@@ -11,6 +11,7 @@ import pytest
 
 from ratchet.comparison import ComparedTrial, Comparison, draw_page
 from ratchet.comparison.drawing import Scale, spread
+from ratchet.training.examples import Example
 from ratchet.training.results import Status, TrialResult
 
 
@@ -106,6 +107,27 @@ def test_a_sweep_without_any_value_still_has_its_page() -> None:
     assert "No trial finished" in page
     assert "no memory" in page
     assert "<svg" not in page
+
+
+def test_the_best_are_seen_side_by_side_on_the_same_images() -> None:
+    def seen(names: str, by: str) -> tuple[Example, ...]:
+        return tuple(
+            Example(name=name, iou=0.5, image="data:i", truth="data:t", prediction=f"data:{by}-{name}")
+            for name in names
+        )
+
+    trials = [
+        trial(rank).model_copy(update={"examples": seen(names, str(rank))})
+        for rank, names in enumerate(("ab", "b", ""))
+    ]
+    section = draw_page(comparison(trials)).split("What the best ones see")[1]
+    head, *rows = re.findall(r"<tr>(.*?)</tr>", section, re.S)
+    assert "trial 0" in head
+    assert "trial 1" in head
+    assert "trial 2" not in head
+    pictures = [re.findall(r'src="data:([^"]+)"', row) for row in rows]
+    assert pictures == [["i", "t", "0-a"], ["i", "t", "0-b", "1-b"]]
+    assert "What the best ones see" not in draw_page(comparison([trial(0)]))
 
 
 @pytest.mark.parametrize(("low", "high", "log"), [(0, 1, False), (-3, 4e5, False), (1e-4, 1e-2, True), (2, 3, True)])

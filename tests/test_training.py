@@ -22,6 +22,7 @@ from ratchet.data.seen import SeenImages
 from ratchet.errors import ConfigError, SweepFailedError
 from ratchet.evaluation.signature import read_signature
 from ratchet.registry.tracking import client
+from ratchet.training.examples import read_examples
 from ratchet.training.plan import plan_trials
 from ratchet.training.results import TrialResult
 from ratchet.training.run import DATA_FINGERPRINT_TAG, FAILURE_TAG, FINGERPRINT_TAG
@@ -131,6 +132,9 @@ def test_the_run_keeps_checkpoint_configuration_and_pictures(trained: tuple[Tria
         with Image.open(folder / "report" / f"{name}.png") as picture:
             assert min(picture.size) > 100
             assert len(picture.convert("RGB").getcolors(maxcolors=2**24) or []) > 10
+    examples = read_examples(folder / "report" / "examples.json")
+    assert len({example.name for example in examples}) == 4
+    assert all(0 <= example.iou <= 1 and example.image != example.truth for example in examples)
 
 
 @pytest.mark.usefixtures("ratchet_home")

@@ -1,9 +1,7 @@
-"""What is compared: the trials of a sweep, best first, with their curves and the winners' pictures, read from MLflow."""
+"""What is compared: the trials of a sweep, best first, with their curves and what the winners see, read from MLflow."""
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import tempfile
 from collections.abc import Sequence
@@ -11,22 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.registry.pages import run_page
 from ratchet.registry.tracking import client
 from ratchet.settings import Mode
+from ratchet.training.examples import EXAMPLES_FILE, Example, read_examples
 from ratchet.training.results import SweepOutcome, TrialResult
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LOSSES = ("val_loss_epoch", "loss_epoch")
-PICTURE = "report/predictions.png"
 
 _WINNERS = 3
-_WIDTH = 560  # pixels of a winner's picture: three of them stay under a megabyte
 _AT_ONCE = 8
 
 
@@ -37,14 +33,14 @@ class _Value(BaseModel):
 class ComparedTrial(_Value):
     """One trial: `value` is that of its exported weights, of a trial that did not come to its end the last it had.
 
-    `curves` are by metric, one value an epoch; `picture` is a data URI.
+    `curves` are by metric, one value an epoch; only the best have `examples`.
     """
 
     result: TrialResult
     value: float | None
     curves: dict[str, tuple[float, ...]] = {}
     address: str | None = None
-    picture: str | None = None
+    examples: tuple[Example, ...] = ()
 
 
 class Comparison(_Value):
@@ -83,8 +79,8 @@ def gather(
         trials = list(pool.map(compared, outcome.trials))
     trials.sort(key=lambda trial: _rank(trial, outcome))
     winners = [trial for trial in trials if trial.result.trained and trial.value is not None][:_WINNERS]
-    pictures = {trial.result.fingerprint: _picture(store, str(trial.result.run_id)) for trial in winners}
-    trials = [trial.model_copy(update={"picture": pictures.get(trial.result.fingerprint)}) for trial in trials]
+    seen = {trial.result.fingerprint: _examples(store, str(trial.result.run_id)) for trial in winners}
+    trials = [trial.model_copy(update={"examples": seen.get(trial.result.fingerprint, ())}) for trial in trials]
     return Comparison(
         title=title,
         experiment=experiment,
@@ -111,16 +107,10 @@ def _curve(store: MlflowClient, result: TrialResult, metric: str) -> tuple[float
     return tuple(values[:-1] if result.trained and metric != "loss_epoch" and len(values) > 1 else values)
 
 
-def _picture(store: MlflowClient, run_id: str) -> str | None:
-    """The report's picture of predictions, made smaller; None where the run has none."""
-    folder = PICTURE.rpartition("/")[0]
-    if PICTURE not in {entry.path for entry in store.list_artifacts(run_id, folder)}:
-        return None
+def _examples(store: MlflowClient, run_id: str) -> tuple[Example, ...]:
+    """What the trial saw in the images of all trials; none where an older Ratchet wrote its report."""
+    folder, file = "report", f"report/{EXAMPLES_FILE}"
+    if file not in {entry.path for entry in store.list_artifacts(run_id, folder)}:
+        return ()
     with tempfile.TemporaryDirectory(prefix="comparison-") as scratch:
-        path = Path(store.download_artifacts(run_id, PICTURE, scratch))
-        with Image.open(path) as opened:
-            picture = opened.convert("RGB")
-    picture.thumbnail((_WIDTH, 4 * _WIDTH))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=78)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        return read_examples(Path(store.download_artifacts(run_id, file, scratch)))

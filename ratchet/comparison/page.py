@@ -45,7 +45,7 @@ def draw_page(comparison: Comparison) -> str:
         ),
         winners=_section(
             "What the best ones see",
-            "Test images of each, from its worst to its best.",
+            "The same test images, as the best trials see them.",
             _winners(comparison),
         ),
         hover="\n".join(_hover(rank) for rank in range(len(trials))),
@@ -125,14 +125,30 @@ def _small(name: str, drawn: str) -> str:
 
 
 def _winners(comparison: Comparison) -> str:
-    shown = [(rank, trial) for rank, trial in enumerate(comparison.trials) if trial.picture]
-    figures = "".join(
-        f'<figure><figcaption><i style="background:var(--t{rank})"></i>{escape(trial.result.name)} '
-        f'<b>{trial.value:.4f}</b></figcaption><img alt="test predictions of {escape(trial.result.name)}" '
-        f'src="{trial.picture}"></figure>'
-        for rank, trial in shown
+    """A row for each test image: the image, the truth, and what each of the best made of it."""
+    best = [(rank, trial) for rank, trial in enumerate(comparison.trials) if trial.examples]
+    if not best:
+        return ""
+    seen = [{example.name: example for example in trial.examples} for _, trial in best]
+    heads = "".join(
+        f'<th><i style="background:var(--t{rank})"></i>{escape(trial.result.name)} <b>{trial.value:.4f}</b>'
+        for rank, trial in best
     )
-    return f"<div class=winners>{figures}</div>" if figures else ""
+    rows = []
+    for name, example in seen[0].items():
+        cells = "".join(
+            f"<td>{_picture(other[name].prediction, f'prediction for {name}')}<small>IoU {other[name].iou:.2f}</small>"
+            if name in other
+            else "<td>"
+            for other in seen
+        )
+        shown = _picture(example.image, name) + f"<small>{escape(name)}</small>"
+        rows.append(f"<tr><td>{shown}<td>{_picture(example.truth, f'truth of {name}')}{cells}</tr>")
+    return f"<div class=scroll><table class=seen><tr><th>image<th>truth{heads}</tr>{''.join(rows)}</table></div>"
+
+
+def _picture(address: str, words: str) -> str:
+    return f'<img alt="{escape(words)}" src="{address}">'
 
 
 def _section(title: str, hint: str, body: str) -> str:

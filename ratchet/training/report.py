@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from torch import Tensor
 from ratchet.evaluation.confusion import predict_classes
 from ratchet.evaluation.counts import ImageCounts, class_scores, score
 from ratchet.evaluation.pictures import PALETTE, image_scores, overlay
+from ratchet.training.examples import EXAMPLES_FILE, Example, picture_uri, write_examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from ratchet.data.dataset import SegmentationDataset
 
 _ROWS = 8
+_EXAMPLES = 4
 _TILE, _GAP = 240, 8  # pixels
 _FEW = 40  # points of a curve that are still drawn as dots
 
@@ -42,41 +46,69 @@ def write_report(
     std: Sequence[float],
     history: Sequence[Metric],
 ) -> None:
-    """Write `predictions.png`, `per_class_iou.png` and `curves.png`.
+    """Write `predictions.png`, `examples.json`, `per_class_iou.png` and `curves.png`.
 
     `predict` gives logits (1, C, H, W) of an image (1, 3, H, W); only the images that are shown are predicted again.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    _predictions(predict, dataset, counts, mean, std).save(directory / "predictions.png", compress_level=3)
-    _save(_per_class(counts), directory / "per_class_iou.png")
-    _save(_curves(history), directory / "curves.png")
-
-
-def _predictions(
-    predict: Callable[[Tensor], Tensor],
-    dataset: SegmentationDataset,
-    counts: ImageCounts,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> Image.Image:
-    """Rows from the worst image to the best, evenly through the ranks: image, truth, prediction.
-
-    Pasted rather than plotted: as 24 matplotlib axes, this picture took longer than scoring the test images.
-    """
     scores = image_scores(counts)
-    ranks = np.argsort(scores, kind="stable")
-    chosen = ranks[np.unique(np.linspace(0, len(ranks) - 1, min(_ROWS, len(ranks))).round().astype(int))]
-    rows = []
-    for index in chosen.tolist():
+    worst_to_best = _evenly(np.argsort(scores, kind="stable").tolist(), _ROWS)
+    same_everywhere = _evenly(sorted(range(len(scores)), key=lambda index: dataset.samples[index].name), _EXAMPLES)
+
+    @cache
+    def see(index: int) -> _Seen:
         item = dataset[index]
         tensor = item["image"] * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
         image = (tensor.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         with torch.inference_mode():
             predicted = predict_classes(predict(item["image"].unsqueeze(0)))[0].cpu().numpy()
-        titles = (dataset.samples[index].name, "truth", f"prediction, IoU {scores[index]:.2f}")
-        pictures = (image, overlay(image, item["mask"].numpy()), overlay(image, predicted))
-        rows.append(list(zip(titles, pictures, strict=True)))
-    return _sheet(f"Test images from the worst to the best of {len(scores)}", rows)
+        return _Seen(
+            name=dataset.samples[index].name,
+            iou=float(scores[index]),
+            image=image,
+            truth=overlay(image, item["mask"].numpy()),
+            prediction=overlay(image, predicted),
+        )
+
+    pictures = _predictions([see(index) for index in worst_to_best], len(scores))
+    pictures.save(directory / "predictions.png", compress_level=3)
+    write_examples(directory / EXAMPLES_FILE, [_example(see(index)) for index in same_everywhere])
+    _save(_per_class(counts), directory / "per_class_iou.png")
+    _save(_curves(history), directory / "curves.png")
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A test image, the truth and the prediction in colours over it, each (H, W, 3), and its IoU."""
+
+    name: str
+    iou: float
+    image: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+    prediction: NDArray[np.uint8]
+
+
+def _predictions(seen: Sequence[_Seen], total: int) -> Image.Image:
+    """Rows of image, truth, prediction.
+
+    Pasted rather than plotted: as 24 matplotlib axes, this picture took longer than scoring the test images.
+    """
+    rows = [
+        [(one.name, one.image), ("truth", one.truth), (f"prediction, IoU {one.iou:.2f}", one.prediction)]
+        for one in seen
+    ]
+    return _sheet(f"Test images from the worst to the best of {total}", rows)
+
+
+def _example(seen: _Seen) -> Example:
+    image, truth, prediction = (picture_uri(pixels) for pixels in (seen.image, seen.truth, seen.prediction))
+    return Example(name=seen.name, iou=seen.iou, image=image, truth=truth, prediction=prediction)
+
+
+def _evenly(ordered: Sequence[int], count: int) -> list[int]:
+    """The first, the last, and what is evenly between them."""
+    places = np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int)
+    return [int(ordered[place]) for place in np.unique(places)]
 
 
 def _sheet(title: str, rows: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]]) -> Image.Image:
