@@ -30,17 +30,6 @@ RATES = ("0.001", "0.002", "0.003", "0.004", "0.005")
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One home for the story below, whose parts follow each other."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("home")
-        patch.setenv("RATCHET_HOME", str(folder))
-        patch.setenv("RATCHET_MLFLOW_UI", "http://mlflow.example")
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder
-
-
-@pytest.fixture(scope="module")
 def deployment(prefect_service: Service, home: Path) -> Iterator[str]:
     """A deployment whose runs no worker takes: they are run here, in the tests' own process."""
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):

@@ -55,6 +55,7 @@ def test_a_check_passes_exactly_when_its_interval_is_above_the_line() -> None:
                 assert check.passed == (check.interval.low > check.interval.line)
 
 
+@pytest.mark.slow
 def test_the_chance_that_any_equal_slice_is_wrongly_passed_is_at_most_alpha() -> None:
     wrong = 0
     margin = 0.02

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,16 +30,6 @@ GOOD, FAIR, POOR = BEST, BEST - 0.05, BEST - 0.08
 
 BETTER = {"floor": 0.2, "superiority": {"min_gain": 0.0, "confidence": 0.95}}
 NOT_WORSE = {"floor": 0.2, "superiority": None, "non_inferiority": {"margin": 0.5, "overall": True, "classes": False}}
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One home for all: making a store takes seconds, and each test has a model of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("home")
-        patch.setenv("RATCHET_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -165,6 +165,7 @@ def test_imagenet_weights_come_from_the_hub_and_from_its_cache_afterwards(tmp_pa
             assert all(torch.equal(loaded[key], tensor) for key, tensor in state.items())
 
 
+@pytest.mark.slow
 def test_a_hub_out_of_reach_names_the_three_ways_out(tmp_path: Path) -> None:
     script = (
         "from ratchet.training.network import create_network\n"

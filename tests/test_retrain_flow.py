@@ -32,16 +32,6 @@ def _prefect() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One home for the story below, whose parts follow each other."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("home")
-        patch.setenv("RATCHET_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield folder
-
-
 def run(*overrides: str, **parameters: Any) -> tuple[str, Outcome]:
     from flows.retrain import retrain
 

@@ -223,6 +223,7 @@ def test_a_folder_that_has_grown_is_used_whole_and_keeps_its_splits(tmp_path: Pa
         assert {sample.name for sample in samples} <= {sample.name for sample in after.samples[split]}
 
 
+@pytest.mark.slow
 def test_the_default_data_set_has_a_gate_set_large_enough_to_decide(tmp_path: Path) -> None:
     data = ShapesDataModule(data_path=tmp_path, val_size=0.15, test_size=0.25, **{**OPTIONS, "size": 64})
     assert len(data.samples[data.gate_split]) >= 120

@@ -40,6 +40,7 @@ def test_a_grid_has_the_trials_of_hydras_own_sweeper_in_its_order(overrides: lis
     ]
 
 
+@pytest.mark.slow
 def test_an_interval_makes_a_search_and_every_value_of_it_is_tried_to_compose() -> None:
     encoders = "backbone.model.encoder_name=choice(resnet18,resnet50)"
     composed = compose_space(
@@ -61,6 +62,7 @@ def test_an_interval_makes_a_search_and_every_value_of_it_is_tried_to_compose() 
         compose_space([LR, "loss=choice(dice,dise)"])
 
 
+@pytest.mark.slow
 def test_how_many_trials_a_search_has_follows_from_its_budget_and_its_values() -> None:
     values = "optimizer.lr=0.1,0.2,0.3"
     assert compose_space([LR, "sweep.max_trials=7"]).size == 7
@@ -70,6 +72,7 @@ def test_how_many_trials_a_search_has_follows_from_its_budget_and_its_values() -
     assert (cut.space, cut.size, len(cut.configs)) == (None, 3, 2)
 
 
+@pytest.mark.slow
 def test_chance_takes_different_points_of_a_grid_and_the_same_ones_again() -> None:
     overrides = ["optimizer.lr=range(1,40)", "sweep.sampler=random", "sweep.max_trials=3"]
     drawn = [compose_space(overrides).points for _ in range(2)]
@@ -116,6 +119,7 @@ def test_a_trials_time_becomes_the_trainers() -> None:
     assert (config.sweep.trial_max_time, config.trainer["max_time"]) == (5400.0, {"seconds": 5400.0})
 
 
+@pytest.mark.slow
 def test_a_retraining_that_is_searched_keeps_its_plan_and_judges_all_its_trials_by_one_standard() -> None:
     overrides = [*TINY, LR, "backbone.model.arch=choice(unet,fpn)", "sweep.max_trials=3"]
     plan = plan_retraining(overrides)

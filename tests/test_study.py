@@ -86,6 +86,7 @@ def test_a_study_whose_process_died_goes_on_with_the_same_point_and_draws_what_i
     assert len(again.ended()) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_shared_study_hands_out_a_trial_once_and_a_failed_one_again_the_next_time() -> None:
     first, second = SweepStudy(plan(), at_once=1), SweepStudy(plan(), at_once=1)
@@ -114,6 +115,7 @@ def test_a_grid_that_is_halved_hands_out_each_of_its_trials_and_remembers_the_ru
     assert grid.reported(1) == {1: 0.7}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_force_begins_a_study_anew() -> None:
     assert len(run_to_the_end(SweepStudy(plan(), at_once=1))) == 5
@@ -137,6 +139,7 @@ def test_a_shared_database_that_cannot_be_used_is_named_without_its_password(
     assert "secret" not in str(told.value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_search_ends_when_it_has_tried_all_that_there_is_though_only_time_bounds_it() -> None:
     queue = StudyQueue(searched("trainer.max_epochs=int(interval(2,3))", "sweep.max_time=1h"), at_once=1)
@@ -148,6 +151,7 @@ def test_a_search_ends_when_it_has_tried_all_that_there_is_though_only_time_boun
     assert sorted(names) == ["max_epochs=2", "max_epochs=3"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_forced_search_that_is_gone_on_with_trains_nothing_anew() -> None:
     plan = searched("optimizer.lr=interval(0.1,0.2)", "sweep.force=true")

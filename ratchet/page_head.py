@@ -1,0 +1,33 @@
+"""What Ratchet's HTML pages share: self-contained, readable by day and by night, on paper and on a phone."""
+
+HEAD = """<!doctype html>
+<html lang=en>
+<meta charset=utf-8>
+<meta name=viewport content="width=device-width, initial-scale=1">
+<meta name=color-scheme content="light dark">
+<title>$title</title>
+<style>
+:root { --ink: #1c2126; --faint: #5b6570; --rule: #dde2e7; --soft: #f4f6f8; --page: #fff; --note: #fff6df;
+  --good: #00795a; --warn: #a86600; --bad: #b8440c; --link: #0b67a3 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e8ec; --faint: #9aa5b1; --rule: #333b44; --soft: #1d232a; --page: #14181d; --note: #2d2613;
+    --good: #3fc79a; --warn: #e9a83c; --bad: #ff8f5a; --link: #63b3ea } }
+* { box-sizing: border-box }
+body { margin: 0; color: var(--ink); background: var(--page); font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif }
+header p { margin: 0 }
+section { margin: 2.4rem 0 }
+h2 { font-size: 1.2rem; margin: 0 0 .3rem; font-weight: 650 }
+.hint { margin: 0 0 .9rem; color: var(--faint); font-size: .9rem }
+.note { margin: 1rem 0 0; padding: .7rem 1rem; border-left: 4px solid var(--warn); background: var(--note) }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .8rem; margin: 1.5rem 0 }
+.figures div { padding: .8rem 1rem; background: var(--soft); border-radius: 8px }
+.figures b { display: block; font-size: 1.4rem; font-weight: 650; font-variant-numeric: tabular-nums }
+.figures span { color: var(--faint); font-size: .85rem; line-height: 1.3; display: block }
+.scroll { overflow-x: auto }
+table { width: 100%; border-collapse: collapse; font-size: .92rem }
+th { text-align: left; color: var(--faint); font-weight: 500; font-size: .82rem; white-space: nowrap }
+th, td { padding: .42rem .9rem .42rem 0; border-bottom: 1px solid var(--rule); vertical-align: top }
+a { color: var(--link) }
+code, pre { font: .86em ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere }
+figure { margin: 0 }
+"""
