@@ -35,9 +35,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from ratchet.duration import parse_duration
-from ratchet.errors import ConfigError, ForbiddenPathError, UnknownKeyError
+from ratchet.errors import ConfigError, UnknownKeyError
 from ratchet.grammar import read_space, requested
-from ratchet.home import home
+from ratchet.paths import check_paths
 from ratchet.settings import Node, TrialConfig
 from ratchet.space import Composed, Origin, Point, Space
 from ratchet.targets import check_targets
@@ -169,32 +169,6 @@ def instantiate(node: Node, **keywords: Any) -> Any:
                 f"{node['_target_']} could not be built: {cause}. Compare its keys: ratchet train --cfg job"
             ) from error
         raise cause from error
-
-
-def check_paths(config: TrialConfig) -> None:
-    """Raise `ForbiddenPathError` where a path leaves the roots of RATCHET_DATA_ROOTS (separated as PATH is; unset: any)."""
-    check_data_paths(config.datamodule)
-    weights = config.backbone.model.get("encoder_weights")
-    _check_roots({"backbone.model.encoder_weights": weights, "core.home": str(config.core.home)})
-
-
-def check_data_paths(datamodule: Node) -> None:
-    """Raise `ForbiddenPathError` where a path of the data module leaves the roots of RATCHET_DATA_ROOTS."""
-    paths = {key: value for key, value in datamodule.items() if key.endswith("_path")}
-    # As the data module reads its lists: below its folder, unless they are absolute.
-    lists = {key: value for key, value in datamodule.items() if key.endswith("_file") and value}
-    paths |= {key: str(Path(datamodule["data_path"]) / file) for key, file in lists.items()}
-    _check_roots({f"datamodule.{key}": value for key, value in paths.items()})
-
-
-def _check_roots(paths: Mapping[str, Any]) -> None:
-    roots = [Path(root).resolve() for root in os.environ.get("RATCHET_DATA_ROOTS", "").split(os.pathsep) if root]
-    for key, value in paths.items():
-        if not roots or not value or value == "imagenet":
-            continue
-        if not any(Path(value).resolve().is_relative_to(root) for root in (*roots, home().resolve())):
-            allowed = ", ".join(map(str, roots))
-            raise ForbiddenPathError(f"{key}={value} is outside the folders that this deployment allows: {allowed}.")
 
 
 _OPERATORS = ("datamodule.download_url", "datamodule.checksums")

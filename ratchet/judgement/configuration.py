@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ratchet.config import check_data_paths, instantiate
+from ratchet.config import instantiate
 from ratchet.errors import DatasetNotFoundError, ModelFilesError
+from ratchet.paths import check_data_paths
 from ratchet.registry.tracking import client
 
 if TYPE_CHECKING:
