@@ -11,10 +11,14 @@ from pydantic import Field, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
 from ratchet.config import entries
+from ratchet.errors import PolicyError
+from ratchet.gate.policy import Policy
 from ratchet.settings import Settings
 
 AS_CONFIGURED = "as configured"
 """The choice that leaves a thing to the experiment. Null would do too, but Prefect's pages show it as a switch of types."""
+OWN = "own"
+"""The choice of a policy that is filled in beside it."""
 
 Architecture = Literal[
     "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "pan", "deeplabv3", "deeplabv3plus", "upernet", "segformer"
@@ -32,14 +36,16 @@ class EntryOf:
     """Lets a form offer the entries of a configuration group, the user's own among them; composing checks the choice."""
 
     group: str
+    others: tuple[str, ...] = ()
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Add the choices as they are when the form is made."""
-        return {**handler(schema), "enum": [AS_CONFIGURED, *entries(self.group)]}
+        return {**handler(schema), "enum": [AS_CONFIGURED, *entries(self.group), *self.others]}
 
 
 Experiment = Annotated[str, EntryOf("experiment")]
 PolicyPreset = Annotated[str, EntryOf("gate")]
+PolicyChoice = Annotated[str, EntryOf("gate", others=(OWN,))]
 Epochs = Annotated[int, Field(ge=0, le=1000)]
 Hours = Annotated[float, Field(gt=0, le=2160)]
 
@@ -58,6 +64,15 @@ class RetrainForm(Settings):
     policy: PolicyPreset = AS_CONFIGURED
     to: Destination = "as configured"
     overrides: tuple[str, ...] = ()
+
+
+def chosen_policy(named: str, own: Policy) -> Policy | str | None:
+    """What a person chose to judge by; None: as configured. Raises `PolicyError` where they filled in what would not count."""
+    if named != OWN and own != Policy():
+        raise PolicyError(
+            f"own_policy was filled in, but policy={named}: choose policy=own, or leave own_policy as it was."
+        )
+    return own if named == OWN else None if named == AS_CONFIGURED else named
 
 
 _KEYS = {

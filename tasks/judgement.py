@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import task
 
 from ratchet import MlflowModelManager
-from ratchet.gate import Verdict
+from ratchet.gate import Policy, Verdict
 from ratchet.monitoring import MonitorSettings, Reading
 from ratchet.registry import EventKind
 from tasks.events import Degraded, announce, announce_history
@@ -13,7 +13,7 @@ from tasks.progress import gate_progress
 
 
 @task(task_run_name="gate v{version}")
-def judge_again(model: str, version: int, policy: str | None, against: int | None) -> Verdict:
+def judge_again(model: str, version: int, policy: Policy | str | None, against: int | None) -> Verdict:
     """Score a version and the champion on the gate set, and judge."""
     from ratchet.judgement.anytime import judge_anytime  # noqa: PLC0415
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import yaml
 from conftest import TINY
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect_service import Service, own_environment, waited
 from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 - a fixture
 
@@ -176,7 +177,9 @@ def test_people_promote_roll_back_and_prune_from_the_page(service: Service) -> N
     champion = manager.champion("m")
     assert champion is not None
     other = 2 if champion.version == 1 else 1
+    never = {"name": "never", "floor": 1.0, "superiority": None}
     pruned, judged = service.start("prune/weekly-m"), service.start("gate/on-demand-m", version=other)
+    own = service.start("gate/on-demand-m", version=other, policy="own", own_policy=never)
     promoted = service.wait(service.start("promote/on-demand-m", version=other, reason="a demo"))
     assert promoted.state_type is not None
     assert promoted.state_type.value == "COMPLETED"
@@ -190,6 +193,16 @@ def test_people_promote_roll_back_and_prune_from_the_page(service: Service) -> N
     assert (event["payload"]["version"], event["payload"]["target"]) == (other, champion.version)
     assert service.wait(pruned).state_name == "Completed"
     assert service.wait(judged).state_name in ("promote", "reject", "inconclusive")
+    refused = service.wait(own).state
+    assert refused is not None
+    assert (refused.name, "must be at least 1" in str(refused.message)) == ("reject", True)
+
+
+def test_a_policy_that_is_none_is_refused_before_a_run_is_made(service: Service) -> None:
+    for wrong, key in (({"floor": 3}, "own_policy.floor"), ({"florr": 0.5}, "florr")):
+        with pytest.raises(PrefectHTTPStatusError, match="409") as refused:
+            service.start("gate/on-demand-m", version=1, policy="own", own_policy=wrong)
+        assert key in refused.value.response.text
 
 
 def test_degradation_starts_a_retraining(service: Service) -> None:

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from flows.gate import gate
 from flows.retrain import retrain
 from ratchet.config import compose, compose_sweep, entries
-from ratchet.errors import ConfigError
-from ratchet.form import RetrainForm, form_of, overrides_of
+from ratchet.errors import ConfigError, PolicyError
+from ratchet.form import RetrainForm, chosen_policy, form_of, overrides_of
+from ratchet.gate import Policy
 from ratchet.planning import plan_retraining
 
 SHAPES = "generic/shapes/segmentation/smp"
@@ -153,3 +155,21 @@ def test_overrides_fill_the_form_in_and_come_out_of_it_the_same() -> None:
 def test_of_two_overrides_of_one_key_the_second_stays_and_wins() -> None:
     form = form_of(["trainer.max_epochs=3", "trainer.max_epochs=4"])
     assert overrides_of(form) == ["trainer.max_epochs=4"]
+
+
+def test_a_judgement_is_by_a_preset_by_the_filled_in_policy_or_as_the_version_was_trained() -> None:
+    own = Policy(floor=0.7)
+    assert gate.parameters.properties["policy"]["enum"] == ["as configured", *entries("gate"), "own"]
+    assert chosen_policy("strict", Policy()) == "strict"
+    assert chosen_policy("as configured", Policy()) is None
+    assert chosen_policy("own", own) == own
+    with pytest.raises(PolicyError, match="policy=own"):
+        chosen_policy("default", own)
+
+
+def test_the_form_of_a_policy_has_help_and_bounds_on_every_field() -> None:
+    for name, schema in gate.parameters.definitions.items():
+        assert schema["additionalProperties"] is False, name
+        assert all(field.get("description") for field in schema["properties"].values()), name
+    floor = gate.parameters.definitions["Policy"]["properties"]["floor"]
+    assert floor["anyOf"][0] == {"type": "number", "minimum": 0, "maximum": 1}

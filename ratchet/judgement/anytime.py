@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ratchet.gate import Verdict, load_policy
+from ratchet.gate import Policy, Verdict, load_policy
 from ratchet.judgement.configuration import configuration, gate_data
 from ratchet.judgement.judging import OnImage, judge_version
 
@@ -18,7 +18,7 @@ def judge_anytime(
     version: int,
     *,
     manager: MlflowModelManager,
-    policy: str | None = None,
+    policy: Policy | str | None = None,
     against: int | None = None,
     data_path: Path | None = None,
     on_image: OnImage = None,
