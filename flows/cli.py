@@ -52,6 +52,8 @@ def train(arguments: tuple[str, ...]) -> None:
         if composed is None:
             return
         quieten()
+        from ratchet.registry.pages import experiment_page, pages_address  # noqa: PLC0415
+        from ratchet.registry.tracking import shown, tracking_uri  # noqa: PLC0415
         from ratchet.training.display import print_plan, print_sweep, show_sweep  # noqa: PLC0415
         from ratchet.training.plan import plan_sweep  # noqa: PLC0415
         from ratchet.training.sweep import run  # noqa: PLC0415
@@ -63,8 +65,9 @@ def train(arguments: tuple[str, ...]) -> None:
         with show_sweep(told, metric=plan.metric, size=plan.size) as on_progress:
             outcome = run(plan, on_plan=lambda found: print_plan(found, told), on_progress=on_progress)
         print_sweep(outcome, open_console(), errors=told)
+        page = experiment_page(outcome.experiment_id) if outcome.experiment_id else pages_address()
         open_console().print(
-            f"experiment {plan.config.core.name} at {_tracking()}; see the runs: ratchet up",
+            f"experiment {plan.config.core.name} at {shown(tracking_uri())}; see the runs: {page or 'ratchet up'}",
             highlight=False,
             soft_wrap=True,
         )
@@ -95,11 +98,15 @@ def retrain(
         if embedded and _nothing_to_do(overrides, settings, console):
             return
         from flows.retrain import retrain as flow  # noqa: PLC0415
+        from ratchet.registry.pages import model_page  # noqa: PLC0415
         from ratchet.report import print_outcome  # noqa: PLC0415
 
         state = flow(overrides=list(overrides), **settings, return_state=True)
-        print_outcome(cast("Outcome", state.result()), console)
-        console.print("see it in MLflow and Prefect: ratchet up", highlight=False)
+        outcome = cast("Outcome", state.result())
+        print_outcome(outcome, console)
+        page = model_page(outcome.model)
+        seen = f"see it in MLflow: {page}" if page else "see it in MLflow and Prefect: ratchet up"
+        console.print(seen, highlight=False, soft_wrap=True)
 
 
 @main.command()
@@ -201,9 +208,3 @@ def _nothing_to_do(overrides: tuple[str, ...], settings: dict[str, str], console
         return False
     print_outcome(skip(plan), console)
     return True
-
-
-def _tracking() -> str:
-    from ratchet.registry.tracking import tracking_uri  # noqa: PLC0415
-
-    return tracking_uri()

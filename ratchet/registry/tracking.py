@@ -28,6 +28,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the addresses stand in our tables
 }
 _TRANSIENT = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"}
 
@@ -47,7 +48,7 @@ def client(uri: str | None = None, registry_uri: str | None = None) -> MlflowCli
 
     Raises `ServerUnreachableError`, naming the address, within seconds if nothing listens there. Settings of MLflow
     that the environment leaves open are set for this process and its children: fewer retries, no progress bars, no
-    telemetry.
+    addresses printed, no telemetry.
     """
     uri = uri or tracking_uri()
     require_listening(uri)
