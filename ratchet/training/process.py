@@ -38,7 +38,7 @@ def start_server() -> None:
 class TrialOrder:
     """What the process is to do, in which of the sweep's slots.
 
-    `device` is a CUDA index of the parent's view, None for a CPU or for all of them.
+    `gpus` are those that it may see, as in CUDA_VISIBLE_DEVICES: "" none, None those that the parent sees.
     """
 
     name: str
@@ -48,7 +48,7 @@ class TrialOrder:
     log: Path
     threads: int
     slot: int = 0
-    device: int | None = None
+    gpus: str | None = None
     until_epoch: int | None = None
 
 
@@ -117,10 +117,8 @@ def _main(
     os.environ.clear()  # the fork server's is that of its first user
     os.environ.update(environment)
     os.chdir(folder)
-    if order.device is not None:
-        visible = environment.get("CUDA_VISIBLE_DEVICES", "")
-        devices = visible.split(",") if visible else [str(index) for index in range(order.device + 1)]
-        os.environ["CUDA_VISIBLE_DEVICES"] = devices[order.device]
+    if order.gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = order.gpus
     with order.log.open("w", buffering=1) as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())

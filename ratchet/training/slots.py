@@ -19,13 +19,13 @@ def trials_at_once(config: TrialConfig) -> int:
     """
     if config.sweep.parallel is not None:
         return config.sweep.parallel
-    if config.trainer.get("accelerator") == "cpu" or config.trainer.get("devices") != 1:
-        return 1
-    return max(1, _gpus())
+    return max(1, gpus(config)) if config.trainer.get("devices") == 1 else 1
 
 
-def _gpus() -> int:
-    """How many CUDA devices there are; where no driver is, torch's three seconds are not spent on asking."""
+def gpus(config: TrialConfig) -> int:
+    """How many GPUs its trials may train on; where no driver is, torch's three seconds are not spent on asking."""
+    if config.trainer.get("accelerator") == "cpu":
+        return 0
     drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, and NVIDIA's under WSL
     if sys.platform == "linux" and not any(Path(driver).exists() for driver in drivers):
         return 0
@@ -40,7 +40,6 @@ def order(turn: Turn, tags: Mapping[str, str], slot: int, slots: int) -> TrialOr
     logs = (trial.config.core.home / "logs").absolute()
     logs.mkdir(parents=True, exist_ok=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    gpus = _gpus() if slots > 1 else 0
     return TrialOrder(
         name=trial.name,
         config=trial.config,
@@ -49,6 +48,18 @@ def order(turn: Turn, tags: Mapping[str, str], slot: int, slots: int) -> TrialOr
         log=Path(logs / f"{trial.fingerprint[:12]}-{os.getpid()}.log"),
         slot=slot,
         threads=max(1, cores // slots),
-        device=slot % gpus if gpus else None,
+        gpus=_visible_gpus(trial.config, slot, slots),
         until_epoch=turn.until_epoch,
     )
+
+
+def _visible_gpus(config: TrialConfig, slot: int, slots: int) -> str | None:
+    count = gpus(config)
+    if count == 0:
+        return ""
+    return own_gpu(slot, count, os.environ.get("CUDA_VISIBLE_DEVICES")) if slots > 1 else None
+
+
+def own_gpu(slot: int, count: int, visible: str | None) -> str:
+    """Which of the GPUs that this process sees (`visible`; None: all of the machine) is a slot's, as CUDA names it."""
+    return (visible.split(",") if visible else [str(index) for index in range(count)])[slot % count]

@@ -24,7 +24,7 @@ from ratchet.training.queue import Pruned, StudyQueue, TrialList, TrialQueue, Tu
 from ratchet.training.results import OnProgress, SweepOutcome, TrialResult
 from ratchet.training.reuse import TrainedBefore
 from ratchet.training.run import PRUNED_TAG, STOPPED_TAG, close_dead_run, end_run
-from ratchet.training.slots import order, trials_at_once
+from ratchet.training.slots import gpus, order, trials_at_once
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -92,6 +92,8 @@ class _Engine:
         self._plan, self._board, self._tags = plan, board, tags
         self._slots = trials_at_once(plan.config)
         self._free = list(reversed(range(self._slots)))
+        # On a CPU, the next trial's training is slowed down by as much as it gains. With a target, there may be no next one.
+        self._overlaps = gpus(plan.config) > 0 and plan.settings.target is None
         self._running: dict[TrialProcess, _Work] = {}
         self._caches: dict[str, Any] = {}
         self._before = TrainedBefore()
@@ -132,7 +134,7 @@ class _Engine:
                 self._begin(turn)
 
     def _has_room(self) -> bool:
-        """Whether there is a slot. A trial that is exported leaves its own; not to many, where exports outlast training."""
+        """Whether there is a slot. A trial that is exported leaves its GPU; not to many, where exports outlast training."""
         return bool(self._free) and len(self._running) < 2 * self._slots
 
     def _leave_slot(self, process: TrialProcess) -> None:
@@ -191,7 +193,7 @@ class _Engine:
             process.look()
         for process in [process for process in self._running if process.connection in ready]:
             over = self._receive(process, self._running[process])
-            if over or (process.exporting and self._plan.settings.target is None):  # else it may be the last one
+            if over or (process.exporting and self._overlaps):
                 self._leave_slot(process)
             if over:
                 process.end()

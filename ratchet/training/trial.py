@@ -136,12 +136,11 @@ def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> dic
 
 
 def _make_way(module: SegmentationModule) -> None:
-    """Leave the GPU and all cores but one to the next trial."""
+    """Leave the GPU to the next trial."""
     module.cpu()
     gc.collect()  # the optimiser's state
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    torch.set_num_threads(1)
 
 
 def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], ImageCounts]:

@@ -1,0 +1,48 @@
+"""Trials side by side: the share of the machine that each has, and a sweep that runs two at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+from ratchet.config import compose, compose_space
+from ratchet.training.plan import PlannedTrial, plan_sweep
+from ratchet.training.queue import Turn
+from ratchet.training.results import SweepOutcome, TrialResult
+from ratchet.training.slots import order, own_gpu, trials_at_once
+from ratchet.training.sweep import run
+
+
+def test_each_slot_has_its_own_gpu_by_the_name_that_cuda_knows() -> None:
+    assert [own_gpu(slot, 2, None) for slot in range(3)] == ["0", "1", "0"]
+    assert [own_gpu(slot, 2, "5,GPU-7f") for slot in range(2)] == ["5", "GPU-7f"]
+
+
+def test_on_cpus_one_trial_has_all_cores_and_sees_no_gpu(ratchet_home: Path) -> None:
+    config = compose(list(TINY))
+    turn = Turn(PlannedTrial(name="a", config=config, fingerprint="f", asked="f", images=1))
+    alone, half = order(turn, {}, 0, trials_at_once(config)), order(turn, {}, 0, 2)
+    assert trials_at_once(config) == 1
+    assert (alone.gpus, half.threads) == ("", max(1, alone.threads // 2))
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("halving", ["false", "true"])
+def test_two_trials_run_at_once_and_all_come_to_their_end(ratchet_home: Path, halving: str) -> None:
+    seen: list[list[str]] = []
+
+    def watch(results: Sequence[TrialResult]) -> None:
+        seen.append([result.name for result in results if result.status == "running"])
+
+    rates = "optimizer.lr=0.05,0.002,0.0005,0.0001"
+    halved = ["trainer.max_epochs=2", f"sweep.halving={halving}", "sweep.halving_eta=2"]
+    space = compose_space([*TINY, *halved, "sweep.parallel=2", "export.types=[pt2]", rates])
+    outcome: SweepOutcome = run(plan_sweep(space), on_progress=watch)
+    assert max(map(len, seen)) >= 2
+    ended = sorted(trial.status for trial in outcome.trials)
+    assert set(ended) <= ({"finished", "pruned"} if halving == "true" else {"finished"})
+    assert len(ended) == 4
+    assert all(trial.metrics["val_iou"] >= 0 for trial in outcome.trials if trial.trained)
