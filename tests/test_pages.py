@@ -117,14 +117,14 @@ def _watch_the_run(pages: Pages, page: Page) -> None:
     runs = waited(
         lambda: [r for r in pages.service.runs("retrain/on-demand") if r.parameters.get("approval")] or None, "the run"
     )
+    page.goto("about:blank")  # the page of what runs turns a wheel, which costs a browser without a GPU a whole core
+    pages.service.wait(runs[-1], until="Suspended", seconds=1200 if pages.chromium.pictures else 300)
     page.goto(f"{pages.prefect}/v2/runs/flow-run/{runs[-1].id}?tab=Artifacts")
     asked = re.compile(rf"{MODEL}: 2 trials → v\d waits for approval")
-    expect(page.get_by_text(asked).first).to_be_visible(timeout=1_200_000 if pages.chromium.pictures else 300_000)
+    expect(page.get_by_text(asked).first).to_be_visible()
     expect(page.get_by_text(f"model:{MODEL}").first).to_be_visible()
-    expect(page.get_by_text("Suspended", exact=True).first).to_be_visible(timeout=120_000)
-    page.reload(wait_until="domcontentloaded")  # Prefect's page does not look for artifacts again
+    expect(page.get_by_text("Suspended", exact=True).first).to_be_visible()
     page.get_by_role("link", name="retrain-parts-model").first.wait_for()
-    pages.chromium.picture(page, "waiting")
     page.get_by_role("link", name="retrain-parts-model").first.click()
     expect(page.get_by_role("heading", name=re.compile(r"v\d waits for approval")).first).to_be_visible()
     page.get_by_role("link", name=re.compile(r"^[0-9a-f]{8}$")).first.click()  # of those with this key, the newest
@@ -160,7 +160,7 @@ def _look_at_the_model(pages: Pages) -> None:
     expect(page.get_by_text(f"v{version} approved").first).to_be_visible()
     expect(page.get_by_text("the edges are sharp").first).to_be_visible()
     expect(page.get_by_text("@ production").first).to_be_visible()
-    pages.chromium.picture(page, "model")
+    pages.chromium.picture(page, "model", box=(200, 0, 948, 900))
     page.goto(f"{pages.mlflow}/#/models/{MODEL}/versions/{version}")
     expect(page.get_by_text("Production", exact=True).first).to_be_visible()
     link = page.locator(f'a[href^="{pages.prefect}/runs/flow-run/"]')
