@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 
 from ratchet.duration import shown_duration
 from ratchet.gate.markdown import cell
-from ratchet.training.results import TrialResult
+from ratchet.training.results import SweepOutcome, TrialResult
 
 _SHOWN = ("val_iou", "val_loss_epoch", "test_iou")
 
@@ -27,6 +29,26 @@ def trial_table(
         mark = "★" if best is not None and trial.run_id == best else ""
         lines.append(f"| {mark} | {_name(trial, link)} | {' | '.join(values)} | {cell(_state(trial))} |")
     return "\n".join(lines)
+
+
+def short_trial_table(
+    outcome: SweepOutcome, *, best: str | None, link: Callable[[str], str | None], room: int, rest: str
+) -> str:
+    """All trials, if that takes at most `room` characters; else as many of the best as fit, and that `rest` has the others."""
+    whole = trial_table(outcome.trials, metric=outcome.metric, best=best, link=link)
+    if len(whole) <= room:
+        return whole
+    sign = 1.0 if outcome.mode == "max" else -1.0
+
+    def worth(trial: TrialResult) -> float:
+        value = sign * trial.metrics.get(outcome.metric, math.nan)
+        return value if trial.trained and math.isfinite(value) else -math.inf
+
+    ordered = sorted(outcome.trials, key=worth, reverse=True)
+    heading, rule, *lines = trial_table(ordered, metric=outcome.metric, best=best, link=link).split("\n")
+    room -= len(heading) + len(rule) + len(rest) + 40
+    kept = sum(end <= room for end in itertools.accumulate(len(line) + 1 for line in lines))
+    return "\n".join([heading, rule, *lines[:kept], "", f"The best {kept} of {len(lines)}; {rest} has all."])
 
 
 def _name(trial: TrialResult, link: Callable[[str], str | None]) -> str:

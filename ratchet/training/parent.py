@@ -14,7 +14,7 @@ from ratchet.comparison import draw_page, gather
 from ratchet.registry.selection import SWEEP_RUN_TAG
 from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.space import Interval
-from ratchet.training.markdown import trial_table
+from ratchet.training.markdown import short_trial_table
 from ratchet.training.plan import SweepPlan
 from ratchet.training.preview import Preview, rows
 from ratchet.training.results import SweepOutcome, TrialResult, best_of
@@ -34,6 +34,7 @@ PAGE = "comparison.html"
 
 _STATE_TAG = "ratchet.sweep_state"
 _NOTE_TAG = "mlflow.note.content"
+_MOST_OF_A_NOTE = 7900  # characters: MLflow cuts a tag at 8,000
 _BEST = "best/"  # so that no metric of it is taken for a trial's
 
 
@@ -104,14 +105,16 @@ class SweepRun:
         tag_run(run_id, tags)
 
     def _description(self, outcome: SweepOutcome, best: TrialResult | None) -> str:
-        """What was said of the run when it was made, what the budget left undone, and the trials."""
-        table = trial_table(
-            outcome.trials,
-            metric=outcome.metric,
+        """What was said of the run when it was made, what the budget left undone, and the trials, or the best of many."""
+        said = "\n\n".join(filter(None, [self._note, outcome.stopped]))
+        table = short_trial_table(
+            outcome,
             best=None if best is None else best.run_id,
             link=lambda run_id: f"#/experiments/{self._experiment}/runs/{run_id}",  # within MLflow's pages
+            room=_MOST_OF_A_NOTE - len(said),
+            rest=PAGE,
         )
-        return "\n\n".join(filter(None, [self._note, outcome.stopped, table]))
+        return f"{said}\n\n{table}".strip()
 
     def _page(self) -> Path:
         return (self._plan.config.core.home / "sweeps" / self._plan.digest / PAGE).absolute()
