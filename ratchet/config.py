@@ -120,7 +120,8 @@ def compose_space(overrides: Sequence[str], origin: Origin = COMMON, *, trusted:
         if not trusted:
             _require_harmless(parsed)
         space = read_space(parsed, origin)
-        first = _compose_at(space, next(space.grid()))
+        start = next(space.grid())
+        first = _compose_at(space, start)
         settings = first.sweep
         if settings.sampler == "grid" and space.endless:
             raise ConfigError("sweep.sampler=grid cannot try all of an interval: give range(…) or values instead.")
@@ -132,7 +133,7 @@ def compose_space(overrides: Sequence[str], origin: Origin = COMMON, *, trusted:
             points = random.Random(first.core.seed).sample(points, size)
         elif not search:
             points = points[: settings.max_trials]
-        configs = [_compose_at(space, point) for point in points]
+        configs = [first if point == start else _compose_at(space, point) for point in points]
     if not trusted:
         for config in configs:
             check_paths(config)

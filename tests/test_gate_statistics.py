@@ -67,6 +67,7 @@ def test_every_image_is_drawn_equally_often() -> None:
     assert np.bincount(drawn.astype(int)) / 100_000 == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [50, 200])
 def test_an_equal_model_is_called_better_no_more_often_than_the_level(images: int) -> None:
     random = np.random.default_rng(images)

@@ -102,6 +102,7 @@ def test_what_cannot_be_swept_is_told(overrides: list[str], said: str) -> None:
         compose_space(overrides)
 
 
+@pytest.mark.slow
 def test_the_command_line_searches_with_multirun_also_in_a_tree_of_its_users(tmp_path: Path) -> None:
     (tmp_path / "loss").mkdir()
     (tmp_path / "loss" / "mine.yaml").write_text("_target_: torch.nn.CrossEntropyLoss\n")
