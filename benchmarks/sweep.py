@@ -274,13 +274,13 @@ def measure(arm: str, epochs: int, seed: int, lists: dict[str, list[str]]) -> di
             **os.environ,
             "RATCHET_HOME": str(folder / "home"),
             "RATCHET_ALLOWED_TARGETS": "sweep_phases",
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")]),
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
         environment.pop("MLFLOW_TRACKING_URI", None)
         command = [
             sys.executable,
-            __file__,
+            str(Path(__file__).resolve()),
             "--arm",
             arm,
             "--folder",
@@ -292,7 +292,8 @@ def measure(arm: str, epochs: int, seed: int, lists: dict[str, list[str]]) -> di
         ]
         start = time.monotonic()
         with (folder / "log").open("w") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            # MLflow keeps the plain arm's artifacts in the working directory
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
             peak = 0.0
             while process.poll() is None:
                 peak = max(peak, memory(process.pid))

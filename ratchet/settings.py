@@ -69,6 +69,7 @@ class SweepSettings(Settings):
     """How the trials of one sweep are run."""
 
     parallel: int | None = Field(ge=1, description="Trials at once; null: one per GPU, or one on a CPU.")
+    overlap: bool | None = Field(description="Train the next trial while one is exported; null: on GPUs.")
     force: bool = Field(description="Train again what has been trained already.")
     checkpoint_minutes: float = Field(
         ge=0,

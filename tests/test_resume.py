@@ -139,14 +139,13 @@ def only_run() -> Run:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Record:
+def undisturbed(home: Path) -> Record:
     """A trial of four epochs that nobody disturbed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RATCHET_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        end = train(plan())
-        assert end is not None
-        return Record.of(end.run_id, tmp_path_factory.mktemp("record"))
+    end = train(plan())
+    assert end is not None
+    record = home / "record"
+    record.mkdir()
+    return Record.of(end.run_id, record)
 
 
 @pytest.mark.usefixtures("ratchet_home")

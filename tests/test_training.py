@@ -32,18 +32,16 @@ pytestmark = pytest.mark.trains
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialResult, MlflowClient, Path]:
+def trained(home: Path) -> tuple[TrialResult, MlflowClient, Path]:
     """One trial of two epochs, and the store that it was logged to."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RATCHET_HOME", str(tmp_path_factory.mktemp("home")))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        configs = compose_sweep([*TINY, "trainer.max_epochs=2", "export=onnx", "core.tag=nightly"])
-        (result,) = run_sweep(plan_trials(configs))
-        store = client()
-        assert result.run_id is not None
-        folder = tmp_path_factory.mktemp("artifacts")
-        store.download_artifacts(result.run_id, "", str(folder))
-        return result, store, folder
+    configs = compose_sweep([*TINY, "trainer.max_epochs=2", "export=onnx", "core.tag=nightly"])
+    (result,) = run_sweep(plan_trials(configs))
+    store = client()
+    assert result.run_id is not None
+    folder = home / "downloaded"
+    folder.mkdir()
+    store.download_artifacts(result.run_id, "", str(folder))
+    return result, store, folder
 
 
 def test_a_trial_ends_as_one_finished_run_with_all_that_made_it(

@@ -19,6 +19,7 @@ from ratchet.training.run import (
     MODEL_PATH,
     NESTED_TAG,
     SCHEDULE_TAG,
+    log_datasets,
     log_params,
     log_rows,
     metric_history,
@@ -106,7 +107,7 @@ class TrainedBefore:
         log_params(self._store, run_id, run.data.params)
         log_rows(self._store, run_id, metric_history(self._store, run))
         if run.inputs is not None:
-            self._store.log_inputs(run_id, datasets=run.inputs.dataset_inputs)
+            log_datasets(self._store, run_id, run.inputs.dataset_inputs)
         with tempfile.TemporaryDirectory(prefix="reused-") as folder:
             for entry in self._store.list_artifacts(run.info.run_id):
                 if entry.path not in _OF_THE_SOURCE:

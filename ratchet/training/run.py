@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.utils.git_utils import get_git_commit
 
 from ratchet.errors import TrialTakenError
@@ -137,9 +138,7 @@ class TrialRun:
     def log_dataset(self, name: str, fingerprint: str, source: str) -> None:
         """Name the data set and its content fingerprint as the run's input (the digest is cut to MLflow's length)."""
         dataset = Dataset(name=name, digest=fingerprint[:_DIGEST_LENGTH], source_type="local", source=source)
-        self._client.log_inputs(
-            self.run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
-        )
+        log_datasets(self._client, self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
         self.tag({DATA_FINGERPRINT_TAG: fingerprint})
 
     def log_metrics(self, rows: Sequence[Metric]) -> None:
@@ -170,6 +169,18 @@ class TrialRun:
     def delete_artifacts(self, path: str) -> None:
         """Delete a folder's files; one that is not there is fine."""
         MlflowFiles(self._client, tracking_uri()).lighten(self.run_id, [path])
+
+
+def log_datasets(store: MlflowClient, run_id: str, datasets: Sequence[DatasetInput]) -> None:
+    """Log a run's inputs.
+
+    Of two runs that begin at once on data that are new to an experiment, MLflow refuses one: both insert the data set.
+    The second time it is there.
+    """
+    try:
+        store.log_inputs(run_id, datasets=list(datasets))
+    except MlflowException:
+        store.log_inputs(run_id, datasets=list(datasets))
 
 
 def log_rows(store: MlflowClient, run_id: str, rows: Sequence[Metric]) -> None:

@@ -92,8 +92,8 @@ class _Engine:
         self._plan, self._board, self._tags = plan, board, tags
         self._slots = trials_at_once(plan.config)
         self._free = list(reversed(range(self._slots)))
-        # On a CPU, the next trial's training is slowed down by as much as it gains. With a target, there may be no next one.
-        self._overlaps = gpus(plan.config) > 0 and plan.settings.target is None
+        overlap = gpus(plan.config) > 0 if plan.settings.overlap is None else plan.settings.overlap
+        self._overlaps = overlap and plan.settings.target is None  # with a target, there may be no next trial
         self._running: dict[TrialProcess, _Work] = {}
         self._caches: dict[str, Any] = {}
         self._before = TrainedBefore()
