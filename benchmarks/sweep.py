@@ -272,6 +272,7 @@ def measure(arm: str, epochs: int, seed: int, lists: dict[str, list[str]]) -> di
             (folder / f"{split}.txt").write_text("\n".join(names) + "\n")
         environment = {
             **os.environ,
+            "RATCHET_OXFORD_PET": str(Path(os.environ["RATCHET_OXFORD_PET"]).resolve()),
             "RATCHET_HOME": str(folder / "home"),
             "RATCHET_ALLOWED_TARGETS": "sweep_phases",
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")]),
