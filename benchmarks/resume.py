@@ -67,15 +67,17 @@ def run(home: Path, overrides: list[str], *, kill_after: float | None = None) ->
 
 
 def metrics(home: Path) -> dict[str, dict[str, float]]:
-    """The final metrics of every run, by the trial's name; every run must have finished, and be the only one of its name."""
+    """The final metrics of every trial, by its name; every run must have finished, and be the only one of its name."""
     os.environ["RATCHET_HOME"] = str(home)
+    from ratchet.registry.selection import SWEEP_RUN_TAG
     from ratchet.registry.tracking import client
 
     store = client()
     found = store.search_runs([experiment.experiment_id for experiment in store.search_experiments()])
     assert {made.info.status for made in found} == {"FINISHED"}, [made.info.status for made in found]
-    by_name = {made.info.run_name: {k: v for k, v in made.data.metrics.items() if k not in COST} for made in found}
-    assert len(by_name) == len(found)
+    trials = [made for made in found if SWEEP_RUN_TAG not in made.data.tags]
+    by_name = {made.info.run_name: {k: v for k, v in made.data.metrics.items() if k not in COST} for made in trials}
+    assert len(by_name) == len(trials)
     return by_name
 
 
