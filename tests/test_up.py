@@ -167,6 +167,15 @@ def test_a_mistake_in_a_model_file_is_told_before_anything_starts(start: Callabl
     assert up.family() == []
 
 
+def test_without_a_model_file_it_comes_up_and_says_so(start: Callable[..., Up], models: Path) -> None:
+    (models / "models" / "m.yaml").unlink()
+    up = start()
+    up.said("no deployments")
+    up.said("ready after")
+    assert up.end(signal.SIGINT) == 0
+    assert up.family() == []
+
+
 @pytest.mark.postgres
 @pytest.mark.skipif(not POSTGRES.is_dir(), reason="no Postgres binaries")
 def test_both_databases_may_be_a_postgres_of_our_own(start: Callable[..., Up]) -> None:

@@ -41,6 +41,8 @@ def bring_to_work(
     check_models(declared.models)
     with get_client(sync_client=True) as client:
         journal.say(summary(deploy(declared, client)))
+        if not declared.models:
+            journal.say("no deployments: there is no model file; see --models, and ratchet doctor")
         if alone:
             for name in take_up(client):
                 journal.say(f"{name} was interrupted, and goes on")
