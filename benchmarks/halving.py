@@ -1,7 +1,7 @@
 """A grid of twelve, halved and whole: the training steps that halving saves, and how good its winner is.
 
 Three architectures, two encoders and two learning rates on generated shapes (600 images of 64 x 64 in six months), nine
-epochs. For each seed the grid is halved first (one in three goes on after 1 and after 3 epochs), then trained whole; the
+epochs. For each seed the grid is halved first (one in three goes on after 2 and after 6 epochs), then trained whole; the
 pruned trials go on from their checkpoints then, so that the whole grid's numbers are those of trials trained straight
 through. Steps are counted in MLflow: every training step logs its loss, so one that was done twice would be there twice.
 

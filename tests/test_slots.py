@@ -38,7 +38,7 @@ def test_two_trials_run_at_once_and_all_come_to_their_end(ratchet_home: Path, ha
         seen.append([result.name for result in results if result.status == "running"])
 
     rates = "optimizer.lr=0.05,0.002,0.0005,0.0001"
-    halved = ["trainer.max_epochs=2", f"sweep.halving={halving}", "sweep.halving_eta=2"]
+    halved = ["trainer.max_epochs=2", f"sweep.halving={halving}", "sweep.halving_eta=2", "sweep.halving_min_epochs=1"]
     space = compose_space([*TINY, *halved, "sweep.parallel=2", "export.types=[pt2]", rates])
     outcome: SweepOutcome = run(plan_sweep(space), on_progress=watch)
     assert max(map(len, seen)) >= 2

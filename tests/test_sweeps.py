@@ -46,7 +46,8 @@ def runs() -> dict[str, Run]:
     return {run.info.run_id: run for run in client().search_runs([experiment.experiment_id])}
 
 
-HALVED = ("trainer.max_epochs=4", "scheduler=cosine", RATES, "sweep.halving=true", "sweep.halving_eta=2")
+RUNGS = ("sweep.halving=true", "sweep.halving_eta=2", "sweep.halving_min_epochs=1")
+HALVED = ("trainer.max_epochs=4", "scheduler=cosine", RATES, *RUNGS)
 
 
 @pytest.fixture(scope="module")
