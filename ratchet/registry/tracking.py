@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
+_EMBEDDED = "mlflow.db"
 _CONNECT_SECONDS = 3.0
 _DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _SETTINGS = {
@@ -40,7 +41,12 @@ def tracking_uri() -> str:
 
 def embedded_uri() -> str:
     """The SQLite store under Ratchet's home, whether it exists or not."""
-    return f"sqlite:///{home() / 'mlflow.db'}"
+    return f"sqlite:///{home() / _EMBEDDED}"
+
+
+def is_new_store() -> bool:
+    """Whether the tracking store is the embedded one, and nothing was ever tracked there."""
+    return tracking_uri() == embedded_uri() and not (home() / _EMBEDDED).exists()
 
 
 def client(uri: str | None = None, registry_uri: str | None = None) -> MlflowClient:

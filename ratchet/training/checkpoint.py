@@ -14,12 +14,25 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ratchet.training.folder import Facts, Snapshot, TrialFolder
 
 # A snapshot waits until the training has taken this many times as long as the last one took to write: at most 5 % are lost.
 _TIMES_ITS_COST = 20
+
+
+class StraightToDisk(TorchCheckpointIO):
+    """Writes checkpoints into their files. Lightning makes each in memory first, and copies it: six times as long."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write it beside `path`, a local one, and let it take its place when it is whole: snapshots link what is there."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f"{target.name}.draft")
+        torch.save(checkpoint, draft)
+        draft.replace(target)
 
 
 class Snapshots(Checkpoint):

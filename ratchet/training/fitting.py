@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from ratchet.config import instantiate
 from ratchet.data.datamodule import SegmentationDataModule
@@ -18,7 +19,7 @@ from ratchet.errors import ConfigError, TrainingError
 from ratchet.settings import TrialConfig
 from ratchet.training.batch_size import settle_batch_size
 from ratchet.training.callback import ProgressCallback
-from ratchet.training.checkpoint import Snapshots
+from ratchet.training.checkpoint import Snapshots, StraightToDisk
 from ratchet.training.folder import Snapshot, TrialFolder
 from ratchet.training.logger import RunLogger
 from ratchet.training.memory import peak_memory
@@ -120,6 +121,8 @@ def _trainer(work: Work, **parts: Any) -> pl.Trainer:
         enable_model_summary=False,
         **parts,
     )
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # not one that the configuration chose
+        trainer.strategy.checkpoint_io = StraightToDisk()
     return trainer
 
 

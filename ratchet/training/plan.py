@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.errors import ConfigError
+from ratchet.registry.tracking import is_new_store
 from ratchet.settings import SweepSettings, TrialConfig
 from ratchet.space import Composed, Interval, Point, Space
 from ratchet.training.fingerprint import trial_fingerprint
@@ -133,8 +134,8 @@ def plan_trials(configs: Sequence[TrialConfig], points: Sequence[Point] = ()) ->
 
     Raises `ConfigError` where two configurations are one and the same trial, and the errors of the data.
     """
-    if any(interrupted(config.core.home) for config in configs):
-        start_server()  # most likely something is to go on: let it import while this process plans
+    if is_new_store() or any(interrupted(config.core.home) for config in configs):
+        start_server()  # most likely something is to be trained: let it import while this process plans
     planner, trials = Planner(), dict[str, PlannedTrial]()
     points = points if any(points) else differences(configs)
     for config, point in zip(configs, points, strict=True):

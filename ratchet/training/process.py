@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ratchet.errors import RatchetError
 from ratchet.settings import TrialConfig
-from ratchet.training.memory import out_of_memory, out_of_memory_kills, peak_of, told_peak
+from ratchet.training.memory import keep_freed_memory, out_of_memory, out_of_memory_kills, peak_of, told_peak
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
@@ -129,6 +129,7 @@ def _main(
     from ratchet.training.trial import run_trial  # noqa: PLC0415
 
     torch.set_num_threads(order.threads)
+    keep_freed_memory()
     try:
         end = run_trial(
             order.config,

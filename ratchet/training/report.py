@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +40,7 @@ def write_report(
     *,
     predict: Callable[[Tensor], Tensor],
     dataset: SegmentationDataset,
+    batch_size: int,
     counts: ImageCounts,
     mean: Sequence[float],
     std: Sequence[float],
@@ -48,31 +48,33 @@ def write_report(
 ) -> None:
     """Write `predictions.png`, `examples.json`, `per_class_iou.png` and `curves.png`.
 
-    `predict` gives logits (1, C, H, W) of an image (1, 3, H, W); only the images that are shown are predicted again.
+    `predict` gives logits (N, C, H, W) of images (N, 3, H, W); only those that are shown are predicted again.
     """
     directory.mkdir(parents=True, exist_ok=True)
     scores = image_scores(counts)
     worst_to_best = _evenly(np.argsort(scores, kind="stable").tolist(), _ROWS)
     same_everywhere = _evenly(sorted(range(len(scores)), key=lambda index: dataset.samples[index].name), _EXAMPLES)
 
-    @cache
-    def see(index: int) -> _Seen:
-        item = dataset[index]
+    shown = sorted({*worst_to_best, *same_everywhere})
+    items = [dataset[index] for index in shown]
+    with torch.inference_mode():
+        batches = torch.split(torch.stack([item["image"] for item in items]), batch_size)
+        predicted = torch.cat([predict_classes(predict(batch)) for batch in batches]).cpu().numpy()
+    seen = {}
+    for index, item, classes in zip(shown, items, predicted, strict=True):
         tensor = item["image"] * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
         image = (tensor.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        with torch.inference_mode():
-            predicted = predict_classes(predict(item["image"].unsqueeze(0)))[0].cpu().numpy()
-        return _Seen(
+        seen[index] = _Seen(
             name=dataset.samples[index].name,
             iou=float(scores[index]),
             image=image,
             truth=overlay(image, item["mask"].numpy()),
-            prediction=overlay(image, predicted),
+            prediction=overlay(image, classes),
         )
 
-    pictures = _predictions([see(index) for index in worst_to_best], len(scores))
+    pictures = _predictions([seen[index] for index in worst_to_best], len(scores))
     pictures.save(directory / "predictions.png", compress_level=3)
-    write_examples(directory / EXAMPLES_FILE, [_example(see(index)) for index in same_everywhere])
+    write_examples(directory / EXAMPLES_FILE, [_example(seen[index]) for index in same_everywhere])
     _save(_per_class(counts), directory / "per_class_iou.png")
     _save(_curves(history), directory / "curves.png")
 

@@ -171,6 +171,7 @@ def _write_artifacts(
         artifacts / "report",
         predict=module,
         dataset=data.evaluation_dataset("test"),
+        batch_size=data.batch_size,
         counts=counts,
         mean=transforms.mean,
         std=transforms.std,
