@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -11,10 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from ratchet.errors import TrialTakenError
 from ratchet.registry.tracking import client, ensure_experiment
-from ratchet.training.folder import Facts, TrialFolder
+from ratchet.training.checkpoint import StraightToDisk
+from ratchet.training.folder import Facts, TrialFolder, link
 from ratchet.training.leftovers import prune
 from ratchet.training.ownership import HEARTBEAT_TAG, OWNER_TAG, Ownership, await_owner, machine
 
@@ -148,3 +151,39 @@ def test_an_owner_of_this_machine_needs_no_waiting_nor_one_that_is_silent_for_ho
     for run in (dead, silent):
         found = await_owner(store, run.info.run_id, here, on_wait=pytest.fail, stale=600)
         assert found.info.run_id == run.info.run_id
+
+
+def test_a_checkpoint_that_is_written_anew_leaves_the_snapshot_that_links_it(tmp_path: Path) -> None:
+    kept, linked = tmp_path / "checkpoints" / "best.ckpt", tmp_path / "snapshot.ckpt"
+    StraightToDisk().save_checkpoint({"epoch": 0}, kept)
+    link(str(kept), str(linked))
+    StraightToDisk().save_checkpoint({"epoch": 1}, kept)
+    assert [torch.load(file)["epoch"] for file in (kept, linked)] == [1, 0]
+    assert list(kept.parent.iterdir()) == [kept]
+
+
+FREE_AND_TAKE = """
+import resource
+from ratchet.training.memory import keep_freed_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def take_and_free():
+    before = faults()
+    bytearray(b"x") * 200_000_000
+    return faults() - before
+
+take_and_free()
+given_back = take_and_free()
+keep_freed_memory()
+take_and_free()
+print(given_back, take_and_free())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to keep memory")
+def test_memory_that_was_freed_is_not_asked_from_the_kernel_again() -> None:
+    ran = subprocess.run([sys.executable, "-c", FREE_AND_TAKE], capture_output=True, text=True, check=True)
+    given_back, kept = map(int, ran.stdout.split())
+    assert kept < given_back / 10
