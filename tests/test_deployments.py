@@ -180,6 +180,12 @@ def test_people_promote_roll_back_and_prune_from_the_page(service: Service) -> N
     never = {"name": "never", "floor": 1.0, "superiority": None}
     pruned, judged = service.start("prune/weekly-m"), service.start("gate/on-demand-m", version=other)
     own = service.start("gate/on-demand-m", version=other, policy="own", own_policy=never)
+    # Before the promotion: a version in production is refused for being there already, whatever the policy.
+    assert service.wait(pruned).state_name == "Completed"
+    assert service.wait(judged).state_name in ("promote", "reject", "inconclusive")
+    refused = service.wait(own).state
+    assert refused is not None
+    assert (refused.name, "must be at least 1" in str(refused.message)) == ("reject", True)
     promoted = service.wait(service.start("promote/on-demand-m", version=other, reason="a demo"))
     assert promoted.state_type is not None
     assert promoted.state_type.value == "COMPLETED"
@@ -191,11 +197,6 @@ def test_people_promote_roll_back_and_prune_from_the_page(service: Service) -> N
     (event,) = waited(lambda: service.events("ratchet.model.rolled-back", "m") or None, "the event")
     assert event["payload"]["reason"] == "it blurs"
     assert (event["payload"]["version"], event["payload"]["target"]) == (other, champion.version)
-    assert service.wait(pruned).state_name == "Completed"
-    assert service.wait(judged).state_name in ("promote", "reject", "inconclusive")
-    refused = service.wait(own).state
-    assert refused is not None
-    assert (refused.name, "must be at least 1" in str(refused.message)) == ("reject", True)
 
 
 def test_a_policy_that_is_none_is_refused_before_a_run_is_made(service: Service) -> None:
