@@ -52,13 +52,14 @@ def train(arguments: tuple[str, ...]) -> None:
         if composed is None:
             return
         quieten()
+        from ratchet.training.plan import plan_sweep  # noqa: PLC0415
+
+        plan = plan_sweep(composed)  # the fork server may start here: what takes long to import comes after
         from ratchet.registry.pages import experiment_page, pages_address  # noqa: PLC0415
         from ratchet.registry.tracking import shown, tracking_uri  # noqa: PLC0415
         from ratchet.training.display import print_plan, print_sweep, show_sweep  # noqa: PLC0415
-        from ratchet.training.plan import plan_sweep  # noqa: PLC0415
         from ratchet.training.sweep import run  # noqa: PLC0415
 
-        plan = plan_sweep(composed)
         gc.freeze()
         gc.enable()
         told = open_console(stderr=True)

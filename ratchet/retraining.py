@@ -19,7 +19,7 @@ from ratchet.registry.tracking import client
 from ratchet.registry.values import FINGERPRINT_TAG
 from ratchet.training.origin import PARENT_TAG
 from ratchet.training.results import OnProgress, SweepOutcome, TrialResult
-from ratchet.training.run import FINGERPRINT_TAG as TRIAL_TAG
+from ratchet.training.run_names import FINGERPRINT_TAG as TRIAL_TAG
 
 if TYPE_CHECKING:
     from ratchet.judgement import OnImage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -69,7 +70,7 @@ class SweepSettings(Settings):
     """How the trials of one sweep are run."""
 
     parallel: int | None = Field(ge=1, description="Trials at once; null: one per GPU, or one on a CPU.")
-    overlap: bool | None = Field(description="Train the next trial while one is exported; null: on GPUs.")
+    overlap: bool = Field(description="Train the next trial while one is exported.")
     force: bool = Field(description="Train again what has been trained already.")
     checkpoint_minutes: float = Field(
         ge=0,
@@ -134,3 +135,12 @@ class TrialConfig(Settings):
     sweep: SweepSettings
     gate: dict[str, Any]
     retrain: RetrainSettings
+
+
+def flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """List the leaves of a tree as dotted keys and values."""
+    if isinstance(tree, Mapping) and tree:
+        return [
+            leaf for key, value in tree.items() for leaf in flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    return [(prefix, tree)]

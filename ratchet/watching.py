@@ -33,7 +33,7 @@ def trained_on(model: str) -> str | None:
     """The fingerprint of the data that the newest version was trained on; None where nobody knows."""
     from ratchet.registry import MlflowModelManager  # noqa: PLC0415 (two seconds, at the first look only)
     from ratchet.registry.tracking import client  # noqa: PLC0415
-    from ratchet.training.run import DATA_FINGERPRINT_TAG  # noqa: PLC0415
+    from ratchet.training.run_names import DATA_FINGERPRINT_TAG  # noqa: PLC0415
 
     try:
         newest = MlflowModelManager().get_latest_version(model)

@@ -14,7 +14,7 @@ SETTINGS = {
     "parallel": None,
     "force": False,
     "checkpoint_minutes": 5,
-    "overlap": None,
+    "overlap": True,
     "upload_minutes": None,
     "max_time": None,
     "max_trials": None,

@@ -17,7 +17,7 @@ from ratchet.errors import TrialFailedError
 from ratchet.registry.tracking import client
 from ratchet.training.memory import lack_of_memory_told, out_of_memory, peak_of
 from ratchet.training.plan import plan_trials
-from ratchet.training.run import FAILURE_TAG
+from ratchet.training.run_names import FAILURE_TAG
 from ratchet.training.sweep import run_sweep
 
 SMALL = (*TINY, "export.types=[pt2]", "datamodule.batch_size=8")

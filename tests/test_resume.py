@@ -26,7 +26,7 @@ from ratchet.training.plan import PlannedTrial, plan_trials
 from ratchet.training.process import TrialOrder, TrialProcess
 from ratchet.training.progress import Progress, TrialEnd
 from ratchet.training.reuse import REUSED_TAG, TrainedBefore
-from ratchet.training.run import CHECKPOINT_TAG
+from ratchet.training.run_names import CHECKPOINT_TAG
 from ratchet.training.sweep import run_sweep
 
 pytestmark = pytest.mark.trains

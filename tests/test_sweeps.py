@@ -25,7 +25,7 @@ from ratchet.training.parent import OUTCOME_TAG, PLAN_TAG
 from ratchet.training.plan import plan_sweep
 from ratchet.training.preview import Preview
 from ratchet.training.results import SweepOutcome
-from ratchet.training.run import NESTED_TAG, PRUNED_TAG, STOPPED_TAG
+from ratchet.training.run_names import NESTED_TAG, PRUNED_TAG, STOPPED_TAG
 from ratchet.training.sweep import run
 
 pytestmark = pytest.mark.trains

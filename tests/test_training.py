@@ -25,7 +25,7 @@ from ratchet.registry.tracking import client
 from ratchet.training.examples import read_examples
 from ratchet.training.plan import plan_trials
 from ratchet.training.results import TrialResult
-from ratchet.training.run import DATA_FINGERPRINT_TAG, FAILURE_TAG, FINGERPRINT_TAG
+from ratchet.training.run_names import DATA_FINGERPRINT_TAG, FAILURE_TAG, FINGERPRINT_TAG
 from ratchet.training.sweep import run_sweep
 
 pytestmark = pytest.mark.trains

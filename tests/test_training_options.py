@@ -60,7 +60,7 @@ def test_gradients_of_several_batches_make_one_step_and_the_next_trial_may_train
     def watch(results: Sequence[TrialResult]) -> None:
         seen.add(tuple(result.progress.phase if result.status == "running" else result.status for result in results))
 
-    overrides = [*SMALL, "trainer.accumulate_grad_batches=1,3", "export=onnx", "sweep.overlap=true"]
+    overrides = [*SMALL, "trainer.accumulate_grad_batches=1,3", "export=onnx"]
     plain, accumulated = run_sweep(plan_trials(compose_sweep(overrides)), on_progress=watch)
     rates = [client().get_metric_history(str(result.run_id), "lr") for result in (plain, accumulated)]
     assert rates[1][-1].step + 1 == -(-(rates[0][-1].step + 1) // 3)

@@ -16,6 +16,7 @@ from ratchet.evaluation.table import CountsTable, Truth
 
 if TYPE_CHECKING:
     from ratchet.data import Sample
+    from ratchet.evaluation.packed import PackedMasks
     from ratchet.evaluation.served import ServedModel
 
 BATCH = 16  # images that the gate decodes and predicts together
@@ -30,10 +31,12 @@ def score_batches(
     names: Sequence[str],
     classes: Sequence[str],
     device: torch.device,
+    keep: PackedMasks | None = None,
 ) -> tuple[ImageCounts, float]:
     """Return the counts of every image at the network's input size, and the loss averaged over images.
 
-    `batches` hold `image` (B, 3, H, W), `mask` (B, H, W) and `index` (B,), the position in `names`.
+    `batches` hold `image` (B, 3, H, W), `mask` (B, H, W) and `index` (B,), the position in `names`. `keep` is given the
+    predicted masks.
     """
     counts = np.zeros((len(names), len(classes), 3), dtype=np.int64)
     total = 0.0
@@ -41,7 +44,10 @@ def score_batches(
         image, mask = batch["image"].to(device, non_blocking=True), batch["mask"].to(device, non_blocking=True)
         logits = module(image)
         total += float(loss(logits, mask)) * len(image)
-        counts[batch["index"].numpy()] = confusion(predict_classes(logits), mask, len(classes)).cpu().numpy()
+        predicted = predict_classes(logits)
+        counts[batch["index"].numpy()] = confusion(predicted, mask, len(classes)).cpu().numpy()
+        if keep is not None:
+            keep.add(batch["index"], predicted)
     tp, fp, fn = np.moveaxis(counts, -1, 0)
     return ImageCounts(tuple(names), tuple(classes), tp, fp, fn), total / max(len(names), 1)
 

@@ -38,6 +38,13 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, -1)
 
 
+def give_back_memory() -> None:
+    """Return to the kernel what `keep_freed_memory` has kept so far."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def peak_memory() -> float:
     """Largest resident size of this process so far, in MiB; of the GPU's allocations too where there is one."""
     import torch  # noqa: PLC0415 - the sweep's own process does without
@@ -111,6 +118,12 @@ def free_bytes() -> int | None:
             continue
     known = [value for value in free if value is not None]
     return min(known) if known else None
+
+
+def has_memory_for(peak: float) -> bool:
+    """Whether a process that takes as much as one that took `peak` MiB fits beside those that run."""
+    free = free_bytes()
+    return free is None or free >= peak * 2**20
 
 
 def _field(file: str, name: str) -> int | None:

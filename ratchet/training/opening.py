@@ -15,16 +15,8 @@ from ratchet.training.fingerprint import fixed_length, schedule_fingerprint
 from ratchet.training.folder import Note, Snapshot, TrialFolder
 from ratchet.training.ownership import Ownership, await_owner, machine
 from ratchet.training.reuse import TrainedBefore
-from ratchet.training.run import (
-    CHECKPOINT_TAG,
-    CHECKPOINTS_PATH,
-    FINGERPRINT_TAG,
-    RESUME_PATH,
-    SCHEDULE_TAG,
-    TrialRun,
-    close_dead_run,
-    metric_history,
-)
+from ratchet.training.run import TrialRun, close_dead_run, metric_history
+from ratchet.training.run_names import CHECKPOINT_TAG, CHECKPOINTS_PATH, FINGERPRINT_TAG, RESUME_PATH, SCHEDULE_TAG
 from ratchet.training.warm_start import copy_ancestry
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ratchet.errors import ConfigError, ModelFilesError
 from ratchet.settings import TrialConfig
-from ratchet.training.run import MODEL_PATH
+from ratchet.training.run_names import MODEL_PATH
 
 if TYPE_CHECKING:
     from ratchet.registry import ModelVersion

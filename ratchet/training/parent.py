@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from ratchet.comparison import draw_page, gather
 from ratchet.registry.selection import SWEEP_RUN_TAG
 from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.settings import flatten
 from ratchet.space import Interval
 from ratchet.training.markdown import short_trial_table
 from ratchet.training.plan import SweepPlan
 from ratchet.training.preview import Preview, rows
 from ratchet.training.results import SweepOutcome, TrialResult, best_of
-from ratchet.training.run import FAILURE_TAG, NESTED_TAG, flatten, log_params, log_rows, metric_rows, tag_run
+from ratchet.training.run import log_params, log_rows, metric_rows, tag_run
+from ratchet.training.run_names import FAILURE_TAG, NESTED_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

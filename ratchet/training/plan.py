@@ -9,14 +9,13 @@ from pydantic import BaseModel, ConfigDict
 
 from ratchet.errors import ConfigError
 from ratchet.registry.tracking import is_new_store
-from ratchet.settings import SweepSettings, TrialConfig
+from ratchet.settings import SweepSettings, TrialConfig, flatten
 from ratchet.space import Composed, Interval, Point, Space
 from ratchet.training.fingerprint import trial_fingerprint
 from ratchet.training.leftovers import interrupted
 from ratchet.training.origin import PRODUCTION, resolve
 from ratchet.training.process import start_server
-from ratchet.training.reuse import SWEEP_PREFIX
-from ratchet.training.run import flatten
+from ratchet.training.run_names import SWEEP_PREFIX
 
 _PLAIN = {"backbone.model.arch", "backbone.model.encoder_name"}  # their values speak for themselves
 

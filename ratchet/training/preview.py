@@ -12,7 +12,7 @@ from ratchet.duration import shown_duration
 from ratchet.registry.tracking import client
 from ratchet.training.halving import rungs
 from ratchet.training.plan import PlannedTrial, SweepPlan
-from ratchet.training.run import IMAGES_TAG
+from ratchet.training.run_names import IMAGES_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from ratchet.training.halving import require_rungs, rung_value, rungs
 from ratchet.training.plan import PlannedTrial, Planner, SweepPlan, point_name
 from ratchet.training.reuse import TrainedBefore
-from ratchet.training.run import PRUNED_TAG, validations
+from ratchet.training.run import validations
+from ratchet.training.run_names import PRUNED_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

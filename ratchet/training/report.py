@@ -14,20 +14,17 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
-from ratchet.evaluation.confusion import predict_classes
 from ratchet.evaluation.counts import ImageCounts, class_scores, score
 from ratchet.evaluation.pictures import PALETTE, image_scores, overlay
 from ratchet.training.examples import EXAMPLES_FILE, Example, picture_uri, write_examples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mlflow.entities import Metric
     from numpy.typing import NDArray
 
     from ratchet.data.dataset import SegmentationDataset
+    from ratchet.evaluation.packed import PackedMasks
 
 _ROWS = 8
 _EXAMPLES = 4
@@ -38,17 +35,16 @@ _FEW = 40  # points of a curve that are still drawn as dots
 def write_report(
     directory: Path,
     *,
-    predict: Callable[[Tensor], Tensor],
     dataset: SegmentationDataset,
-    batch_size: int,
     counts: ImageCounts,
+    masks: PackedMasks,
     mean: Sequence[float],
     std: Sequence[float],
     history: Sequence[Metric],
 ) -> None:
     """Write `predictions.png`, `examples.json`, `per_class_iou.png` and `curves.png`.
 
-    `predict` gives logits (N, C, H, W) of images (N, 3, H, W); only those that are shown are predicted again.
+    `masks` are what was predicted of the `dataset`, and `counts` are theirs; both are in its order.
     """
     directory.mkdir(parents=True, exist_ok=True)
     scores = image_scores(counts)
@@ -56,22 +52,7 @@ def write_report(
     same_everywhere = _evenly(sorted(range(len(scores)), key=lambda index: dataset.samples[index].name), _EXAMPLES)
 
     shown = sorted({*worst_to_best, *same_everywhere})
-    items = [dataset[index] for index in shown]
-    with torch.inference_mode():
-        batches = torch.split(torch.stack([item["image"] for item in items]), batch_size)
-        predicted = torch.cat([predict_classes(predict(batch)) for batch in batches]).cpu().numpy()
-    seen = {}
-    for index, item, classes in zip(shown, items, predicted, strict=True):
-        tensor = item["image"] * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
-        image = (tensor.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        seen[index] = _Seen(
-            name=dataset.samples[index].name,
-            iou=float(scores[index]),
-            image=image,
-            truth=overlay(image, item["mask"].numpy()),
-            prediction=overlay(image, classes),
-        )
-
+    seen = {index: _look(dataset, index, masks[index], float(scores[index]), mean, std) for index in shown}
     pictures = _predictions([seen[index] for index in worst_to_best], len(scores))
     pictures.save(directory / "predictions.png", compress_level=3)
     write_examples(directory / EXAMPLES_FILE, [_example(seen[index]) for index in same_everywhere])
@@ -88,6 +69,26 @@ class _Seen:
     image: NDArray[np.uint8]
     truth: NDArray[np.uint8]
     prediction: NDArray[np.uint8]
+
+
+def _look(
+    dataset: SegmentationDataset,
+    index: int,
+    predicted: NDArray[np.uint8],
+    iou: float,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> _Seen:
+    item = dataset[index]
+    tensor = item["image"] * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
+    image = (tensor.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return _Seen(
+        name=dataset.samples[index].name,
+        iou=iou,
+        image=image,
+        truth=overlay(image, item["mask"].numpy()),
+        prediction=overlay(image, predicted),
+    )
 
 
 def _predictions(seen: Sequence[_Seen], total: int) -> Image.Image:

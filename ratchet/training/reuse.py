@@ -13,16 +13,14 @@ from mlflow.entities import RunTag
 from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.settings import TrialConfig
 from ratchet.training.ownership import HEARTBEAT_TAG, OWNER_TAG
-from ratchet.training.run import (
+from ratchet.training.run import log_datasets, log_params, log_rows, metric_history
+from ratchet.training.run_names import (
     CHECKPOINTS_PATH,
     FINGERPRINT_TAG,
     MODEL_PATH,
     NESTED_TAG,
     SCHEDULE_TAG,
-    log_datasets,
-    log_params,
-    log_rows,
-    metric_history,
+    SWEEP_PREFIX,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 REUSED_TAG = "ratchet.reused_from"
-SWEEP_PREFIX = "ratchet.sweep."
 
 _REQUESTS_AT_ONCE = 8  # MLflow's filters know no IN for tags, so that each fingerprint is a request of its own
 _OF_THE_SOURCE = (

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
@@ -18,30 +18,14 @@ from mlflow.utils.git_utils import get_git_commit
 from ratchet.errors import TrialTakenError
 from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.tracking import client, ensure_experiment, tracking_uri
-from ratchet.settings import TrialConfig
+from ratchet.settings import TrialConfig, flatten
 from ratchet.training.folder import link
 from ratchet.training.metric_names import logged_name
 from ratchet.training.ownership import Ownership
+from ratchet.training.run_names import DATA_FINGERPRINT_TAG, FAILURE_TAG, PRUNED_TAG, STOPPED_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-FINGERPRINT_TAG = "ratchet.fingerprint"
-DATA_FINGERPRINT_TAG = "ratchet.data_fingerprint"
-PARAMETERS_TAG = "ratchet.parameters"
-IMAGES_TAG = "ratchet.training_images"
-FAILURE_TAG = "ratchet.failure"
-PRUNED_TAG = "ratchet.pruned"
-STOPPED_TAG = "ratchet.stopped"
-ENDED_TAG = "ratchet.ended_early"
-NESTED_TAG = "mlflow.parentRunId"
-
-SCHEDULE_TAG = "ratchet.fingerprint_without_epochs"
-CHECKPOINT_TAG = "ratchet.checkpoint"
-
-MODEL_PATH = "deployment_model"
-CHECKPOINTS_PATH = "checkpoints"
-RESUME_PATH = f"{CHECKPOINTS_PATH}/resume"
 
 _PARAMS_PER_CALL = 100  # MLflow's limits
 _METRICS_PER_CALL = 1000
@@ -205,15 +189,6 @@ def metric_rows(values: Mapping[str, float], step: int) -> list[Metric]:
     """Stamp metric values; characters that MLflow takes in no name become `_`."""
     now = int(time.time() * 1000)
     return [Metric(logged_name(name), float(value), now, step) for name, value in values.items()]
-
-
-def flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """List the leaves of a tree as dotted keys and values."""
-    if isinstance(tree, Mapping) and tree:
-        return [
-            leaf for key, value in tree.items() for leaf in flatten(value, f"{prefix}.{key}" if prefix else str(key))
-        ]
-    return [(prefix, tree)]
 
 
 def tag_run(run_id: str, tags: Mapping[str, str]) -> None:

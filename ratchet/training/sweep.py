@@ -15,6 +15,7 @@ from ratchet.training.budget import Budget
 from ratchet.training.caching import cache_key, fill_cache
 from ratchet.training.folder import TrialFolder
 from ratchet.training.leftovers import prune
+from ratchet.training.memory import has_memory_for
 from ratchet.training.parent import SweepRun
 from ratchet.training.plan import PlannedTrial, SweepPlan
 from ratchet.training.preview import Preview, preview
@@ -23,8 +24,9 @@ from ratchet.training.progress import EXPORTING
 from ratchet.training.queue import Pruned, StudyQueue, TrialList, TrialQueue, Turn, trained_before
 from ratchet.training.results import OnProgress, SweepOutcome, TrialResult
 from ratchet.training.reuse import TrainedBefore
-from ratchet.training.run import PRUNED_TAG, STOPPED_TAG, close_dead_run, end_run
-from ratchet.training.slots import gpus, order, trials_at_once
+from ratchet.training.run import close_dead_run, end_run
+from ratchet.training.run_names import PRUNED_TAG, STOPPED_TAG
+from ratchet.training.slots import order, trials_at_once
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -92,8 +94,8 @@ class _Engine:
         self._plan, self._board, self._tags = plan, board, tags
         self._slots = trials_at_once(plan.config)
         self._free = list(reversed(range(self._slots)))
-        overlap = gpus(plan.config) > 0 if plan.settings.overlap is None else plan.settings.overlap
-        self._overlaps = overlap and plan.settings.target is None  # with a target, there may be no next trial
+        # With a target, there may be no next trial.
+        self._overlaps = plan.settings.overlap and plan.settings.target is None
         self._running: dict[TrialProcess, _Work] = {}
         self._caches: dict[str, Any] = {}
         self._before = TrainedBefore()
@@ -134,7 +136,7 @@ class _Engine:
                 self._begin(turn)
 
     def _has_room(self) -> bool:
-        """Whether there is a slot. A trial that is exported leaves its GPU; not to many, where exports outlast training."""
+        """Whether there is a slot. A trial that is exported leaves its own; not to many, where exports outlast training."""
         return bool(self._free) and len(self._running) < 2 * self._slots
 
     def _leave_slot(self, process: TrialProcess) -> None:
@@ -193,7 +195,7 @@ class _Engine:
             process.look()
         for process in [process for process in self._running if process.connection in ready]:
             over = self._receive(process, self._running[process])
-            if over or (process.exporting and self._overlaps):
+            if over or (process.exporting and self._overlaps and has_memory_for(process.peak)):
                 self._leave_slot(process)
             if over:
                 process.end()

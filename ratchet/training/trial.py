@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,27 +14,30 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
-from mlflow.entities import Metric
 
 from ratchet.config import instantiate
 from ratchet.data.seen import SeenImages
 from ratchet.evaluation.counts import ImageCounts, class_scores, score
+from ratchet.evaluation.packed import PackedMasks
 from ratchet.evaluation.scoring import score_batches
 from ratchet.evaluation.served import ModelCard
 from ratchet.settings import TrialConfig
 from ratchet.training.export import export_network
 from ratchet.training.fitting import Spending, Work, build_module, fit, load_exported
 from ratchet.training.folder import Snapshot, TrialFolder
-from ratchet.training.memory import lack_of_memory_told
+from ratchet.training.memory import give_back_memory, lack_of_memory_told
 from ratchet.training.metric_names import LOGGED_METRICS
 from ratchet.training.module import SegmentationModule
 from ratchet.training.opening import Beginning, begin
 from ratchet.training.origin import MODEL_DIGEST_TAG, weights_digest
 from ratchet.training.progress import EXPORTING, Progress, Report, TrialEnd
 from ratchet.training.report import write_report
-from ratchet.training.run import CHECKPOINTS_PATH, ENDED_TAG, IMAGES_TAG, MODEL_PATH, PARAMETERS_TAG, metric_rows
+from ratchet.training.run import metric_rows
+from ratchet.training.run_names import CHECKPOINTS_PATH, ENDED_TAG, IMAGES_TAG, MODEL_PATH, PARAMETERS_TAG
 from ratchet.training.upload import keep_checkpoints, withdraw
 from ratchet.training.warm_start import inherited, warm_start
+
+_NICENESS = 19  # the least: a step waits for its slowest thread, so no training is to lose a core to an export
 
 
 def run_trial(
@@ -121,11 +125,20 @@ def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> dic
     artifacts = folder.work / "artifacts"
     keep_checkpoints(config, snapshot, load_exported(config, module, snapshot), artifacts / CHECKPOINTS_PATH)
     work.report(Progress(phase="scoring"))
-    metrics, test_counts = _score(module, data)
+    metrics, test_counts, test_masks = _score(module, data)
     _make_way(module)
     work.report(Progress(phase=EXPORTING))
     history = [row for row in run.rows if row.step < snapshot.facts.step]
-    _write_artifacts(config, module, data, test_counts, history, artifacts)
+    write_report(
+        artifacts / "report",
+        dataset=data.evaluation_dataset("test"),
+        counts=test_counts,
+        masks=test_masks,
+        mean=config.transforms.mean,
+        std=config.transforms.std,
+        history=history,
+    )
+    _export(config, module, data, artifacts)
     _write_seen(data, inherited(config, run, folder.work), artifacts / MODEL_PATH)
     parameters = sum(parameter.numel() for parameter in module.network.parameters())
     marks = {PARAMETERS_TAG: str(parameters), IMAGES_TAG: str(len(data.samples["train"]))}
@@ -136,47 +149,36 @@ def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> dic
 
 
 def _make_way(module: SegmentationModule) -> None:
-    """Leave the GPU to the next trial."""
-    module.cpu()
+    """Leave the GPU, the cores and the memory to the next trial: what is left to do takes what it leaves."""
+    module.cpu().zero_grad()
     gc.collect()  # the optimiser's state
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    give_back_memory()
+    torch.set_num_threads(1)
+    os.nice(_NICENESS)
 
 
-def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], ImageCounts]:
-    """Score the exported weights in float32, as they will be served, on validation and test."""
+def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], ImageCounts, PackedMasks]:
+    """Score the exported weights in float32, as they will be served, on validation and test; with what they saw in the latter."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = module.to(device).eval()
     metrics: dict[str, float] = {}
-    for split, loader in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
+    masks = PackedMasks()
+    for split, loader, keep in (("val", data.val_dataloader(), None), ("test", data.test_dataloader(), masks)):
         names = [sample.name for sample in data.samples[split]]
-        counts, loss = score_batches(module, module.loss, loader, names=names, classes=data.classes, device=device)
+        counts, loss = score_batches(
+            module, module.loss, loader, names=names, classes=data.classes, device=device, keep=keep
+        )
         metrics[f"{split}_loss_epoch"] = loss
         for metric in LOGGED_METRICS:
             metrics[f"{split}_{metric}"] = score(metric, counts)
             metrics |= {f"{split}_{metric}_{key}": value for key, value in class_scores(metric, counts).items()}
-    return metrics, counts
+    return metrics, counts, masks
 
 
-def _write_artifacts(
-    config: TrialConfig,
-    module: SegmentationModule,
-    data: Any,
-    counts: ImageCounts,
-    history: Sequence[Metric],
-    artifacts: Path,
-) -> None:
+def _export(config: TrialConfig, module: SegmentationModule, data: Any, artifacts: Path) -> None:
     transforms = config.transforms
-    write_report(
-        artifacts / "report",
-        predict=module,
-        dataset=data.evaluation_dataset("test"),
-        batch_size=data.batch_size,
-        counts=counts,
-        mean=transforms.mean,
-        std=transforms.std,
-        history=history,
-    )
     card = ModelCard(
         input_height=transforms.input_height,
         input_width=transforms.input_width,

@@ -12,7 +12,8 @@ from ratchet.registry.tracking import tracking_uri
 from ratchet.settings import TrialConfig
 from ratchet.training.fingerprint import fixed_length
 from ratchet.training.folder import FACTS_FILE, RESUME_FILE, Snapshot, link
-from ratchet.training.run import CHECKPOINT_TAG, RESUME_PATH, TrialRun
+from ratchet.training.run import TrialRun
+from ratchet.training.run_names import CHECKPOINT_TAG, RESUME_PATH
 
 _TIMES_ITS_COST = 20  # at most 5 % of the time is spent on uploads
 
