@@ -56,11 +56,17 @@ def overrides(folder: Path, epochs: int, seed: int) -> list[str]:
 def ratchet(folder: Path, epochs: int, seed: int) -> dict[str, Any]:
     """Ratchet's own sweep; phases of its trials by what they report."""
     began: dict[tuple[str, str], float] = {}
+    exports, since, alone = 0.0, 0.0, False  # exports beside which no other trial computes
 
     def watch(results: Any) -> None:
+        nonlocal exports, since, alone
+        now = time.monotonic()
+        exports += now - since if alone else 0.0
+        running = [result for result in results if result.status == "running"]
+        since, alone = now, {result.progress.phase for result in running} == {"exporting"}
         for result in results:
             state = result.progress.phase if result.status == "running" else result.status
-            began.setdefault((result.name, state), time.monotonic())
+            began.setdefault((result.name, state), now)
 
     start = time.monotonic()
     from ratchet.config import compose_sweep
@@ -69,9 +75,11 @@ def ratchet(folder: Path, epochs: int, seed: int) -> dict[str, Any]:
 
     results = run_sweep(plan_trials(compose_sweep(overrides(folder, epochs, seed))), on_progress=watch)
     names = [result.name for result in results]
-    spans = {"scoring": ("scoring", "exporting"), "report, export, upload": ("exporting", "finished")}
-    phases = {what: sum(began[n, end] - began[n, first] for n in names) for what, (first, end) in spans.items()}
-    phases["start"] = began[names[0], "starting"] - start
+    phases = {
+        "start": began[names[0], "starting"] - start,
+        "scoring": sum(began[name, "exporting"] - began[name, "scoring"] for name in names),
+        "report, export, upload alone": exports,
+    }
     return {"phases": phases, "metrics": {result.name: result.metrics for result in results}}
 
 

@@ -17,7 +17,7 @@ import torch
 from ratchet.errors import TrialTakenError
 from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.training.checkpoint import StraightToDisk
-from ratchet.training.folder import Facts, TrialFolder, link
+from ratchet.training.folder import FACTS_FILE, Facts, TrialFolder, link
 from ratchet.training.leftovers import prune
 from ratchet.training.ownership import HEARTBEAT_TAG, OWNER_TAG, Ownership, await_owner, machine
 
@@ -77,10 +77,53 @@ def test_a_snapshot_takes_the_place_of_the_one_before_with_its_checkpoints(tmp_p
         assert (snapshot.facts.step, snapshot.resume.read_text()) == (1, "state 1")
         assert [file.name for file in folder.checkpoints.iterdir()] == ["one.ckpt"]
         publish(folder, 2)
+        folder.settle()
         assert len(list(folder.path.glob("snapshot-*"))) == 1
         folder.remove()
     with folder.locked():
         assert folder.newest() is None
+
+
+def test_a_snapshot_that_its_process_did_not_get_onto_the_disk_counts_for_nobody_else(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path, "abc")
+    with folder.locked():
+        folder.begin()
+        publish(folder, 1)
+    lost = folder.path / "snapshot-000001"  # as a process leaves it that dies meanwhile
+    lost.mkdir()
+    (lost / FACTS_FILE).write_text(facts(2).model_dump_json())
+    after = TrialFolder(tmp_path, "abc")
+    with after.locked():
+        newest = after.newest()
+        assert newest is not None
+        assert newest.facts.step == 1
+        publish(after, 3)
+        here = after.newest()
+        assert here is not None
+        assert here.facts.step == 3  # for the process that made it, at once
+    assert not lost.exists()
+    for_others = TrialFolder(tmp_path, "abc").newest()
+    assert for_others is not None
+    assert for_others.facts.step == 3
+
+
+def test_a_snapshot_that_cannot_be_put_on_the_disk_is_an_error_and_the_one_before_stays(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path, "abc")
+    with folder.locked():
+        folder.begin()
+        publish(folder, 1)
+        folder.settle()
+        with pytest.raises(OSError, match="newest"):
+            folder.publish(facts(2), lambda path: block_the_name(folder, path))
+            folder.settle()
+        newest = folder.newest()
+        assert newest is not None
+        assert newest.facts.step == 1
+
+
+def block_the_name(folder: TrialFolder, path: Path) -> None:
+    path.write_text("state 2")
+    (folder.path / "newest.draft").mkdir()
 
 
 def test_old_and_large_leftovers_go_with_a_message_and_the_newest_stay(tmp_path: Path) -> None:

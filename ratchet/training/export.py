@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mlflow.pyfunc
 import mlflow.pytorch
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
+from mlflow.utils import requirements_utils
 from torch import Tensor, nn
 
 from ratchet.errors import ExportError
@@ -67,14 +70,31 @@ def _example(card: ModelCard) -> Tensor:
 
 def _write_mlflow(network: nn.Module, example: Tensor, expected: Tensor, directory: Path) -> None:
     images = example.numpy()
-    mlflow.pytorch.save_model(
-        network,
-        str(directory),
-        signature=infer_signature(images, expected.numpy()),
-        input_example=images,
-        # Named, because MLflow would else import the model in a fresh process to guess them.
-        pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in ("mlflow", "torch", "numpy")],
-    )
+    with _packages_not_searched():
+        mlflow.pytorch.save_model(
+            network,
+            str(directory),
+            signature=infer_signature(images, expected.numpy()),
+            input_example=images,
+            # Named, because MLflow would else import the model in a fresh process to guess them.
+            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", "torch", "numpy")],
+        )
+
+
+@contextmanager
+def _packages_not_searched() -> Iterator[None]:
+    """Keep MLflow from reading what files every installed package has: 1.3 s, once a process.
+
+    It wants their modules' names, to compare the requirements with what is installed; these three are called like their
+    modules. A name that MLflow gives up costs that time again, nothing else.
+    """
+    names: Any = requirements_utils
+    found = getattr(names, "_MODULES_TO_PACKAGES", None)
+    names._MODULES_TO_PACKAGES = found or {}
+    try:
+        yield
+    finally:
+        names._MODULES_TO_PACKAGES = found
 
 
 def _write_torchscript(network: nn.Module, example: Tensor, directory: Path) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 RESUME_FILE = "resume.ckpt"
 FACTS_FILE = "snapshot.json"
+_NEWEST_FILE = "newest"
 
 
 class _Value(BaseModel):
@@ -66,7 +68,11 @@ class Snapshot(_Value):
 
 
 class TrialFolder:
-    """`<home>/trials/<fingerprint>`: a lock, the run's id, the newest snapshot, and files that are being worked on."""
+    """`<home>/trials/<fingerprint>`: a lock, the run's id, the newest snapshot, and files that are being worked on.
+
+    A snapshot is put on the disk while the training goes on. It is the newest for other processes when the file `newest`
+    names it, which is written then; for this one at once.
+    """
 
     def __init__(self, home: Path, fingerprint: str) -> None:
         """Name it; nothing is made before it is locked."""
@@ -74,6 +80,8 @@ class TrialFolder:
         self.checkpoints = self.path / "checkpoints"
         self.work = self.path / "work"
         self.unsent = self.path / "unsent-metrics.jsonl"
+        self._disk = ThreadPoolExecutor(max_workers=1)
+        self._on_its_way: tuple[Snapshot, Future[None]] | None = None
 
     @contextmanager
     def locked(self, *, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
@@ -84,7 +92,10 @@ class TrialFolder:
             held = lock_folder(self.path, wait=True)
         assert held is not None
         with held:
-            yield
+            try:
+                yield
+            finally:
+                self.settle()
 
     def note(self) -> Note | None:
         """What the process before wrote down, if any did."""
@@ -97,8 +108,17 @@ class TrialFolder:
 
     def newest(self) -> Snapshot | None:
         """The newest snapshot."""
-        found = self._snapshots()
-        return Snapshot.read(found[-1]) if found else None
+        if self._on_its_way is not None:
+            return self._on_its_way[0]
+        named = self.path / _NEWEST_FILE
+        return Snapshot.read(self.path / named.read_text()) if named.is_file() else None
+
+    def settle(self) -> None:
+        """Wait until the newest snapshot is on the disk. Raises `OSError` if it does not get there."""
+        if self._on_its_way is not None:
+            _, written = self._on_its_way
+            self._on_its_way = None
+            written.result()
 
     def begin(self) -> None:
         """Put `checkpoints/` back as the newest snapshot has them, and empty `work/`."""
@@ -114,33 +134,41 @@ class TrialFolder:
     def publish(self, facts: Facts, write: Callable[[Path], None]) -> Snapshot:
         """Make a snapshot: `write` writes `resume.ckpt` at the path it is given; `checkpoints/` is taken as it is.
 
-        It takes the place of the one before in one step, and is on the disk when this returns.
+        It takes the place of the one before in one step, when it is on the disk: what is published next waits for that.
         """
-        before = self._snapshots()
+        self.settle()
         draft = self.path / "draft"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
         write(draft / RESUME_FILE)
         shutil.copytree(self.checkpoints, draft / "checkpoints", copy_function=link)
-        return self._take(draft, before, facts)
+        return self._take(draft, facts)
 
     def adopt(self, fetched: Path, facts: Facts | None = None) -> Snapshot:
         """Make the snapshot in a folder on the same disk the newest one."""
-        return self._take(fetched, self._snapshots(), facts or Snapshot.read(fetched).facts)
+        self.settle()
+        return self._take(fetched, facts or Snapshot.read(fetched).facts)
 
-    def _take(self, draft: Path, before: list[Path], facts: Facts) -> Snapshot:
-        _write(draft / FACTS_FILE, facts.model_dump_json())
-        for path in [*draft.rglob("*"), draft]:
+    def _take(self, draft: Path, facts: Facts) -> Snapshot:
+        (draft / FACTS_FILE).write_text(facts.model_dump_json())
+        others = sorted(
+            self.path.glob("snapshot-*")
+        )  # the one before, and one that was on its way when its process died
+        number = int(others[-1].name.split("-")[1]) + 1 if others else 0
+        snapshot = Snapshot(path=draft.rename(self.path / f"snapshot-{number:06d}"), facts=facts)
+        self._on_its_way = snapshot, self._disk.submit(self._put_on_disk, snapshot.path, others)
+        return snapshot
+
+    def _put_on_disk(self, snapshot: Path, others: list[Path]) -> None:
+        for path in [*snapshot.rglob("*"), snapshot]:
             _sync(path)
-        number = int(before[-1].name.split("-")[1]) + 1 if before else 0
-        target = draft.rename(self.path / f"snapshot-{number:06d}")
-        _sync(self.path)
-        for old in before:
-            shutil.rmtree(old)
-        return Snapshot(path=target, facts=facts)
+        _write(self.path / _NEWEST_FILE, snapshot.name)
+        for other in others:
+            shutil.rmtree(other)
 
     def clear(self) -> None:
         """Forget everything but the lock."""
+        self.settle()
         for entry in self.path.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)
@@ -149,10 +177,8 @@ class TrialFolder:
 
     def remove(self) -> None:
         """Remove the folder; who waits for the lock makes a new one."""
+        self.settle()
         shutil.rmtree(self.path)
-
-    def _snapshots(self) -> list[Path]:
-        return sorted(self.path.glob("snapshot-*"))
 
 
 def lock_folder(folder: Path, *, wait: bool) -> IO[bytes] | None:
@@ -193,7 +219,9 @@ def link(source: str, target: str) -> str:
 def _write(path: Path, text: str) -> None:
     draft = path.with_name(f"{path.name}.draft")
     draft.write_text(text)
+    _sync(draft)
     draft.replace(path)
+    _sync(path.parent)
 
 
 def _sync(path: Path) -> None:

@@ -29,9 +29,6 @@ def _preload() -> None:
     for name in (*_MODULES, *(() if tracking_uri().startswith("http") else (_OWN_STORE,))):
         with suppress(ImportError):
             import_module(name)
-    with suppress(ImportError, AttributeError):
-        # MLflow lists the files of every installed package before it saves a model, once a process: 1.6 s.
-        import_module("mlflow.utils.requirements_utils")._init_modules_to_packages_map()
     gc.freeze()  # nor do trials look there again, which would also copy the pages that they share
     gc.enable()
 
