@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from conftest import TINY
@@ -13,7 +14,7 @@ from ratchet.config import compose, compose_sweep, instantiate
 from ratchet.errors import ConfigError
 from ratchet.registry.tracking import client
 from ratchet.training.batch_size import BATCH_SIZE_TAG
-from ratchet.training.memory import free_bytes, limited_to_what_is_free
+from ratchet.training.memory import free_bytes, has_memory_for, left_of_container, limited_to_what_is_free
 from ratchet.training.plan import plan_trials
 from ratchet.training.results import TrialResult
 from ratchet.training.sweep import run_sweep
@@ -54,17 +55,22 @@ def test_a_deterministic_training_gives_the_same_weights_bit_for_bit(tmp_path: P
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("ratchet_home")
-def test_gradients_of_several_batches_make_one_step_and_the_next_trial_may_train_beside_an_export() -> None:
-    seen = set()
+def test_gradients_of_several_batches_make_one_step_and_the_next_trial_trains_beside_an_export_that_yields() -> None:
+    seen, niceness = set(), {"training": set[int](), "exporting": set[int]()}
 
     def watch(results: Sequence[TrialResult]) -> None:
-        seen.add(tuple(result.progress.phase if result.status == "running" else result.status for result in results))
+        states = tuple(result.progress.phase if result.status == "running" else result.status for result in results)
+        seen.add(states)
+        if states in (("training", "waiting"), ("exporting", "waiting")):
+            trials = [trial for server in psutil.Process().children() for trial in server.children()]
+            niceness[states[0]].add(max(trial.nice() for trial in trials))
 
     overrides = [*SMALL, "trainer.accumulate_grad_batches=1,3", "export=onnx"]
     plain, accumulated = run_sweep(plan_trials(compose_sweep(overrides)), on_progress=watch)
     rates = [client().get_metric_history(str(result.run_id), "lr") for result in (plain, accumulated)]
     assert rates[1][-1].step + 1 == -(-(rates[0][-1].step + 1) // 3)
     assert any(first == "exporting" and second not in ("waiting", "finished") for first, second in seen)
+    assert niceness == {"training": {0}, "exporting": {19}}
 
 
 @pytest.mark.usefixtures("ratchet_home")
@@ -75,6 +81,32 @@ def test_an_automatic_batch_size_needs_a_training() -> None:
         data.val_dataloader()
     data.batch_size = 7
     assert next(iter(data.val_dataloader()))["image"].shape[0] <= 7
+
+
+def test_a_trial_trains_beside_an_export_only_where_there_is_memory_for_another_like_it() -> None:
+    free = free_bytes()
+    assert free is not None
+    assert has_memory_for(1.0)
+    assert not has_memory_for(2 * free / 2**20)
+
+
+@pytest.mark.parametrize(
+    ("limit", "use", "cached"),
+    [
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_files_that_a_container_has_cached_are_not_memory_in_use(
+    limit: str, use: str, cached: str, tmp_path: Path
+) -> None:
+    assert left_of_container(tmp_path) is None
+    (tmp_path / limit).write_text("1000\n")
+    (tmp_path / use).write_text("900\n")
+    (tmp_path / "memory.stat").write_text(f"anon 300\n{cached} 400\nactive_file 200\n")
+    assert left_of_container(tmp_path) == 500
+    (tmp_path / limit).write_text("max\n")
+    assert left_of_container(tmp_path) is None
 
 
 def test_memory_that_is_not_there_cannot_be_had_while_batches_are_tried() -> None:

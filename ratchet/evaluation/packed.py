@@ -32,8 +32,3 @@ class PackedMasks:
     def __getitem__(self, position: int) -> NDArray[np.uint8]:
         """The mask (H, W) at a position. Raises `KeyError`."""
         return np.frombuffer(zlib.decompress(self._packed[position]), dtype=np.uint8).reshape(self._shape)
-
-    @property
-    def nbytes(self) -> int:
-        """What they take, in bytes."""
-        return sum(map(len, self._packed.values()))

@@ -20,9 +20,10 @@ _SAID = re.compile(
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
 _SHARE = 0.9  # of the free memory may be tried out
-_CONTAINERS = (  # limit and use of memory, cgroups version 2 and 1
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+_CONTAINERS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory"))  # cgroups version 2 and 1
+_CONTAINER_FILES = (  # limit and use, and what of the latter is files that the kernel drops when memory is wanted
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
@@ -110,14 +111,21 @@ def limited_to_what_is_free() -> Iterator[None]:
 
 def free_bytes() -> int | None:
     """Memory that can still be had: the machine's, or what its container leaves of it; None where nobody says."""
-    free = [_field("/proc/meminfo", "MemAvailable")]
-    for most, taken in _CONTAINERS:
-        try:
-            free.append(int(Path(most).read_text()) - int(Path(taken).read_text()))
-        except (OSError, ValueError):  # no such controller, or its limit is `max`
-            continue
+    free = [_field("/proc/meminfo", "MemAvailable"), *map(left_of_container, _CONTAINERS)]
     known = [value for value in free if value is not None]
     return min(known) if known else None
+
+
+def left_of_container(folder: Path) -> int | None:
+    """The bytes that a control group's limit leaves, cached files not counted as used; None where there is no limit."""
+    for limit, use, cached in _CONTAINER_FILES:
+        try:
+            most, taken = int((folder / limit).read_text()), int((folder / use).read_text())
+            files = re.search(rf"^{cached} (\d+)$", (folder / "memory.stat").read_text(), re.M)
+        except (OSError, ValueError):  # no such controller, or its limit is `max`
+            continue
+        return most - taken + (int(files[1]) if files else 0)
+    return None
 
 
 def has_memory_for(peak: float) -> bool:

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 from ratchet.errors import RatchetError
 from ratchet.settings import TrialConfig
 from ratchet.training.memory import keep_freed_memory, out_of_memory, out_of_memory_kills, peak_of, told_peak
+from ratchet.training.progress import EXPORTING, Progress
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
 _SECONDS_TO_END = 10.0
+_LEAST = 19  # of priorities: the next trial's steps wait for their slowest thread, and are to lose no core to an export
 
 # Imported once by the fork server: a trial then starts in milliseconds, where a fresh interpreter takes ten seconds.
 _PRELOAD = ["ratchet.training.preload"]
@@ -128,6 +130,12 @@ def _main(
 
     from ratchet.training.trial import run_trial  # noqa: PLC0415
 
+    def report(progress: Progress) -> None:
+        if progress.phase == EXPORTING:
+            torch.set_num_threads(1)
+            os.nice(_LEAST)
+        connection.send(("progress", progress))
+
     torch.set_num_threads(order.threads)
     keep_freed_memory()
     try:
@@ -137,7 +145,7 @@ def _main(
             fingerprint=order.fingerprint,
             tags=order.tags,
             on_start=lambda run_id: connection.send(("started", run_id)),
-            report=lambda progress: connection.send(("progress", progress)),
+            report=report,
             until_epoch=order.until_epoch,
         )
     except RatchetError as error:

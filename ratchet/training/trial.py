@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -36,8 +35,6 @@ from ratchet.training.run import metric_rows
 from ratchet.training.run_names import CHECKPOINTS_PATH, ENDED_TAG, IMAGES_TAG, MODEL_PATH, PARAMETERS_TAG
 from ratchet.training.upload import keep_checkpoints, withdraw
 from ratchet.training.warm_start import inherited, warm_start
-
-_NICENESS = 19  # the least: a step waits for its slowest thread, so no training is to lose a core to an export
 
 
 def run_trial(
@@ -149,14 +146,12 @@ def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> dic
 
 
 def _make_way(module: SegmentationModule) -> None:
-    """Leave the GPU, the cores and the memory to the next trial: what is left to do takes what it leaves."""
+    """Leave the GPU and the memory to the next trial."""
     module.cpu().zero_grad()
     gc.collect()  # the optimiser's state
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     give_back_memory()
-    torch.set_num_threads(1)
-    os.nice(_NICENESS)
 
 
 def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], ImageCounts, PackedMasks]:
