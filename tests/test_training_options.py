@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ratchet.config import compose, compose_sweep, instantiate
 from ratchet.errors import ConfigError
 from ratchet.registry.tracking import client
 from ratchet.training.batch_size import BATCH_SIZE_TAG
+from ratchet.training.fitting import Spending
 from ratchet.training.memory import free_bytes, has_memory_for, left_of_container, limited_to_what_is_free
 from ratchet.training.plan import plan_trials
 from ratchet.training.results import TrialResult
@@ -88,6 +90,19 @@ def test_a_trial_trains_beside_an_export_only_where_there_is_memory_for_another_
     assert free is not None
     assert has_memory_for(1.0)
     assert not has_memory_for(2 * free / 2**20)
+
+
+def test_an_export_that_waits_for_the_next_trial_costs_no_time() -> None:
+    spending = Spending()
+    time.sleep(0.2)
+    spending.begin_export()
+    before = spending.seconds()
+    time.sleep(0.5)
+    assert 0.2 <= before <= spending.seconds() < before + 0.4
+    busy = time.process_time() + 0.2
+    while time.process_time() < busy:
+        pass
+    assert spending.seconds() >= before + 0.2
 
 
 @pytest.mark.parametrize(

@@ -30,20 +30,31 @@ from ratchet.training.upload import Uploads
 
 
 class Spending:
-    """What a trial has cost: its time in seconds and its largest memory in MiB, over all processes that worked on it."""
+    """What a trial has cost: its time in seconds and its largest memory in MiB, over all processes that worked on it.
+
+    The time of an export is the processor's: it yields to the next trial, which is no cost of this one.
+    """
 
     def __init__(self) -> None:
         """Begin to count."""
         self._started = time.monotonic()
         self._before = (0.0, 0.0)
+        self._until_export: tuple[float, float] | None = None
 
     def add(self, snapshot: Snapshot | None) -> None:
         """Add what was spent until a snapshot."""
         if snapshot is not None:
             self._before = (snapshot.facts.seconds, snapshot.facts.peak_memory)
 
+    def begin_export(self) -> None:
+        """Count the processor's time from here on."""
+        self._until_export = self.seconds(), time.process_time()
+
     def seconds(self) -> float:
         """The time."""
+        if self._until_export is not None:
+            seconds, processor = self._until_export
+            return seconds + time.process_time() - processor
         return self._before[0] + time.monotonic() - self._started
 
     def peak_memory(self) -> float:

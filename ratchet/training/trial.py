@@ -124,6 +124,7 @@ def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> dic
     work.report(Progress(phase="scoring"))
     metrics, test_counts, test_masks = _score(module, data)
     _make_way(module)
+    work.spending.begin_export()
     work.report(Progress(phase=EXPORTING))
     history = [row for row in run.rows if row.step < snapshot.facts.step]
     write_report(
