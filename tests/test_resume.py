@@ -158,7 +158,7 @@ def test_a_trial_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
         assert train(trial, kill=lambda progress, step=step: progress.step >= step) is None
         snapshot = folder.newest()
         assert snapshot is not None
-        assert step - 2 <= snapshot.facts.step <= step  # the last one may have been on its way to the disk
+        assert snapshot.facts.step in (step - 1, step)
     assert only_run().info.status == "RUNNING"
     end = train(trial)
     assert end is not None

@@ -70,8 +70,8 @@ class Snapshot(_Value):
 class TrialFolder:
     """`<home>/trials/<fingerprint>`: a lock, the run's id, the newest snapshot, and files that are being worked on.
 
-    A snapshot is put on the disk while the training goes on. It is the newest for other processes when the file `newest`
-    names it, which is written then; for this one at once.
+    A snapshot is put on the disk in the background; `settle` waits for that. It is the newest for other processes when the
+    file `newest` names it, which is written then; for this one at once.
     """
 
     def __init__(self, home: Path, fingerprint: str) -> None:
