@@ -75,6 +75,18 @@ def test_gradients_of_several_batches_make_one_step_and_the_next_trial_trains_be
     assert niceness == {"training": {0}, "exporting": {19}}
 
 
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_without_overlap_a_trial_waits_for_the_export_before_it() -> None:
+    seen = set()
+
+    def watch(results: Sequence[TrialResult]) -> None:
+        seen.add(tuple(result.progress.phase if result.status == "running" else result.status for result in results))
+
+    run_sweep(plan_trials(compose_sweep([*SMALL, "core.seed=1,2", "sweep.overlap=false"])), on_progress=watch)
+    assert {second for first, second in seen if first == "exporting"} == {"waiting"}
+
+
 @pytest.mark.usefixtures("ratchet_home")
 def test_an_automatic_batch_size_needs_a_training() -> None:
     data = instantiate(compose([*SMALL, "datamodule.batch_size=auto"]).datamodule)
