@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlflow.utils import requirements_utils
 from weights_hub import encoder_file, serve_hub
 
 from ratchet.config import compose, instantiate
@@ -93,6 +94,21 @@ def test_a_network_that_diverged_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="NaN"):
         export_network(network, card, tmp_path / "model", types=["pt2"])
     assert not (tmp_path / "model").exists()
+
+
+def test_an_export_does_not_read_which_files_every_installed_package_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches: list[str] = []
+    monkeypatch.setattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
+    monkeypatch.setattr(
+        requirements_utils.importlib_metadata, "packages_distributions", lambda: searches.append("searched") or {}
+    )
+    card = ModelCard(input_height=8, input_width=8, mean=(0, 0, 0), std=(1, 1, 1), classes=("background", "pet"))
+    export_network(torch.nn.Conv2d(3, 1, 1), card, tmp_path / "model", types=["pt2"])
+    assert searches == []
+    requirements_utils._init_modules_to_packages_map()  # what others export in this process is still searched for
+    assert searches == ["searched"]
 
 
 def test_a_frozen_encoder_keeps_its_weights_and_its_batch_statistics() -> None:
