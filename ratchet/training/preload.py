@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from types import ModuleType
 
 from ratchet.registry.tracking import tracking_uri
 
@@ -26,11 +29,29 @@ _OWN_STORE = "mlflow.store.tracking.sqlalchemy_workspace_store"  # 1.4 s; a trac
 
 def _preload() -> None:
     gc.disable()  # nothing of what is imported is garbage, and looking for it takes a fifth of the time
+    with suppress(ImportError), _signal_processing_left_out():
+        import_module("torchmetrics")
     for name in (*_MODULES, *(() if tracking_uri().startswith("http") else (_OWN_STORE,))):
         with suppress(ImportError):
             import_module(name)
     gc.freeze()  # nor do trials look there again, which would also copy the pages that they share
     gc.enable()
+
+
+@contextmanager
+def _signal_processing_left_out() -> Iterator[None]:
+    """Keep torchmetrics, which Lightning imports, from importing scipy.signal: a second, to amend it for audio metrics.
+
+    Whoever needs it imports it as it is, without that amendment: the name `hamming`, which SciPy has dropped.
+    """
+    name = "scipy.signal"
+    stand_in = ModuleType(name)
+    stand_in.hamming = None  # type: ignore[attr-defined]
+    sys.modules[name] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 _preload()
