@@ -1,9 +1,10 @@
-"""What the fork server imports before any trial asks for it."""
+"""What is imported before the first trial begins, and by whom."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,3 +22,17 @@ print(scipy.signal.windows.hamming(3).max(), ScaleInvariantSignalDistortionRatio
 def test_what_the_preload_leaves_out_is_there_for_who_asks_for_it() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["False True", "1.0 ScaleInvariantSignalDistortionRatio"]
+
+
+def test_filling_the_cache_needs_no_torch(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from ratchet.data import ShapesDataModule
+size = {{"size": 32, "input_height": 16, "input_width": 16, "mean": (0.5,) * 3, "std": (0.5,) * 3}}
+folders = {{"data_path": {str(tmp_path / "shapes")!r}, "cache_path": {str(tmp_path / "cache")!r}}}
+ShapesDataModule(months=2, images_per_month=4, cache=True, **size, **folders).fill_cache()
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "False\n", done.stderr
+    assert list((tmp_path / "cache").glob("*.npy"))

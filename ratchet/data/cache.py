@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ratchet.data.content import PairContent, read_pair
+from ratchet.data.resizing import read_pixels
 from ratchet.errors import UnreadableImageError
 
 _log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ _log = logging.getLogger(__name__)
 OnImage = Callable[[int, int], None]
 """Told how many images are decoded, of how many."""
 
-_FORM = 1  # of the file; goes up when reading or resizing gives other pixels for the same bytes
+_FORM = 2  # of the file; goes up when reading or resizing gives other pixels for the same bytes
 _BLOCK = 256  # images decoded ahead of what is written, so that memory stays small
 _SPARE = 2**28  # bytes that are left free on the disk, for checkpoints and models
 _GIGABYTE = 10**9
@@ -66,7 +67,7 @@ class PixelSource:
             "form": _FORM,
             "size": (self.height, self.width),
             "mask_values": sorted(self.mask_values.items()),
-            "code": [version(package) for package in ("pillow", "torch")],
+            "code": version("pillow"),
             "rows": [(content.image, content.mask) for content in self.rows],
         }
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -154,15 +155,13 @@ def _write(path: Path, source: PixelSource, on_image: OnImage | None) -> None:
 
 
 def _decode(source: PixelSource) -> Iterator[bytes]:
-    from ratchet.data.preparation import read_pixels  # noqa: PLC0415 - imports torch, which a full cache does not need
-
     contents = list(source.rows)
 
     def record(content: PairContent) -> bytes:
         image, mask = read_pixels(*source.files[content], source.mask_values, height=source.height, width=source.width)
         if read_pair(source.files[content]) != content:
             raise UnreadableImageError(f"{source.files[content][0]} or its mask changed while it was read: start again")
-        pixels = image.numpy().tobytes() + mask.numpy().tobytes()
+        pixels = image.tobytes() + mask.tobytes()
         return pixels + zlib.crc32(pixels).to_bytes(4, "little")
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and resizing release the interpreter lock

@@ -11,7 +11,8 @@ from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
 
 from ratchet.data.cache import PixelCache
-from ratchet.data.preparation import normalise, read_pixels
+from ratchet.data.preparation import normalise
+from ratchet.data.resizing import read_pixels
 from ratchet.data.samples import InputFormat, Sample
 
 Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[torch.Tensor, torch.Tensor]]
@@ -78,7 +79,8 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
             tensor = torch.from_numpy(pixels)
             return tensor[:3], tensor[3]
         sample, size = self.samples[index], {"height": self._format.height, "width": self._format.width}
-        return read_pixels(sample.image, sample.mask, self._mask_values, **size)
+        image, mask = read_pixels(sample.image, sample.mask, self._mask_values, **size)
+        return torch.from_numpy(image), torch.from_numpy(mask)
 
 
 class EpochSampler(Sampler[Draw]):
