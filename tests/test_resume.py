@@ -221,7 +221,7 @@ def test_early_stopping_counts_on_and_what_it_ended_is_not_trained_further() -> 
     impatient = ("callbacks.early_stopping.patience=2", "callbacks.early_stopping.min_delta=9")
     trial = plan(*impatient, "trainer.max_epochs=9")
     assert train(trial, kill=lambda progress: progress.validated == 2 and progress.step > 18) is None
-    assert train(trial, kill=lambda progress: progress.phase == "scoring") is None
+    assert train(trial, kill=lambda progress: progress.phase == "exporting") is None
     phases: list[str] = []
     end = train(trial, kill=lambda progress: phases.append(progress.phase) or False)
     assert end is not None
