@@ -17,6 +17,7 @@ from ratchet.registry.tracking import client
 from ratchet.training.batch_size import BATCH_SIZE_TAG
 from ratchet.training.fitting import Spending
 from ratchet.training.memory import free_bytes, has_memory_for, left_of_container, limited_to_what_is_free
+from ratchet.training.network import create_network
 from ratchet.training.plan import plan_trials
 from ratchet.training.results import TrialResult
 from ratchet.training.sweep import run_sweep
@@ -53,6 +54,27 @@ def test_a_deterministic_training_gives_the_same_weights_bit_for_bit(tmp_path: P
     assert results[0].run_id != results[1].run_id
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_an_optimizer_in_one_pass_takes_the_steps_of_the_plain_one(optimizer: str) -> None:
+    trained = []
+    for fused in ("true", "false"):
+        torch.manual_seed(0)
+        network = create_network(arch="unet", encoder_name="mobilenet_v2", encoder_weights=None, num_classes=1)
+        network = network.to(memory_format=torch.channels_last).train()
+        config = compose([*TINY, f"optimizer={optimizer}", f"optimizer.fused={fused}", "optimizer.lr=0.01"])
+        steps = instantiate(config.optimizer)(network.parameters())
+        network(torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)).mean().backward()
+        before = network.segmentation_head[0].weight.detach().clone()
+        for _ in range(3):
+            for parameter in network.parameters():
+                parameter.grad.copy_(torch.randn(parameter.shape))  # in the layout that the backward pass gave it
+            steps.step()
+        assert not torch.allclose(network.segmentation_head[0].weight, before, atol=1e-3)
+        trained.append(dict(network.named_parameters()))
+    for name, weight in trained[0].items():
+        torch.testing.assert_close(weight, trained[1][name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.trains
