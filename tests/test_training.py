@@ -111,6 +111,8 @@ def test_the_export_holds_what_the_gate_asks_of_it(trained: tuple[TrialResult, M
     with np.load(model / "reference.npz") as reference:
         served = torch.jit.load(str(model / "model.pt"))(torch.from_numpy(reference["input"])).detach().numpy()
         np.testing.assert_allclose(served, reference["output"], atol=1e-3)
+        example = mlflow.models.Model.load(str(model)).load_input_example(str(model))
+        np.testing.assert_array_equal(example, reference["input"])
     named = [line.split("==")[0] for line in (model / "requirements.txt").read_text().splitlines()]
     assert named == ["mlflow", "torch", "numpy"]
     signature = read_signature(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ import mlflow.pytorch
 import numpy as np
 import torch
 from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
+from mlflow.models import Model, infer_signature
+from mlflow.models.utils import EXAMPLE_FILENAME
 from mlflow.utils import requirements_utils
 from torch import Tensor, nn
 
@@ -74,11 +76,14 @@ def _write_mlflow(network: nn.Module, example: Tensor, expected: Tensor, directo
         mlflow.pytorch.save_model(
             network,
             str(directory),
+            mlflow_model=Model(saved_input_example_info={"artifact_path": EXAMPLE_FILENAME, "type": "ndarray"}),
             signature=infer_signature(images, expected.numpy()),
-            input_example=images,
+            # In a list it is traced, not written: MLflow would write both images twice, once with a line for every value.
+            input_example=[images],
             # Named, because MLflow would else import the model in a fresh process to guess them.
             pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", "torch", "numpy")],
         )
+    (directory / EXAMPLE_FILENAME).write_text(json.dumps(images[:1].tolist()))
 
 
 @contextmanager
