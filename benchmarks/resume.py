@@ -129,7 +129,7 @@ def kill_once(home: Path, overrides: list[str], moment: float, wanted: dict[str,
     first, _ = run(home, overrides, kill_after=moment)
     second, text = run(home, overrides)
     assert metrics(home) == wanted, "the metrics differ"
-    resumed = [line.split(": ", 1)[1] for line in text.splitlines() if "resumed at" in line]
+    resumed = [line.split(": ", 1)[1].strip() for line in text.splitlines() if "resumed at" in line]
     told = "; ".join(dict.fromkeys(resumed)) or "nothing to resume"
     print(f"killed at {first:6.1f} s, then {second:6.1f} s, together {first + second:6.1f} s: {told}", flush=True)
     shutil.rmtree(home)
