@@ -113,6 +113,7 @@ def test_the_export_holds_what_the_gate_asks_of_it(trained: tuple[TrialResult, M
         np.testing.assert_allclose(served, reference["output"], atol=1e-3)
         example = mlflow.models.Model.load(str(model)).load_input_example(str(model))
         np.testing.assert_array_equal(example, reference["input"])
+    assert not (model / "serving_input_example.json").exists()
     named = [line.split("==")[0] for line in (model / "requirements.txt").read_text().splitlines()]
     assert named == ["mlflow", "torch", "numpy"]
     signature = read_signature(model)

@@ -59,12 +59,13 @@ def test_a_deterministic_training_gives_the_same_weights_bit_for_bit(tmp_path: P
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_an_optimizer_in_one_pass_takes_the_steps_of_the_plain_one(optimizer: str) -> None:
     trained = []
-    for fused in ("true", "false"):
+    for override in ([], ["optimizer.fused=false"]):
         torch.manual_seed(0)
         network = create_network(arch="unet", encoder_name="mobilenet_v2", encoder_weights=None, num_classes=1)
         network = network.to(memory_format=torch.channels_last).train()
-        config = compose([*TINY, f"optimizer={optimizer}", f"optimizer.fused={fused}", "optimizer.lr=0.01"])
+        config = compose([*TINY, f"optimizer={optimizer}", "optimizer.lr=0.01", *override])
         steps = instantiate(config.optimizer)(network.parameters())
+        assert steps.defaults["fused"] == (not override)
         network(torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)).mean().backward()
         before = network.segmentation_head[0].weight.detach().clone()
         for _ in range(3):
