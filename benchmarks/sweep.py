@@ -50,11 +50,14 @@ def ratchet(folder: Path, epochs: int, seed: int) -> dict[str, Any]:
             began.setdefault((result.name, state), now)
 
     start = time.monotonic()
+    from ratchet.home import home
+    from ratchet.training.plan import get_ready, plan_trials
+
+    get_ready(home())  # here, and what comes next in this order, as in the command line
     from ratchet.config import compose_sweep
-    from ratchet.training.plan import plan_trials
 
     trials = plan_trials(compose_sweep(overrides(folder, epochs, seed)))
-    from ratchet.training.sweep import run_sweep  # after the plan, as in the command line
+    from ratchet.training.sweep import run_sweep
 
     results = run_sweep(trials, on_progress=watch)
     names = [result.name for result in results]

@@ -46,15 +46,18 @@ def train(arguments: tuple[str, ...]) -> None:
     """Train what the overrides compose. It is a Hydra application: see `ratchet train --help`."""
     with errors_told():
         gc.disable()  # nothing of what is imported and composed is garbage; looking for it takes a sixth of the start
+        from ratchet.home import home  # noqa: PLC0415
+        from ratchet.training.plan import get_ready, plan_sweep  # noqa: PLC0415
+
+        if not any(argument.startswith("-") for argument in arguments if argument not in ("-m", "--multirun")):
+            get_ready(home())  # not where Hydra only prints: --help, --cfg job
         from ratchet.config import application  # noqa: PLC0415
 
         composed = application(arguments)
         if composed is None:
             return
         quieten()
-        from ratchet.training.plan import plan_sweep  # noqa: PLC0415
-
-        plan = plan_sweep(composed)  # the fork server may start here: what takes long to import comes after
+        plan = plan_sweep(composed)
         from ratchet.registry.pages import experiment_page, pages_address  # noqa: PLC0415
         from ratchet.registry.tracking import shown, tracking_uri  # noqa: PLC0415
         from ratchet.training.display import print_plan, print_sweep, show_sweep  # noqa: PLC0415

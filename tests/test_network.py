@@ -96,6 +96,22 @@ def test_a_network_that_diverged_is_not_exported(tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize("types", [["pt2"], ["pt2", "torchscript"]])
+def test_a_network_whose_forms_would_take_one_batch_size_only_is_not_exported(types: list[str], tmp_path: Path) -> None:
+    class CountsInPython(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 1, 1)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.conv(images)
+            return logits + torch.zeros(int(images.shape[0]), 1, 1, 1)
+
+    card = ModelCard(input_height=8, input_width=8, mean=(0, 0, 0), std=(1, 1, 1), classes=("background", "pet"))
+    with pytest.raises(ExportError, match="size"):
+        export_network(CountsInPython(), card, tmp_path / "model", types=types)
+
+
 def test_an_export_does_not_read_which_files_every_installed_package_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

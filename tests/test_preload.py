@@ -36,3 +36,10 @@ print("torch" in sys.modules)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout == "False\n", done.stderr
     assert list((tmp_path / "cache").glob("*.npy"))
+
+
+def test_imports_that_nobody_waits_for_any_more_are_broken_off() -> None:
+    program = "import ratchet.training.preload; print('all of it')"
+    starter = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {program!r}]); time.sleep(1)"
+    done = subprocess.run([sys.executable, "-c", starter], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

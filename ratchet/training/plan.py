@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -128,13 +129,18 @@ def plan_sweep(composed: Composed) -> SweepPlan:
     return SweepPlan(trials=tuple(trials), size=composed.size, space=composed.space)
 
 
+def get_ready(home: Path) -> None:
+    """Where most likely something is to be trained, let the fork server import, while this process composes and plans."""
+    if is_new_store() or interrupted(home):
+        start_server()
+
+
 def plan_trials(configs: Sequence[TrialConfig], points: Sequence[Point] = ()) -> list[PlannedTrial]:
     """Name the trials, by their points or else by what differs, and compute their fingerprints.
 
     Raises `ConfigError` where two configurations are one and the same trial, and the errors of the data.
     """
-    if is_new_store() or any(interrupted(config.core.home) for config in configs):
-        start_server()  # most likely something is to be trained: let it import while this process plans
+    get_ready(configs[0].core.home)
     planner, trials = Planner(), dict[str, PlannedTrial]()
     points = points if any(points) else differences(configs)
     for config, point in zip(configs, points, strict=True):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from types import ModuleType
 
@@ -13,6 +14,10 @@ from ratchet.registry.tracking import tracking_uri
 
 # The libraries import most of these only when they are used. A name that is gone costs each trial time, nothing else.
 _MODULES = (
+    "torch",
+    "torchmetrics",
+    "pytorch_lightning",
+    "mlflow.pytorch",
     "ratchet.training.trial",
     "ratchet.training.network",  # segmentation-models-pytorch and timm: 0.6 s
     "ratchet.training.losses",
@@ -29,10 +34,11 @@ _OWN_STORE = "mlflow.store.tracking.sqlalchemy_workspace_store"  # 1.4 s; a trac
 
 def _preload() -> None:
     gc.disable()  # nothing of what is imported is garbage, and looking for it takes a fifth of the time
-    with suppress(ImportError), _signal_processing_left_out():
-        import_module("torchmetrics")
+    parent = os.getppid()
     for name in (*_MODULES, *(() if tracking_uri().startswith("http") else (_OWN_STORE,))):
-        with suppress(ImportError):
+        if os.getppid() != parent:
+            sys.exit()  # whoever started it has ended, over a mistake in the overrides say
+        with suppress(ImportError), _signal_processing_left_out() if name == "torchmetrics" else nullcontext():
             import_module(name)
     gc.freeze()  # nor do trials look there again, which would also copy the pages that they share
     gc.enable()
