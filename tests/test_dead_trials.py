@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ from ratchet.errors import TrialFailedError
 from ratchet.registry.tracking import client
 from ratchet.training.memory import lack_of_memory_told, out_of_memory, peak_of
 from ratchet.training.plan import plan_trials
+from ratchet.training.results import TrialResult
 from ratchet.training.run_names import FAILURE_TAG
 from ratchet.training.sweep import run_sweep
 
@@ -62,6 +64,39 @@ def test_a_sweep_that_is_killed_leaves_no_trial_running(ratchet_home: Path) -> N
     sweep.wait()
     _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_sweep_that_is_stopped_while_its_server_is_away_leaves_no_trial_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    several = "datamodule.batch_size=6,8,10"
+    trials = plan_trials(compose_sweep([*SMALL, several, "sweep.parallel=3", "trainer.max_epochs=500"]))
+
+    def stop(results: Sequence[TrialResult]) -> None:
+        if all(result.progress.phase == "training" for result in results):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(trials, on_progress=stop)
+    assert [trial for server in psutil.Process().children() for trial in server.children()] == []
+
+
+@pytest.mark.trains
+def test_a_trial_is_none_of_the_many_that_a_clusters_launcher_started(
+    ratchet_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    command = [str(Path(sys.executable).parent / "ratchet"), "train", *SMALL, "core.name=one_of_many"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    experiment = client().get_experiment_by_name("one_of_many")
+    assert experiment is not None
+    (run,) = client().search_runs([experiment.experiment_id])
+    assert client().get_metric_history(run.info.run_id, "loss_step") != []
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -25,7 +27,7 @@ from ratchet.registry import EventKind, MlflowModelManager, Stage
 from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.rendering import MARKER
 from ratchet.registry.selection import MlflowSelection
-from ratchet.registry.tracking import client, embedded_uri, ensure_experiment, tracking_uri
+from ratchet.registry.tracking import client, embedded_uri, ensure_experiment, require_listening, tracking_uri
 
 pytestmark = pytest.mark.slow  # real stores, many operations
 
@@ -230,6 +232,20 @@ def test_a_server_that_does_not_answer_is_named_within_seconds() -> None:
             MlflowModelManager(address)
         assert "secret" not in str(caught.value)
     assert time.monotonic() - begun < 10
+
+
+def test_a_server_that_is_being_started_again_is_waited_for() -> None:
+    port = free_port()
+
+    def listen() -> None:
+        time.sleep(1.0)
+        with socket.create_server(("127.0.0.1", port)) as server:
+            server.accept()
+
+    with pytest.raises(ServerUnreachableError):
+        require_listening(f"http://127.0.0.1:{port}")
+    threading.Thread(target=listen, daemon=True).start()
+    require_listening(f"http://127.0.0.1:{port}", seconds=60.0)
 
 
 def test_an_address_that_mlflow_does_not_know_is_refused(tmp_path: Path) -> None:

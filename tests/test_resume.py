@@ -263,7 +263,7 @@ def test_a_machine_without_the_others_disk_goes_on_from_what_was_uploaded(
     (run,) = TrainedBefore().runs(here.fingerprint)
     assert json.loads(run.data.tags[CHECKPOINT_TAG])["step"] == 9
     client().set_tag(run.info.run_id, HEARTBEAT_TAG, "2020-01-01T00:00:00+00:00")  # and nobody came back for years
-    end = train(plan(f"core.home={tmp_path / 'there'}", "core.name=moved"))
+    end = train(plan(f"core.home={tmp_path / 'there'}", "core.name=moved", "sweep.upload_minutes=0"))
     assert end is not None
     assert (end.run_id, end.note) == (run.info.run_id, "resumed at epoch 1, step 9")
     assert_same(Record.of(end.run_id, tmp_path), undisturbed)

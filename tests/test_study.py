@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,6 +121,51 @@ def test_a_grid_that_is_halved_hands_out_each_of_its_trials_and_remembers_the_ru
 def test_force_begins_a_study_anew() -> None:
     assert len(run_to_the_end(SweepStudy(plan(), at_once=1))) == 5
     assert len(run_to_the_end(SweepStudy(plan("sweep.force=true"), at_once=1))) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_second_process_with_force_joins_the_one_that_has_begun(elsewhere: Callable[[str], str]) -> None:
+    first = SweepStudy(plan("sweep.force=true"), at_once=1)
+    asked = first.ask()
+    assert asked is not None
+    forced = "study = SweepStudy(plan('sweep.force=true'), at_once=1); number, point = study.ask(); assert number == 1"
+    assert elsewhere(forced) != asked[1]
+    first.finish(asked[0], goodness(asked[1]))  # the study is still there
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_who_is_busy_with_something_else_for_long_does_not_look_dead(
+    elsewhere: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ratchet.training.study.BEAT_SECONDS", 1)
+    monkeypatch.setattr("ratchet.training.study.STALE_SECONDS", 3)
+    study = SweepStudy(plan(), at_once=1)
+    asked = study.ask()
+    assert asked is not None
+    time.sleep(5)
+    drawn = elsewhere("number, point = study.ask(); assert number == 1")
+    assert asked[1] != {"optimizer.lr": drawn}
+    assert study.elsewhere() == 1
+    study.report(asked[0], 1, 0.5)
+    study.finish(asked[0], 0.5)
+    study.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.parametrize("seed", [42, 43])
+def test_a_point_that_is_drawn_again_uses_up_nothing(seed: int) -> None:
+    lists = ("optimizer.lr=0.1,0.2,0.3", "trainer.max_epochs=2,3", "sweep.sampler=tpe", f"core.seed={seed}")
+    queue = StudyQueue(searched(*lists), at_once=1)
+    names = set()
+    while (turn := queue.next()) is not None:
+        assert isinstance(turn, Turn)
+        names.add(turn.trial.name)
+        queue.ended(turn, 0.5 + 0.1 * len(names))
+    queue.close()
+    assert len(names) == 6
 
 
 @pytest.mark.usefixtures("ratchet_home")

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,7 @@ from ratchet.errors import MetricNotLoggedError, NoFinishedRunError, SweepFailed
 from ratchet.registry.selection import SWEEP_RUN_TAG
 from ratchet.registry.tracking import client
 from ratchet.training.halving import rungs
-from ratchet.training.parent import OUTCOME_TAG, PLAN_TAG
+from ratchet.training.parent import BEST_TAG, OUTCOME_TAG, PLAN_TAG
 from ratchet.training.plan import plan_sweep
 from ratchet.training.preview import Preview
 from ratchet.training.results import SweepOutcome
@@ -166,6 +167,32 @@ def show(trials):
     print(json.dumps([[trial.status, trial.name] for trial in trials]), flush=True)
 run(plan_sweep(compose_space([*SMALL, *SEARCH])), on_progress=show)
 """
+
+
+@pytest.mark.slow
+def test_two_processes_at_one_search_share_its_trials_and_the_last_one_tells_of_all(ratchet_home: Path) -> None:
+    search = ("core.name=shared", "optimizer.lr=interval(0.001,0.01)", "sweep.max_trials=4")
+    command = [str(Path(sys.executable).parent / "ratchet"), "train", *SMALL, *search, "--multirun"]
+    processes = []
+    for wanted in ("studies.db", "trials"):
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        while not (ratchet_home / wanted).exists():
+            assert processes[0].poll() is None
+            time.sleep(0.1)
+    told = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert not any("not started" in text for text in told), told
+    experiment = client().get_experiment_by_name("shared")
+    assert experiment is not None
+    found = client().search_runs([experiment.experiment_id])
+    (parent,) = (run for run in found if SWEEP_RUN_TAG in run.data.tags)
+    trials = [run for run in found if run is not parent]
+    assert [run.info.status for run in trials] == ["FINISHED"] * 4
+    assert all(": finished" in text for text in told)  # both have worked
+    best = max(trials, key=lambda run: run.data.metrics["val_iou"])
+    assert parent.data.tags[BEST_TAG] == best.info.run_id
+    page = Path(client().download_artifacts(parent.info.run_id, "comparison.html")).read_text()
+    assert all(run.info.run_id in page for run in trials)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _EMBEDDED = "mlflow.db"
 _CONNECT_SECONDS = 3.0
+_RESTART_SECONDS = 15.0  # what MLflow's own requests wait for a server, by the retries below
+_answered: set[str] = set()
 _DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _SETTINGS = {
     # MLflow's own default of 7 makes a dead server take four minutes to be noticed; 3 rides out a restart of 15 s.
@@ -52,12 +55,12 @@ def is_new_store() -> bool:
 def client(uri: str | None = None, registry_uri: str | None = None) -> MlflowClient:
     """A client of the tracking store (None: `tracking_uri()`).
 
-    Raises `ServerUnreachableError`, naming the address, within seconds if nothing listens there. Settings of MLflow
-    that the environment leaves open are set for this process and its children: fewer retries, no progress bars, no
-    addresses printed, no telemetry.
+    Raises `ServerUnreachableError`, naming the address, within seconds if nothing listens there; a server that this
+    process had an answer from before is given the time of a restart. Settings of MLflow that the environment leaves open
+    are set for this process and its children: fewer retries, no progress bars, no addresses printed, no telemetry.
     """
     uri = uri or tracking_uri()
-    require_listening(uri)
+    require_listening(uri, seconds=_RESTART_SECONDS if uri in _answered else 0.0)
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     if uri == embedded_uri():
@@ -69,6 +72,7 @@ def client(uri: str | None = None, registry_uri: str | None = None) -> MlflowCli
     with answering(uri), _one_at_a_time(uri):
         opened = MlflowClient(tracking_uri=uri, registry_uri=registry_uri)
         opened.search_experiments(max_results=1)  # creates the tables of a new database, or finds the server mute
+    _answered.add(uri)
     return opened
 
 
@@ -85,18 +89,23 @@ def _one_at_a_time(uri: str) -> Iterator[None]:
         yield
 
 
-def require_listening(uri: str) -> None:
-    """Raise `ServerUnreachableError` unless the host and port of a network address accept a connection."""
+def require_listening(uri: str, *, seconds: float = 0.0) -> None:
+    """Raise `ServerUnreachableError` unless the host and port of a network address accept a connection within `seconds`."""
     parts = urlsplit(uri)
     scheme = parts.scheme.split("+")[0]
     if scheme not in _DEFAULT_PORTS or not parts.hostname:
         return
-    try:
-        socket.create_connection((parts.hostname, parts.port or _DEFAULT_PORTS[scheme]), _CONNECT_SECONDS).close()
-    except OSError as error:
-        raise ServerUnreachableError(
-            f"nothing answers at {shown(uri)} ({error}): start the server, or correct MLFLOW_TRACKING_URI"
-        ) from error
+    address, deadline = (parts.hostname, parts.port or _DEFAULT_PORTS[scheme]), time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(address, _CONNECT_SECONDS).close()
+            return
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                raise ServerUnreachableError(
+                    f"nothing answers at {shown(uri)} ({error}): start the server, or correct MLFLOW_TRACKING_URI"
+                ) from error
+        time.sleep(0.5)
 
 
 def shown(uri: str) -> str:

@@ -41,12 +41,12 @@ class Board:
         """All of them."""
         return list(self._results.values())
 
-    def outcome(self, stopped: str | None) -> SweepOutcome:
-        """Sum up; `stopped` is the reason why the sweep did not come to its end."""
+    def outcome(self, stopped: str | None, *, elsewhere: int = 0) -> SweepOutcome:
+        """Sum up; `stopped` is the reason why the sweep did not come to its end, `elsewhere` how many trials others work on."""
         settings, why = self._plan.settings, stopped
         untouched = [result for result in self.results if result.status == "waiting"]
         size = self._plan.size or len(self._results)
-        unstarted = size - len(self._results) + len(untouched)
+        unstarted = max(0, size - len(self._results) + len(untouched) - elsewhere)
         left = [result for result in self.results if result.status == "stopped"]
         if why is None and unstarted and settings.max_trials is not None:
             why = f"max_trials {settings.max_trials} reached"

@@ -226,7 +226,8 @@ def _set_random_state(state: dict[str, Any]) -> None:
     np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), *rest))
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"]])
+        # It may have seen more GPUs then, and used the first.
+        torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"][: torch.cuda.device_count()]])
 
 
 def _epoch_sums(trainer: pl.Trainer) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

@@ -125,7 +125,7 @@ class TrialFolder:
         for folder in (self.checkpoints, self.work):
             shutil.rmtree(folder, ignore_errors=True)
         snapshot = self.newest()
-        if snapshot is None:
+        if snapshot is None or not snapshot.checkpoints.is_dir():  # none was kept yet, and stores keep no empty folders
             self.checkpoints.mkdir()
         else:
             shutil.copytree(snapshot.checkpoints, self.checkpoints, copy_function=link)

@@ -10,6 +10,7 @@ from ratchet.training.folder import lock_folder
 
 KEPT_SECONDS = 14 * 24 * 3600.0
 KEPT_BYTES = 20 * 10**9
+YOUNG_SECONDS = 24 * 3600.0
 
 
 def interrupted(home: Path) -> bool:
@@ -20,7 +21,8 @@ def interrupted(home: Path) -> bool:
 def prune(home: Path, *, keep: set[str], seconds: float = KEPT_SECONDS, most: float = KEPT_BYTES) -> list[str]:
     """Remove the folders of trials that nobody works on: those not touched for `seconds`, and the oldest beyond `most` bytes.
 
-    The fingerprints in `keep` stay. Returns a sentence for each that went.
+    The fingerprints in `keep` stay, and what is younger than a day whatever its size: a sweep that runs now may have paused
+    it, and holds no lock on it then. Returns a sentence for each that went.
     """
     told, total = [], 0
     root = home.absolute() / "trials"
@@ -28,7 +30,7 @@ def prune(home: Path, *, keep: set[str], seconds: float = KEPT_SECONDS, most: fl
     for path in sorted(folders, key=_touched, reverse=True):
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         age = time.time() - _touched(path)
-        if path.name in keep or (age < seconds and total + size <= most):
+        if path.name in keep or age < min(YOUNG_SECONDS, seconds) or (age < seconds and total + size <= most):
             total += size
             continue
         held = lock_folder(path, wait=False)

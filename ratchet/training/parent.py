@@ -10,7 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from mlflow.exceptions import MlflowException
+
 from ratchet.comparison import draw_page, gather
+from ratchet.errors import RatchetError
 from ratchet.registry.selection import SWEEP_RUN_TAG
 from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.settings import flatten
@@ -149,8 +152,11 @@ class SweepRun:
         if error is None:
             client().set_terminated(self._run_id, "FINISHED")
             return
-        tag_run(self._run_id, {FAILURE_TAG: f"{type(error).__name__}: {error}"[:5000]})
-        client().set_terminated(self._run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        try:
+            tag_run(self._run_id, {FAILURE_TAG: f"{type(error).__name__}: {error}"[:5000]})
+            client().set_terminated(self._run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        except (RatchetError, MlflowException) as unreachable:  # not to hide why the sweep ended
+            logger.warning("the sweep's run %s still looks as if it ran: %s", self._run_id, unreachable)
 
 
 def _runs(store: MlflowClient, experiment: str, digest: str) -> list[Run]:

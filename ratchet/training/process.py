@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess
 
 _SECONDS_TO_END = 10.0
+# What the launcher of a cluster says of `ratchet train`'s own process, as one of many; a trial is none of them.
+_ONE_OF_MANY = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID")
 _LEAST = 19  # of priorities: the next trial's steps wait for their slowest thread, and are to lose no core to an export
 
 # Imported once by the fork server: a trial then starts in milliseconds, where a fresh interpreter takes ten seconds.
@@ -98,11 +100,15 @@ class TrialProcess:
         )
         return f"{how} without a result{told_peak(self.peak)}. Its output: {self.order.log}"
 
-    def end(self) -> None:
-        """End the process if it still runs, gently first."""
+    def tell_to_end(self) -> None:
+        """Let it end at its next snapshot, without waiting for that."""
         if self.process.is_alive():
             self.process.terminate()
-            self.process.join(_SECONDS_TO_END)
+
+    def end(self) -> None:
+        """End the process if it still runs, gently first."""
+        self.tell_to_end()
+        self.process.join(_SECONDS_TO_END)
         if self.process.is_alive():
             self.process.kill()
         self.process.join()
@@ -117,7 +123,7 @@ def _main(
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it ends its trials
     os.environ.clear()  # the fork server's is that of its first user
-    os.environ.update(environment)
+    os.environ.update({name: value for name, value in environment.items() if name not in _ONE_OF_MANY})
     os.chdir(folder)
     if order.gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = order.gpus
@@ -127,6 +133,7 @@ def _main(
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
 
     import torch  # noqa: PLC0415 - already in the fork server, but not in who only watches
+    from lightning_utilities.core.rank_zero import rank_zero_only  # noqa: PLC0415
 
     from ratchet.training.trial import run_trial  # noqa: PLC0415
 
@@ -136,6 +143,7 @@ def _main(
             os.nice(_LEAST)
         connection.send(("progress", progress))
 
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]  # the fork server's is one of many
     torch.set_num_threads(order.threads)
     keep_freed_memory()
     try:

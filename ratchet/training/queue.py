@@ -57,8 +57,11 @@ class TrialQueue(Protocol):
     def ended(self, turn: Turn, value: float | None) -> None:
         """Take a trial that is over, with the value of its exported weights; None: it failed."""
 
-    def beat(self) -> None:
-        """Show that this process is alive; called at least once a minute."""
+    def elsewhere(self) -> int:
+        """How many trials other processes work on."""
+
+    def close(self) -> None:
+        """Nothing more is asked."""
 
 
 class TrialList:
@@ -78,8 +81,12 @@ class TrialList:
     def ended(self, turn: Turn, value: float | None) -> None:
         """Nothing follows from it."""
 
-    def beat(self) -> None:
+    def elsewhere(self) -> int:
         """Nobody shares a list."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class StudyQueue:
@@ -100,12 +107,14 @@ class StudyQueue:
         self._before = TrainedBefore()
         self._study = SweepStudy(plan, at_once=at_once)
         self._values: dict[str, float | None] = {}  # of the trials handed out, by fingerprint
-        self._ready: deque[Turn | Pruned] = deque(self._over_already())
+        self._ready: deque[Turn | Pruned] = deque(self._ended_elsewhere())
         self._held: dict[int, list[tuple[Turn, float]]] = defaultdict(list)
         self._repeats = 0
 
     def next(self) -> Turn | Pruned | None:
         """A trial that goes on, or else a new one."""
+        if not self._ready:
+            self._ready.extend(self._ended_elsewhere())
         while not self._ready:
             asked = self._study.ask() if self._repeats < _REPEATS else None
             if asked is not None:
@@ -139,20 +148,20 @@ class StudyQueue:
                 self._study.report(turn.number, rung, self._rung_value(turn.found.info.run_id, turn.trial, rung))
         self._study.finish(turn.number, value)
 
-    def beat(self) -> None:
-        """Tell other machines."""
-        self._study.beat()
+    def elsewhere(self) -> int:
+        """Those of the study that were not handed out here."""
+        return self._study.elsewhere()
+
+    def close(self) -> None:
+        """Stop the study's heartbeats."""
+        self._study.close()
 
     def _take(self, number: int, point: Point | str) -> None:
         """Make a turn of what the study handed out; a point that was drawn before is told its value again."""
         trial = self._trial(point)
         if trial.fingerprint in self._values:
             self._repeats += 1
-            value = self._values[trial.fingerprint]
-            if value is None:
-                self._study.end(number, pruned=True)
-            else:
-                self._study.finish(number, value)
+            self._study.repeat(number, self._values[trial.fingerprint])
             return
         self._values[trial.fingerprint], self._repeats = None, 0
         reported, rungs = self._study.reported(number), self._rungs(trial)
@@ -181,8 +190,8 @@ class StudyQueue:
                 going_on.append(replace(turn, until_epoch=later))
         self._ready.extend(going_on)
 
-    def _over_already(self) -> list[Turn | Pruned]:
-        """The trials that were over before this process began."""
+    def _ended_elsewhere(self) -> list[Turn | Pruned]:
+        """The trials that were over before this process began, or that others have ended since this was asked last."""
         over = [(self._trial(point), pruned) for point, pruned in self._study.ended()]
         found = trained_before([trial for trial, pruned in over if not pruned])
         turns: list[Turn | Pruned] = []

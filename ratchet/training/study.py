@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import time
+import threading
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.study import StudyDirection
@@ -29,11 +31,14 @@ if TYPE_CHECKING:
 STORAGE = "RATCHET_STUDY_STORAGE"
 """The environment's variable that names a database which several machines share. No setting: it may hold a password."""
 
+logger = logging.getLogger(__name__)
+
 BEAT_SECONDS = 60
 STALE_SECONDS = 180
 _LOCK_SECONDS = 60
 _GRID_KEY = "trial"  # of a grid, only which of its trials is a parameter
 _WORKER = "worker"
+_REPEAT = "repeat"  # marks a draw of a point that was tried already: it uses up nothing
 
 
 class SweepStudy:
@@ -50,7 +55,8 @@ class SweepStudy:
         self._plan = plan
         self._worker = f"{machine(home)}/{os.getpid()}"
         self._live: dict[int, Trial] = {}
-        self._beaten = 0.0
+        self._known: set[int] = set()  # trials that were handed out, or told as over, by this object
+        self._closed = threading.Event()
         url = os.environ.get(STORAGE) or f"sqlite:///{(home / 'studies.db').absolute()}"
         halving = pruner(settings, synchronous=at_once == 1) if settings.halving else optuna.pruners.NopPruner()
         self._storage = _open_storage(url)
@@ -60,20 +66,28 @@ class SweepStudy:
                 self._study.enqueue_trial({_GRID_KEY: trial.fingerprint}, skip_if_exists=True)
         self._take_over_the_dead()
         self._retry_the_failed()
+        # A thread, because who asks for trials may wait long in between, for a cache to fill say.
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop telling other machines that the trials handed out here are alive."""
+        self._closed.set()
 
     def ask(self) -> tuple[int, Point | str] | None:
         """The number of the next trial, with its point, or of a grid its fingerprint; None when there are enough."""
+        self._record_heartbeats()  # after a machine has slept, its own trials look dead
         fail_stale_trials(self._study)
         trials = self._study.get_trials(deepcopy=False)
         counted = [trial for trial in trials if trial.state != TrialState.FAIL or not _retried(trial, trials)]
         if not any(trial.state == TrialState.WAITING for trial in trials):
             bound = self._plan.size if self._plan.space is not None else 0
-            if bound is not None and len(counted) >= bound:
+            if bound is not None and sum(_REPEAT not in trial.user_attrs for trial in counted) >= bound:
                 return None
         self._study.sampler = self._sampler(len(counted))
         trial = self._study.ask(self._distributions())
         trial.set_user_attr(_WORKER, self._worker)
         self._live[trial.number] = trial
+        self._known.add(trial.number)
         self._storage.record_heartbeat(trial._trial_id)
         return trial.number, self._point(trial.params)
 
@@ -98,19 +112,36 @@ class SweepStudy:
         state = TrialState.PRUNED if pruned else TrialState.FAIL
         self._study.tell(self._live.pop(number), state=state, skip_if_finished=True)
 
-    def beat(self) -> None:
-        """Tell other machines that the trials handed out here are alive, if the last time is long ago."""
-        if time.monotonic() - self._beaten < BEAT_SECONDS / 2:
-            return
-        self._beaten = time.monotonic()
-        for trial in self._live.values():
-            self._storage.record_heartbeat(trial._trial_id)
+    def repeat(self, number: int, value: float | None) -> None:
+        """Note that a trial is of a point that was tried already, with its value if it has one."""
+        self._live[number].set_user_attr(_REPEAT, True)
+        if value is None:
+            self.end(number, pruned=True)
+        else:
+            self.finish(number, value)
 
     def ended(self) -> list[tuple[Point | str, bool]]:
-        """The trials that are over, and whether they were pruned."""
+        """The trials that others ended, in this process or before, each told once; and whether they were pruned."""
         over = (TrialState.COMPLETE, TrialState.PRUNED)
-        trials = self._study.get_trials(deepcopy=False, states=over)
+        trials = [t for t in self._study.get_trials(deepcopy=False, states=over) if t.number not in self._known]
+        self._known |= {trial.number for trial in trials}
         return [(self._point(trial.params), trial.state == TrialState.PRUNED) for trial in trials]
+
+    def elsewhere(self) -> int:
+        """How many trials other processes work on."""
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return sum(trial.number not in self._live for trial in running)
+
+    def _beat(self) -> None:
+        while not self._closed.wait(BEAT_SECONDS / 2):
+            try:
+                self._record_heartbeats()
+            except (SQLAlchemyError, StorageInternalError) as error:
+                logger.warning("the study's database does not answer; it is tried again: %s", error)
+
+    def _record_heartbeats(self) -> None:
+        for trial in tuple(self._live.values()):
+            self._storage.record_heartbeat(trial._trial_id)
 
     def _open_study(self, halving: BasePruner) -> optuna.Study:
         settings, config = self._plan.settings, self._plan.config
@@ -118,7 +149,7 @@ class SweepStudy:
         name = f"{config.core.name}-{self._plan.digest}{rule}"
         if settings.force:
             known = {summary.study_name for summary in optuna.get_all_study_summaries(self._storage)}
-            if name in known:
+            if name in known and not self._others_work_on(optuna.load_study(study_name=name, storage=self._storage)):
                 optuna.delete_study(study_name=name, storage=self._storage)
         direction = StudyDirection.MAXIMIZE if config.retrain.mode == "max" else StudyDirection.MINIMIZE
         return optuna.create_study(
@@ -143,11 +174,20 @@ class SweepStudy:
             return str(params[_GRID_KEY])
         return {key: _text(dimension, params[key]) for key, dimension in self._plan.space.dimensions.items()}
 
+    def _others_work_on(self, study: optuna.Study) -> bool:
+        """Whether a process that was given the same command, with force, has begun: then this one joins it."""
+        fail_stale_trials(study)
+        return any(not self._dead(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
     def _take_over_the_dead(self) -> None:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            home, _, pid = str(trial.user_attrs.get(_WORKER, "")).rpartition("/")
-            if home == self._worker.rpartition("/")[0] and not _alive(int(pid)):
+            if self._dead(trial):
                 self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def _dead(self, trial: FrozenTrial) -> bool:
+        """Whether a trial's process was of this machine, and is no more."""
+        home, _, pid = str(trial.user_attrs.get(_WORKER, "")).rpartition("/")
+        return home == self._worker.rpartition("/")[0] and not _alive(int(pid))
 
     def _retry_the_failed(self) -> None:
         trials = self._study.get_trials(deepcopy=False)

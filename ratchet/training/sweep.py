@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
-from ratchet.errors import SweepFailedError
+from mlflow.exceptions import MlflowException
+
+from ratchet.errors import RatchetError, SweepFailedError
 from ratchet.training.board import Board
 from ratchet.training.budget import Budget
 from ratchet.training.caching import cache_key, fill_cache
@@ -66,8 +68,8 @@ def run(
     on_plan(told)
     with SweepRun.of(plan, tags or {}) as sweep_run:
         sweep_run.tell(told)
-        stopped = _Engine(plan, board, found, {**(tags or {}), **sweep_run.trial_tags}).work()
-        outcome = board.outcome(stopped)
+        stopped, elsewhere = _Engine(plan, board, found, {**(tags or {}), **sweep_run.trial_tags}).work()
+        outcome = board.outcome(stopped, elsewhere=elsewhere)
         if not any(result.trained for result in outcome.trials):
             reasons = [f"{result.name}: {result.error}" for result in outcome.trials if result.error]
             raise SweepFailedError(f"no trial finished. {'; '.join([*filter(None, [outcome.stopped]), *reasons])}")
@@ -103,8 +105,8 @@ class _Engine:
         studied = plan.space is not None or plan.settings.halving
         self._queue: TrialQueue = StudyQueue(plan, at_once=self._slots) if studied else TrialList(plan, found)
 
-    def work(self) -> str | None:
-        """Work until there is nothing left; return the reason where the budget ended it before."""
+    def work(self) -> tuple[str | None, int]:
+        """Work until nothing is left; return the reason where the budget ended it before, and how many trials others work on."""
         stopped = None
         try:
             while True:
@@ -113,13 +115,16 @@ class _Engine:
                     if stopped is not None:
                         self._leave(stopped)
                 if not self._running:
-                    return stopped
+                    return stopped, self._queue.elsewhere()
                 self._listen()
-                self._queue.beat()
         finally:
-            for process in self._running:
-                process.end()
-                end_run(process.run_id, "KILLED", {STOPPED_TAG: "the sweep was stopped"})
+            self._queue.close()
+            self._end(self._running)
+            try:
+                for process in self._running:
+                    end_run(process.run_id, "KILLED", {STOPPED_TAG: "the sweep was stopped"})
+            except (RatchetError, MlflowException) as error:  # not to hide why the sweep ended
+                logger.warning("the runs of the trials that were stopped still look as if they ran: %s", error)
 
     def _start(self) -> str | None:
         """Start as many trials as there is room for; return the reason if no more may be trained. What is there is free."""
@@ -178,16 +183,22 @@ class _Engine:
         training = [
             p for p, work in self._running.items() if self._board.add(work.turn.trial).progress.phase not in late
         ]
+        self._end(training)
         for process in training:
-            process.process.terminate()
-        for process in training:
-            process.end()
             work = self._running.pop(process)
             self._leave_slot(process)
             status = "waiting" if process.run_id is None else "paused"  # without a run it had not begun
             self._board.update(work.turn.trial, status=status, run_id=process.run_id, seconds=work.seconds)
         for result in self._board.stop(reason):
             end_run(result.run_id, "KILLED", {STOPPED_TAG: reason})
+
+    @staticmethod
+    def _end(processes: Collection[TrialProcess]) -> None:
+        """End all of them at once: each may take some seconds to leave a checkpoint."""
+        for process in processes:
+            process.tell_to_end()
+        for process in processes:
+            process.end()
 
     def _listen(self) -> None:
         ready = wait([process.connection for process in self._running], timeout=_SECONDS_BETWEEN_LOOKS)

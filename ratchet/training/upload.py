@@ -26,7 +26,8 @@ class Uploads:
         self._run = run
         self._seconds = None if minutes is None or tracking_uri().startswith(("sqlite:", "file:")) else 60 * minutes
         self._last = time.monotonic()
-        self._path: str | None = None
+        uploaded = run.tags.get(CHECKPOINT_TAG)  # by the process before
+        self._path: str | None = None if uploaded is None else json.loads(uploaded)["path"]
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Send it, if it is time; the tag that names it is written when it is there."""
@@ -36,7 +37,7 @@ class Uploads:
         self._path = f"{RESUME_PATH}-{snapshot.facts.step}"
         self._run.log_artifacts(snapshot.path, self._path)
         self._run.tag({CHECKPOINT_TAG: json.dumps({"step": snapshot.facts.step, "path": self._path})})
-        if before is not None:
+        if before not in (None, self._path):
             self._run.delete_artifacts(before)
         self._last = time.monotonic()
         self._seconds = max(self._seconds, _TIMES_ITS_COST * (self._last - started))
