@@ -28,8 +28,9 @@ def open_console(*, stderr: bool = False) -> Console:
     from rich.console import Console  # noqa: PLC0415
 
     # Not a terminal: as wide as the tables want to be, so that a log or a pipe keeps every figure.
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=200)
+    # What is shown are names, paths and other programs' errors: brackets and colons in them are no markup.
+    console = Console(stderr=stderr, markup=False, emoji=False)
+    return console if console.is_terminal else Console(stderr=stderr, markup=False, emoji=False, width=200)
 
 
 @contextmanager

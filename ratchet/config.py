@@ -8,6 +8,7 @@ override that reaches outside the tree.
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 import random
 import re
@@ -34,6 +35,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from ratchet.data.classes import foreground
 from ratchet.duration import parse_duration
 from ratchet.errors import ConfigError, UnknownKeyError
 from ratchet.grammar import read_space, requested
@@ -126,13 +128,14 @@ def compose_space(overrides: Sequence[str], origin: Origin = COMMON, *, trusted:
         if settings.sampler == "grid" and space.endless:
             raise ConfigError("sweep.sampler=grid cannot try all of an interval: give range(…) or values instead.")
         search = space.endless or settings.sampler == "tpe"
-        points = list(space.samples() if search else space.grid())
-        size = settings.trials(space.size) if search else len(points)
-        if not search and settings.sampler == "random":
-            size = min(len(points), settings.max_trials or len(points))
-            points = random.Random(first.core.seed).sample(points, size)
-        elif not search:
-            points = points[: settings.max_trials]
+        if search:
+            size, points = settings.trials(space.size), list(space.samples())
+        elif settings.sampler == "random":
+            size = min(space.combinations, settings.max_trials or space.combinations)
+            numbers = random.Random(first.core.seed).sample(range(space.combinations), size)
+            points = [space.point(number) for number in numbers]
+        else:
+            size, points = space.combinations, list(itertools.islice(space.grid(), settings.max_trials))
         configs = [first if point == start else _compose_at(space, point) for point in points]
     if not trusted:
         for config in configs:
@@ -229,7 +232,8 @@ def _prepare_hydra() -> None:
 
 def _num_outputs(idx_to_class: Mapping[int, str]) -> int:
     """One output (a sigmoid) for one foreground class; else a softmax over the background and every class."""
-    return 1 if len(idx_to_class) == 1 else len(idx_to_class) + 1
+    classes = len(foreground(idx_to_class))
+    return 1 if classes == 1 else classes + 1
 
 
 def _lightning_time(text: str | float | None) -> dict[str, float] | None:

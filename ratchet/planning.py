@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.config import compose_space, instantiate
+from ratchet.data.classes import foreground
 from ratchet.errors import ConfigError, ModelNotFoundError
 from ratchet.gate import Policy, load_policy
 from ratchet.registry import EventKind, MlflowModelManager, ModelVersion, Stage
@@ -141,7 +142,7 @@ def _settled(manager: MlflowModelManager, version: ModelVersion) -> bool:
 def _require_metric(config: TrialConfig) -> None:
     """Refuse what no trial will log, what selects the worst, and what selects on the gate's own images."""
     metric, mode = config.retrain.metric, config.retrain.mode
-    names = metric_names(map(str, config.datamodule["idx_to_class"].values()))
+    names = metric_names(foreground(config.datamodule["idx_to_class"]).values())
     if metric not in names:
         near = difflib.get_close_matches(metric, names, n=3, cutoff=0.4) or names[:3]
         raise ConfigError(f"retrain.metric={metric}: no trial logs that. Nearest: {', '.join(near)}.")

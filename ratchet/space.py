@@ -70,10 +70,14 @@ class Space(_Value):
         return any(isinstance(dimension, Interval) for dimension in self.dimensions.values())
 
     @property
+    def combinations(self) -> int:
+        """How many points its grid has."""
+        return math.prod(len(_ends(dimension)) for dimension in self.dimensions.values())
+
+    @property
     def size(self) -> int | None:
-        """How many combinations there are, if it is not endless."""
-        choices = [d.values for d in self.dimensions.values() if isinstance(d, Choice)]
-        return None if self.endless else math.prod(map(len, choices))
+        """The same, if it is not endless."""
+        return None if self.endless else self.combinations
 
     def at(self, point: Mapping[str, str]) -> list[str]:
         """The overrides of one trial."""
@@ -83,6 +87,14 @@ class Space(_Value):
         """Every combination, the last key varying fastest; of an interval its two ends."""
         values = [_ends(dimension) for dimension in self.dimensions.values()]
         return (dict(zip(self.dimensions, combination, strict=True)) for combination in itertools.product(*values))
+
+    def point(self, number: int) -> Point:
+        """One combination of `grid`, by its place in it."""
+        found: Point = {}
+        for key, dimension in reversed(self.dimensions.items()):
+            number, place = divmod(number, len(_ends(dimension)))
+            found[key] = _ends(dimension)[place]
+        return dict(reversed(found.items()))
 
     def samples(self) -> Iterator[Point]:
         """The first point, and from there each value of each key once: enough to see that all can be composed."""

@@ -27,7 +27,7 @@ _SECONDS_BETWEEN = 5.0  # an update is a request to the server
 @contextmanager
 def sweep_progress(plan: Plan) -> Iterator[SweepProgress]:
     """Report what the sweep tells, while the block runs: its plan, how far it is, and a table of the trials."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     with show_sweep(console, metric=plan.settings.metric, size=plan.sweep.size) as show:
         progress = SweepProgress(plan, console, show)
         yield progress

@@ -187,6 +187,14 @@ def test_pixels_beyond_the_limit_are_decoded_each_time_and_it_is_said(
     assert "datamodule.cache_gb" in caplog.text
 
 
+def test_pixels_that_can_never_fit_cost_the_others_nothing(folder: Path) -> None:
+    module(folder).fill_cache()
+    made = files(folder)
+    Image.new("RGB", (50, 45), "red").save(folder / "images" / "05.jpg")
+    module(folder, cache_gb=0.9 * FILE_BYTES / 1e9).fill_cache()
+    assert files(folder) == made
+
+
 @contextmanager
 def no_file_above(size: int) -> Iterator[None]:
     """Writing beyond `size` bytes fails, as on a full disk."""

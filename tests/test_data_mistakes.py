@@ -1,5 +1,6 @@
 """Every mistake in a folder of images is answered with its error, which names the file."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from parts import module, write_list
 from PIL import Image
 
+from ratchet.config import compose
 from ratchet.errors import (
     ConfigError,
     DatasetNotFoundError,
@@ -15,6 +17,7 @@ from ratchet.errors import (
     EmptySplitError,
     MaskSizeError,
     MaskValueError,
+    MetadataError,
     MissingImageError,
     MissingMaskError,
     SplitOverlapError,
@@ -159,3 +162,34 @@ def test_settings_that_contradict_themselves_are_refused(folder: Path, options: 
 
 def test_a_name_for_the_background_is_left_out(folder: Path) -> None:
     assert module(folder, idx_to_class={0: "background", 1: "a", 2: "b"}).classes == ("a", "b")
+    classes = "+datamodule.idx_to_class.0=background"
+    assert compose(["experiment=generic/oxford_pet/segmentation/smp", classes]).backbone.model["num_classes"] == 1
+
+
+def test_folders_behind_links_belong_to_the_data_and_loops_are_refused(folder: Path, tmp_path: Path) -> None:
+    plain = module(folder)
+    plain.prepare()
+    for kind in ("images", "masks"):
+        (folder / kind).rename(tmp_path / kind)
+        (folder / kind).mkdir()
+        (folder / kind / "2024").symlink_to(tmp_path / kind)
+    linked = module(folder)
+    linked.prepare()
+    names = [{sample.name for samples in data.samples.values() for sample in samples} for data in (plain, linked)]
+    assert names[1] == {f"2024/{name}" for name in names[0]}
+    (folder / "images" / "again").symlink_to(folder)
+    with pytest.raises(DatasetNotFoundError, match="again is a link to a folder that it lies in"):
+        module(folder).prepare()
+
+
+def test_text_that_is_not_utf_8_is_told_with_its_file(folder: Path) -> None:
+    (folder / "metadata.csv").write_bytes("name,ort\n00,Köln\n".encode("cp1252"))
+    with pytest.raises(MetadataError, match=r"metadata\.csv is not UTF-8"):
+        module(folder).prepare()
+    (folder / "metadata.csv").unlink()
+    (folder / "train.txt").write_bytes("Köln\n".encode("latin-1"))
+    with pytest.raises(DatasetNotFoundError, match=r"train\.txt is not UTF-8"):
+        module(folder, train_split_file=folder / "train.txt").prepare()
+    shutil.copy(next((folder / "images").iterdir()), os.fsencode(folder / "images") + b"/Pr\xfcf.jpg")
+    with pytest.raises(UnreadableImageError, match="the name is not UTF-8"):
+        module(folder).prepare()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mlflow.utils import requirements_utils
@@ -14,7 +15,7 @@ from weights_hub import encoder_file, serve_hub
 
 from ratchet.config import compose, instantiate
 from ratchet.errors import ConfigError, ExportError, WeightsUnavailableError
-from ratchet.evaluation.served import ModelCard, ServedModel
+from ratchet.evaluation.served import ModelCard, ServedModel, SilentModel
 from ratchet.training.export import export_network
 from ratchet.training.fitting import build_module, resolve_precision
 from ratchet.training.network import create_network, load_encoder_weights
@@ -74,6 +75,25 @@ def test_every_schedule_trainer_and_callback_takes_a_step(override: str, tmp_pat
 
 
 @pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_plateau_is_looked_for_only_in_epochs_with_a_validation(tmp_path: Path) -> None:
+    config = compose([*TINY, "scheduler=plateau", "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4"])
+    module = build_module(config, ("disc", "polygon"))
+    trainer = instantiate(
+        config.trainer | {"precision": "32-true", "accelerator": "cpu"},
+        default_root_dir=str(tmp_path),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.randint(0, 2, (2, 32, 32))}
+    loader = torch.utils.data.DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
+    trainer.fit(module, loader, loader)
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 2
+
+
+@pytest.mark.trains
 @pytest.mark.parametrize("arch", ["unet", "unetplusplus", "fpn", "linknet", "deeplabv3plus", "segformer"])
 def test_every_kind_of_architecture_is_exported_and_answers_as_it_was_trained(arch: str, tmp_path: Path) -> None:
     network = create_network(arch=arch, encoder_name="resnet18", encoder_weights=None, num_classes=1)
@@ -85,6 +105,14 @@ def test_every_kind_of_architecture_is_exported_and_answers_as_it_was_trained(ar
     image = torch.randint(0, 255, (48, 80, 3), dtype=torch.uint8).numpy()
     assert served.predict(image).shape == (48, 80)
     assert served.logits([image] * 3).shape == (3, 1, 64, 64)
+
+
+@pytest.mark.parametrize("classes", [("background", "pet"), ("background", "dent", "scratch", "rust")])
+def test_what_stands_in_for_a_model_that_does_not_answer_finds_nothing(classes: tuple[str, ...]) -> None:
+    card = ModelCard(input_height=8, input_width=8, mean=(0, 0, 0), std=(1, 1, 1), classes=classes)
+    found = SilentModel(card).predict(np.full((12, 20, 3), 200, dtype=np.uint8))
+    assert found.shape == (12, 20)
+    assert not found.any()
 
 
 def test_a_network_that_diverged_is_not_exported(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ratchet.config import application, compose_point, compose_space
 from ratchet.errors import ConfigError
 from ratchet.grammar import read_space
 from ratchet.planning import Plan, plan_retraining
-from ratchet.space import Choice, Interval, Origin
+from ratchet.space import Choice, Interval, Origin, Space
 
 pytestmark = pytest.mark.usefixtures("ratchet_home")
 
@@ -79,6 +79,26 @@ def test_chance_takes_different_points_of_a_grid_and_the_same_ones_again() -> No
     assert drawn[0] == drawn[1]
     assert len({point["optimizer.lr"] for point in drawn[0]}) == 3
     assert compose_space([*overrides, "core.seed=1"]).points != drawn[0]
+
+
+@pytest.mark.parametrize("sampler", ["random", "null"])
+def test_few_trials_of_a_grid_beyond_all_measure_are_composed_at_once(sampler: str) -> None:
+    keys = (
+        "optimizer.lr",
+        "core.seed",
+        "trainer.max_epochs",
+        "datamodule.batch_size",
+        "trainer.accumulate_grad_batches",
+    )
+    lists = [f"{key}={','.join(map(str, range(1, 60)))}" for key in keys]
+    found = compose_space([*lists, f"sweep.sampler={sampler}", "sweep.max_trials=2"])
+    assert len(found.configs) == 2
+    assert found.size == (2 if sampler == "random" else 59**5)
+
+
+def test_a_point_of_a_grid_is_known_by_its_place() -> None:
+    space = Space(overrides={key: Choice(values=values) for key, values in (("a", ("1", "2")), ("b", ("x", "y", "z")))})
+    assert [space.point(number) for number in range(space.combinations)] == list(space.grid())
 
 
 @pytest.mark.parametrize(

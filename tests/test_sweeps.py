@@ -169,6 +169,22 @@ run(plan_sweep(compose_space([*SMALL, *SEARCH])), on_progress=show)
 """
 
 
+@pytest.mark.usefixtures("home")
+def test_a_class_of_any_name_can_be_selected_by_and_one_that_no_image_shows_hides_no_trial() -> None:
+    classes = ("datamodule.idx_to_class.1='disc (big)'", "+datamodule.idx_to_class.3=star")
+    outcome, _ = sweep(*classes, "optimizer.lr=0.01,0.001", "retrain.metric='val_iou_disc _big_'", "core.name=classes")
+    assert outcome.page is not None
+    assert "No trial finished" not in outcome.page.read_text()
+    for trial in outcome.trials:
+        run = client().get_run(str(trial.run_id))
+        shown = [trial.metrics[f"val_iou_{name}"] for name in ("disc _big_", "polygon")]
+        assert trial.metrics["val_iou"] == pytest.approx(sum(shown) / 2)
+        assert {key: run.data.metrics[key] for key in ("val_iou", "val_iou_disc _big_")} == {
+            key: trial.metrics[key] for key in ("val_iou", "val_iou_disc _big_")
+        }
+        assert "no image of val shows star: val_iou and val_dice leave it out" in str(trial.note)
+
+
 @pytest.mark.slow
 def test_two_processes_at_one_search_share_its_trials_and_the_last_one_tells_of_all(ratchet_home: Path) -> None:
     search = ("core.name=shared", "optimizer.lr=interval(0.001,0.01)", "sweep.max_trials=4")

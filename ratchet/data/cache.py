@@ -171,6 +171,10 @@ def _decode(source: PixelSource) -> Iterator[bytes]:
 
 def _make_room(folder: Path, path: Path, needed: int, limit: int) -> None:
     """Evict what was opened longest ago until `needed` bytes fit. Raises OSError where they do not."""
+    pixels = f"the pixels take {needed / _GIGABYTE:.3g} GB"
+    bound = f"more than datamodule.cache_gb={limit / _GIGABYTE:g}"
+    if needed > limit:
+        raise OSError(f"{pixels}, {bound}")
     _remove_abandoned(folder, path)
     kept = []
     for file in folder.glob("*.npy"):
@@ -178,12 +182,11 @@ def _make_room(folder: Path, path: Path, needed: int, limit: int) -> None:
             kept.append((file.stat().st_mtime, file.stat().st_size, file))
     total = needed + sum(size for _, size, _ in kept)
     for _, size, file in sorted(kept):
-        if total > limit and _evict(file):
+        full = needed + _SPARE > shutil.disk_usage(folder).free
+        if (total > limit or full) and _evict(file):
             total -= size
-    pixels = f"the pixels take {needed / _GIGABYTE:.3g} GB"
     if total > limit:
-        in_use = f" beside {(total - needed) / _GIGABYTE:.3g} GB of caches in use" if total > needed else ""
-        raise OSError(f"{pixels}{in_use}, more than datamodule.cache_gb={limit / _GIGABYTE:g}")
+        raise OSError(f"{pixels} beside {(total - needed) / _GIGABYTE:.3g} GB of caches in use, {bound}")
     free = shutil.disk_usage(folder).free
     if needed + _SPARE > free:
         raise OSError(f"{pixels}, and the disk of {folder} has {free / _GIGABYTE:.3g} GB left")

@@ -18,15 +18,18 @@ class ClassMap:
     mask_values: Mapping[int, int]
 
 
+def foreground(idx_to_class: Mapping[int, str]) -> dict[int, str]:
+    """The names of the foreground classes by index. Index 0 is always the background: a name for it is left out."""
+    return {int(index): str(name) for index, name in idx_to_class.items() if int(index) != 0}
+
+
 def build_class_map(idx_to_class: Mapping[int, str], mask_values: Mapping[int, int] | None) -> ClassMap:
     """Check and complete what a configuration says; without `mask_values`, the values in a mask are the indices.
-
-    Index 0 is always the background: a name that `idx_to_class` gives it is left out.
 
     Raises:
         ConfigError: indices with gaps, no class, two classes of one name, or values for indices that do not exist.
     """
-    names = {int(index): str(name) for index, name in idx_to_class.items() if int(index) != 0}
+    names = foreground(idx_to_class)
     if sorted(names) != list(range(1, len(names) + 1)) or not 0 < len(names) <= _MOST_CLASSES:
         raise ConfigError(
             f"datamodule.idx_to_class names the indices {sorted(names)}: foreground classes are 1, 2, … without gaps, "

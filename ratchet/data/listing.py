@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterable, Mapping
+import io
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ratchet.data.reading import IMAGE_SUFFIXES
 from ratchet.errors import (
+    DataError,
     DatasetNotFoundError,
     DuplicateNameError,
     MetadataError,
     MissingImageError,
     MissingMaskError,
     SplitOverlapError,
+    UnreadableImageError,
 )
 
 
@@ -27,10 +31,13 @@ class Listing:
 
 
 def list_files(images: Path, masks: Path) -> Listing:
-    """List two folders with everything below them; hidden files (also macOS's `._*`) and other suffixes are left out.
+    """List two folders with everything below them, also behind links.
+
+    Hidden files (also macOS's `._*`) and other suffixes are left out.
 
     Raises:
-        DatasetNotFoundError: a folder is absent, or there is no image.
+        DatasetNotFoundError: a folder is absent or cannot be read, or there is no image.
+        UnreadableImageError: the name of an image or mask is not UTF-8.
         DuplicateNameError: two files of one folder have the same name but for the suffix.
     """
     listing = Listing(images=_by_name(images), masks=_by_name(masks))
@@ -62,13 +69,13 @@ def read_split_list(path: Path, images: Mapping[str, Path]) -> tuple[str, ...]:
     A name may also be written as a path, `images/name.png`.
 
     Raises:
-        DatasetNotFoundError: there is no such list.
+        DatasetNotFoundError: there is no such list, or it is not UTF-8.
         MissingImageError: a listed image is not there.
     """
     if not path.is_file():
         raise DatasetNotFoundError(f"the split list {path} does not exist")
     names: dict[str, None] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(_text(path, DatasetNotFoundError).splitlines(), start=1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
@@ -97,11 +104,12 @@ def read_metadata(path: Path) -> dict[str, dict[str, str]]:
     """The rows of a CSV file by their first column, `name`; empty if there is no such file.
 
     Raises:
-        MetadataError: the first column is not `name`, or a row has too many or too few columns, or a name comes twice.
+        MetadataError: the first column is not `name`, a row has too many or too few columns, a name comes twice, or it is
+            not UTF-8.
     """
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with io.StringIO(_text(path, MetadataError), newline="") as file:
         reader = csv.reader(file)
         header = next(reader, [])
         if header[:1] != ["name"]:
@@ -119,15 +127,42 @@ def _by_name(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DatasetNotFoundError(f"there is no folder {folder}: a data set has one of images and one of masks")
     files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(_files_below(folder)):
         relative = path.relative_to(folder)
-        if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in relative.parts):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
             continue
         name = relative.with_suffix("").as_posix()
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UnreadableImageError(
+                f"{os.fsencode(path)!r}: the name is not UTF-8, so no report could show it: rename it"
+            ) from error
         if name in files:
             raise DuplicateNameError(f"{files[name]} and {path} have the same name {name!r}: rename or remove one")
         files[name] = path
     return files
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files, also those behind links to folders; but nothing in hidden folders."""
+
+    def refuse(error: OSError) -> None:
+        raise DatasetNotFoundError(f"{error.filename} cannot be read, so what it holds is not known: {error.strerror}")
+
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for link in (Path(place, name) for name in folders if Path(place, name).is_symlink()):
+            if link.parent.resolve().is_relative_to(link.resolve()):
+                raise DatasetNotFoundError(f"{link} is a link to a folder that it lies in: remove it")
+        yield from (Path(place, name) for name in names)
+
+
+def _text(path: Path, error: type[DataError]) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as found:
+        raise error(f"{path} is not UTF-8 ({found}): save it as UTF-8") from found
 
 
 def _spellings(entry: str) -> Iterable[str]:

@@ -134,6 +134,22 @@ def mean_over_classes(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(total / values.shape[-1], dtype=np.float64)
 
 
+def mean_over_shown(values: NDArray[np.float64], tp: NDArray[np.float64], fn: NDArray[np.float64]) -> float:
+    """The mean over the classes of which the images show a pixel; NaN where they show none.
+
+    A class that the truth has nowhere would decide by the predictions alone whether there is a value: one false positive
+    gives it 0, none gives it none. Left out, it counts the same for every model.
+    """
+    shown = tp + fn > 0
+    return float(mean_over_classes(values[shown])) if shown.any() else float("nan")
+
+
+def shown_score(metric: str, counts: ImageCounts) -> float:
+    """`mean_over_shown` over the data set, to compare trials by; the gate asks for every class (`score`)."""
+    sums = Summands(*(array.sum(axis=0) for array in summands(metric, counts)))
+    return mean_over_shown(metric_of(metric, *sums), sums.tp, sums.fn)
+
+
 def class_scores(metric: str, counts: ImageCounts) -> dict[str, float]:
     """The metric of each class over all images together, pixels summed first.
 

@@ -122,5 +122,7 @@ class SilentModel(ServedModel):
     def __init__(self, card: ModelCard) -> None:
         """Take the place of the model with this card."""
         self.card = card
+        self._name = Path("nowhere")
         self._device = torch.device("cpu")
-        self._network = lambda batch: batch.new_zeros(len(batch), 1, 1, 1)
+        # Of equal logits, the background's wins.
+        self._network = lambda batch: batch.new_zeros(len(batch), card.channels[0], 1, 1)

@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from ratchet.evaluation.confusion import confusion, predict_classes
-from ratchet.evaluation.counts import metric_of
+from ratchet.evaluation.counts import mean_over_shown, metric_of
 from ratchet.training.metric_names import LOGGED_METRICS
 
 Batch = dict[str, Tensor]
@@ -22,7 +22,7 @@ class SegmentationModule(pl.LightningModule):
     """Trains on batches of `image` float32 (B, 3, H, W) and `mask` int64 (B, H, W).
 
     Logs `loss` and `val_loss` per step and epoch, `lr`, and `val_iou`, `val_dice` overall (the mean over the foreground
-    classes) and per class.
+    classes that the validation images show) and per class.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class SegmentationModule(pl.LightningModule):
         tp, fp, fn = counts.reshape(-1, len(self.classes), 3).sum(dim=0).cpu().numpy().astype(float).T
         for metric in LOGGED_METRICS:
             per_class = metric_of(metric, tp, fp, fn)
-            self.log(f"val_{metric}", float(per_class.mean()))
+            self.log(f"val_{metric}", mean_over_shown(per_class, tp, fn))
             self.log_dict(
                 {f"val_{metric}_{name}": float(value) for name, value in zip(self.classes, per_class, strict=True)}
             )
@@ -101,7 +101,13 @@ class SegmentationModule(pl.LightningModule):
             scheduler = self._scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         scheduler = self._scheduler(optimizer)
+        every = self.trainer.check_val_every_n_epoch if isinstance(scheduler, ReduceLROnPlateau) else None
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "epoch", "monitor": "val_loss_epoch"},
+            "lr_scheduler": {
+                "scheduler": scheduler,
+                "interval": "epoch",
+                "frequency": every or 1,  # in an epoch without validation, there is nothing to go by
+                "monitor": "val_loss_epoch",
+            },
         }

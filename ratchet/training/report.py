@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from ratchet.evaluation.counts import ImageCounts, class_scores, score
+from ratchet.evaluation.counts import ImageCounts, class_scores, shown_score
 from ratchet.evaluation.pictures import PALETTE, image_scores, overlay
 from ratchet.training.examples import EXAMPLES_FILE, Example, picture_uri, write_examples
 
@@ -141,7 +141,9 @@ def _per_class(counts: ImageCounts) -> Figure:
     colours = [tuple(c / 255 for c in PALETTE[i % len(PALETTE)]) for i in range(len(values))]
     bars = axis.barh(list(values), np.nan_to_num(list(values.values())), color=colours)
     axis.bar_label(bars, labels=[f"{value:.3f}" for value in values.values()], padding=3)
-    axis.set(xlim=(0, 1.08), xlabel="IoU on the test images", title=f"IoU per class (mean {score('iou', counts):.3f})")
+    axis.set(
+        xlim=(0, 1.08), xlabel="IoU on the test images", title=f"IoU per class (mean {shown_score('iou', counts):.3f})"
+    )
     axis.invert_yaxis()
     _plain(axis)
     return figure

@@ -16,7 +16,7 @@ import yaml
 
 from ratchet.config import instantiate
 from ratchet.data.seen import SeenImages
-from ratchet.evaluation.counts import ImageCounts, class_scores, score
+from ratchet.evaluation.counts import ImageCounts, class_scores, shown_score
 from ratchet.evaluation.packed import PackedMasks
 from ratchet.evaluation.scoring import score_batches
 from ratchet.evaluation.served import ModelCard
@@ -25,7 +25,7 @@ from ratchet.training.export import export_network
 from ratchet.training.fitting import Spending, Work, build_module, fit, load_exported
 from ratchet.training.folder import Snapshot, TrialFolder
 from ratchet.training.memory import give_back_memory, lack_of_memory_told
-from ratchet.training.metric_names import LOGGED_METRICS
+from ratchet.training.metric_names import LOGGED_METRICS, logged_name
 from ratchet.training.module import SegmentationModule
 from ratchet.training.opening import Beginning, begin
 from ratchet.training.origin import MODEL_DIGEST_TAG, weights_digest
@@ -104,25 +104,27 @@ def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:
     if not snapshot.facts.trained:
         run.pause()
         return TrialEnd(status="paused", run_id=run.run_id, metrics={row.key: row.value for row in run.rows}, note=note)
-    metrics, epochs = _conclude(work, module, snapshot), config.trainer["max_epochs"]
+    epochs = config.trainer["max_epochs"]
+    metrics, notes = _conclude(work, module, snapshot)
     if snapshot.facts.stopped and snapshot.facts.epoch < epochs:  # by early stopping, or by sweep.trial_max_time
         ended = f"training ended early, in epoch {snapshot.facts.epoch + 1} of {epochs}"
         run.tag({ENDED_TAG: ended})
-        note = f"{note}; {ended}" if note else ended
+        notes.append(ended)
+    note = "; ".join(filter(None, [note, *notes])) or None
     metrics |= {"duration": work.spending.seconds(), "peak_memory": work.spending.peak_memory()}
     run.confirm_owner()
     run.log_metrics(metric_rows(metrics, snapshot.facts.step))
     return TrialEnd(status="finished", run_id=run.run_id, metrics=metrics, note=note)
 
 
-def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> dict[str, float]:
-    """Score and export the weights of a training that is over."""
+def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> tuple[dict[str, float], list[str]]:
+    """Score and export the weights of a training that is over; with the metrics, what is to be known of them."""
     config, data, run, folder = work.config, work.data, work.run, work.folder
     folder.begin()
     artifacts = folder.work / "artifacts"
     keep_checkpoints(config, snapshot, load_exported(config, module, snapshot), artifacts / CHECKPOINTS_PATH)
     work.report(Progress(phase="scoring"))
-    metrics, test_counts, test_masks = _score(module, data)
+    metrics, notes, test_counts, test_masks = _score(module, data)
     folder.settle()  # an export yields to the next trial: what is killed meanwhile is not trained again
     _make_way(module)
     work.spending.begin_export()
@@ -144,7 +146,7 @@ def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> dic
     run.tag({**marks, MODEL_DIGEST_TAG: weights_digest(artifacts / MODEL_PATH)})
     run.log_artifacts(artifacts)
     withdraw(run)
-    return metrics
+    return metrics, notes
 
 
 def _make_way(module: SegmentationModule) -> None:
@@ -156,11 +158,15 @@ def _make_way(module: SegmentationModule) -> None:
     give_back_memory()
 
 
-def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], ImageCounts, PackedMasks]:
-    """Score the exported weights in float32, as they will be served, on validation and test; with what they saw in the latter."""
+def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], list[str], ImageCounts, PackedMasks]:
+    """Score the exported weights in float32, as they will be served, on validation and test.
+
+    With the metrics, it returns what is to be known of them, and what the weights saw in the test images.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     module = module.to(device).eval()
     metrics: dict[str, float] = {}
+    notes: list[str] = []
     masks = PackedMasks()
     for split, loader, keep in (("val", data.val_dataloader(), None), ("test", data.test_dataloader(), masks)):
         names = [sample.name for sample in data.samples[split]]
@@ -169,9 +175,14 @@ def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], Ima
         )
         metrics[f"{split}_loss_epoch"] = loss
         for metric in LOGGED_METRICS:
-            metrics[f"{split}_{metric}"] = score(metric, counts)
-            metrics |= {f"{split}_{metric}_{key}": value for key, value in class_scores(metric, counts).items()}
-    return metrics, counts, masks
+            metrics[f"{split}_{metric}"] = shown_score(metric, counts)
+            scores = class_scores(metric, counts).items()
+            metrics |= {logged_name(f"{split}_{metric}_{key}"): value for key, value in scores}
+        shown = (counts.tp + counts.fn).sum(axis=0) > 0
+        if absent := [name for name, found in zip(data.classes, shown, strict=True) if not found]:
+            means = " and ".join(f"{split}_{metric}" for metric in LOGGED_METRICS)
+            notes.append(f"no image of {split} shows {', '.join(absent)}: {means} leave it out")
+    return metrics, notes, counts, masks
 
 
 def _export(config: TrialConfig, module: SegmentationModule, data: Any, artifacts: Path) -> None:
