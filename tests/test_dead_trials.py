@@ -84,21 +84,6 @@ def test_a_sweep_that_is_stopped_while_its_server_is_away_leaves_no_trial_runnin
     assert [trial for server in psutil.Process().children() for trial in server.children()] == []
 
 
-@pytest.mark.trains
-def test_a_trial_is_none_of_the_many_that_a_clusters_launcher_started(
-    ratchet_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "RANK": "1", "WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(name, value)
-    command = [str(Path(sys.executable).parent / "ratchet"), "train", *SMALL, "core.name=one_of_many"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    experiment = client().get_experiment_by_name("one_of_many")
-    assert experiment is not None
-    (run,) = client().search_runs([experiment.experiment_id])
-    assert client().get_metric_history(run.info.run_id, "loss_step") != []
-
-
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
 )
