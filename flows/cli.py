@@ -46,6 +46,7 @@ def train(arguments: tuple[str, ...]) -> None:
     """Train what the overrides compose. It is a Hydra application: see `ratchet train --help`."""
     with errors_told():
         gc.disable()  # nothing of what is imported and composed is garbage; looking for it takes a sixth of the start
+        quieten()
         from ratchet.home import home  # noqa: PLC0415
         from ratchet.training.plan import get_ready, plan_sweep  # noqa: PLC0415
 
@@ -56,7 +57,6 @@ def train(arguments: tuple[str, ...]) -> None:
         composed = application(arguments)
         if composed is None:
             return
-        quieten()
         plan = plan_sweep(composed)
         from ratchet.registry.pages import experiment_page, pages_address  # noqa: PLC0415
         from ratchet.registry.tracking import shown, tracking_uri  # noqa: PLC0415

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from PIL import Image
 from rich.console import Console
-from rich.markup import escape
 from rich.text import Text
 
 from ratchet.gate import Verdict
@@ -76,7 +75,7 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     )
     console.print(Text(outcome.summary, style=style), soft_wrap=True)
     champion = "none yet" if outcome.champion is None else f"v{outcome.champion}"
-    console.print(f"champion of {escape(outcome.model)}: {champion}", highlight=False)
+    console.print(f"champion of {outcome.model}: {champion}", highlight=False)
 
 
 def trial_table(trials: Sequence[TrialResult], *, metric: str, best: str | None = None) -> str:

@@ -14,8 +14,10 @@ from conftest import TINY
 
 from ratchet.config import compose_space
 from ratchet.errors import ConfigError, RatchetError, ServerUnreachableError
+from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
-from ratchet.training.queue import StudyQueue, Turn
+from ratchet.training.queue import Pruned, StudyQueue, Turn
+from ratchet.training.run_names import FINGERPRINT_TAG
 from ratchet.training.study import STORAGE, SweepStudy
 
 OVERRIDES = [*TINY, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "sweep.max_trials=5"]
@@ -136,6 +138,36 @@ def test_a_second_process_with_force_joins_the_one_that_has_begun(elsewhere: Cal
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.parametrize("force", ["false", "true"])
+def test_what_another_process_has_ended_is_taken_as_it_is(force: str) -> None:
+    shared = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=3", f"sweep.force={force}")
+    experiment = ensure_experiment("tiny")
+    first, second = (StudyQueue(shared, at_once=1) for _ in range(2))
+    trained, pruned = first.next(), first.next()
+    assert isinstance(trained, Turn)
+    assert isinstance(pruned, Turn)
+    run = client().create_run(experiment, tags={FINGERPRINT_TAG: trained.trial.fingerprint})
+    client().log_text(run.info.run_id, "its model", "deployment_model/model.json")
+    client().set_terminated(run.info.run_id)
+    first.ended(trained, 0.5)
+    assert pruned.number is not None
+    first._study.end(pruned.number, pruned=True)  # its run does not say so yet
+    found, told, own = second.next(), second.next(), second.next()
+    assert isinstance(found, Turn)
+    assert found.found is not None
+    assert found.found.info.run_id == run.info.run_id
+    assert isinstance(told, Pruned)
+    assert told.trial.fingerprint == pruned.trial.fingerprint
+    assert isinstance(own, Turn)
+    assert own.found is None
+    assert second.next() is None
+    assert first.begun() == 3
+    first.close()
+    second.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
 def test_who_is_busy_with_something_else_for_long_does_not_look_dead(
     elsewhere: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +179,7 @@ def test_who_is_busy_with_something_else_for_long_does_not_look_dead(
     time.sleep(5)
     drawn = elsewhere("number, point = study.ask(); assert number == 1")
     assert asked[1] != {"optimizer.lr": drawn}
-    assert study.elsewhere() == 1
+    assert study.begun() == 2
     study.report(asked[0], 1, 0.5)
     study.finish(asked[0], 0.5)
     study.close()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -25,7 +24,7 @@ def print_changes(changes: Sequence[Change], console: Console, *, dry_run: bool)
         if change.action == "unchanged":
             continue
         keys = "no model file wants it: --prune removes it" if change.action == "left" else ", ".join(change.keys)
-        table.add_row(Text(change.action, _ACTIONS[change.action]), change.kind, escape(change.name), keys)
+        table.add_row(Text(change.action, _ACTIONS[change.action]), change.kind, change.name, keys)
     if table.row_count:
         console.print(table)
     same = len(changes) - table.row_count
@@ -39,5 +38,5 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     table = Table("", "check", "found", "what to do", title="ratchet doctor", title_justify="left")
     for finding in findings:
         mark = Text("✗", "bold red") if finding.bad else Text("!", "yellow") if finding.advice else Text("✓", "green")
-        table.add_row(mark, finding.check, escape(finding.found), escape(finding.advice))
+        table.add_row(mark, finding.check, finding.found, finding.advice)
     return table

@@ -180,7 +180,11 @@ def _make_room(folder: Path, path: Path, needed: int, limit: int) -> None:
     for file in folder.glob("*.npy"):
         with suppress(FileNotFoundError):  # another process evicts too
             kept.append((file.stat().st_mtime, file.stat().st_size, file))
-    total = needed + sum(size for _, size, _ in kept)
+    others = sum(size for _, size, _ in kept)
+    total = needed + others
+    free = shutil.disk_usage(folder).free
+    if needed + _SPARE > free + others:  # not even if all of them went
+        raise OSError(f"{pixels}, and the disk of {folder} has {free / _GIGABYTE:.3g} GB left")
     for _, size, file in sorted(kept):
         full = needed + _SPARE > shutil.disk_usage(folder).free
         if (total > limit or full) and _evict(file):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -28,12 +27,12 @@ def check_table(verdict: Verdict) -> Table:
     """Every check with its reason, the failed ones first; below them what else a reader should know."""
     title = f"Verdict: {verdict.outcome} ({wording.parties(verdict)}, {verdict.n_images:,} gate images)"
     table = Table("", "rule", "on", "observed", "asked", "why", title=title, title_justify="left")
-    table.caption, table.caption_justify = "\n".join(escape(note) for note in _notes(verdict)), "left"
+    table.caption, table.caption_justify = "\n".join(_notes(verdict)), "left"
     for check in wording.worst_first(verdict.checks):
         sign = Text(_SIGNS[check.state], style=STYLES[check.state])
         observed = "" if check.observed is None else f"{check.observed:.4f}"
         cells = (check.slice, observed, check.required, check.why)
-        table.add_row(sign, wording.rule(check), *map(escape, cells))
+        table.add_row(sign, wording.rule(check), *cells)
     return table
 
 
@@ -43,7 +42,7 @@ def backtest_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         then = Answer(row.then.champion, row.then)
         why = row.own.why if row.own is row.same else f"{row.same.why}\nown: {row.own.why}"
-        table.add_row(f"v{row.then.challenger.version}", _cell(then), _cell(row.same), _cell(row.own), escape(why))
+        table.add_row(f"v{row.then.challenger.version}", _cell(then), _cell(row.same), _cell(row.own), why)
     return table
 
 

@@ -41,17 +41,24 @@ class Board:
         """All of them."""
         return list(self._results.values())
 
-    def outcome(self, stopped: str | None, *, elsewhere: int = 0) -> SweepOutcome:
-        """Sum up; `stopped` is the reason why the sweep did not come to its end, `elsewhere` how many trials others work on."""
+    def outcome(self, stopped: str | None, *, begun: int | None = None) -> SweepOutcome:
+        """Sum up; `stopped` is the reason why the sweep did not come to its end.
+
+        `begun` is the number of trials that all processes together have begun, where there may be others.
+        """
         settings, why = self._plan.settings, stopped
         untouched = [result for result in self.results if result.status == "waiting"]
         size = self._plan.size or len(self._results)
-        unstarted = max(0, size - len(self._results) + len(untouched) - elsewhere)
+        unstarted = size - len(self._results) + len(untouched)
+        if begun is not None:
+            mine = len(untouched) if self._plan.space is not None else 0  # handed out, but over before they had a run
+            unstarted = max(0, size - begun + mine)
         left = [result for result in self.results if result.status == "stopped"]
         if why is None and unstarted and settings.max_trials is not None:
             why = f"max_trials {settings.max_trials} reached"
+        untold = "not started" if unstarted else "another process works on it"
         for result in untouched:
-            self._results[result.fingerprint] = result.model_copy(update={"status": "stopped", "note": "not started"})
+            self._results[result.fingerprint] = result.model_copy(update={"status": "stopped", "note": untold})
         sentence = None
         if why is not None:
             parts = [f"{unstarted} of {size} trials not started"] if unstarted else []

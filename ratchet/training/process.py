@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
 _SECONDS_TO_END = 10.0
 # What the launcher of a cluster says of `ratchet train`'s own process, as one of many; a trial is none of them.
-_ONE_OF_MANY = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID")
+_ONE_OF_MANY = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "SLURM_PROCID",
+    "SLURM_NTASKS",
+    "TORCHELASTIC_RUN_ID",
+    "JSM_NAMESPACE_RANK",
+)
 _LEAST = 19  # of priorities: the next trial's steps wait for their slowest thread, and are to lose no core to an export
 
 # Imported once by the fork server: a trial then starts in milliseconds, where a fresh interpreter takes ten seconds.

@@ -57,8 +57,8 @@ class TrialQueue(Protocol):
     def ended(self, turn: Turn, value: float | None) -> None:
         """Take a trial that is over, with the value of its exported weights; None: it failed."""
 
-    def elsewhere(self) -> int:
-        """How many trials other processes work on."""
+    def begun(self) -> int | None:
+        """How many trials any process has begun; None where it is this one only that begins them."""
 
     def close(self) -> None:
         """Nothing more is asked."""
@@ -81,9 +81,8 @@ class TrialList:
     def ended(self, turn: Turn, value: float | None) -> None:
         """Nothing follows from it."""
 
-    def elsewhere(self) -> int:
+    def begun(self) -> None:
         """Nobody shares a list."""
-        return 0
 
     def close(self) -> None:
         """Nothing is open."""
@@ -148,9 +147,9 @@ class StudyQueue:
                 self._study.report(turn.number, rung, self._rung_value(turn.found.info.run_id, turn.trial, rung))
         self._study.finish(turn.number, value)
 
-    def elsewhere(self) -> int:
-        """Those of the study that were not handed out here."""
-        return self._study.elsewhere()
+    def begun(self) -> int:
+        """Those that the study has handed out."""
+        return self._study.begun()
 
     def close(self) -> None:
         """Stop the study's heartbeats."""
@@ -193,20 +192,21 @@ class StudyQueue:
     def _ended_elsewhere(self) -> list[Turn | Pruned]:
         """The trials that were over before this process began, or that others have ended since this was asked last."""
         over = [(self._trial(point), pruned) for point, pruned in self._study.ended()]
-        found = trained_before([trial for trial, pruned in over if not pruned])
+        # Also with force: a study that was begun by force holds no other trials than those of this sweep.
+        found = self._before.all_finished({t.fingerprint: t.config.core.name for t, pruned in over if not pruned})
         turns: list[Turn | Pruned] = []
         for trial, pruned in over:
             if trial.fingerprint in self._values:
                 continue
             self._values[trial.fingerprint] = None
-            run = found.get(trial.fingerprint)
-            killed = (
-                [run for run in self._before.runs(trial.fingerprint) if PRUNED_TAG in run.data.tags] if pruned else []
-            )
-            if killed:
-                turns.append(Pruned(trial, killed[0].data.tags[PRUNED_TAG], killed[0].info.run_id))
-            elif not pruned:  # where its run is gone, it is trained again
-                turns.append(Turn(trial, found=run))
+            if not pruned:  # where its run is gone, it is trained again
+                turns.append(Turn(trial, found=found.get(trial.fingerprint)))
+                continue
+            killed = [run for run in self._before.runs(trial.fingerprint) if PRUNED_TAG in run.data.tags]
+            why = (
+                killed[0].data.tags[PRUNED_TAG] if killed else "by another process"
+            )  # its run will say more in a moment
+            turns.append(Pruned(trial, why, killed[0].info.run_id if killed else None))
         return turns
 
     def _trial(self, point: Point | str) -> PlannedTrial:

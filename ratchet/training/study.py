@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -38,6 +40,7 @@ STALE_SECONDS = 180
 _LOCK_SECONDS = 60
 _GRID_KEY = "trial"  # of a grid, only which of its trials is a parameter
 _WORKER = "worker"
+_FORCED = "forced at"  # of a study: when it was begun by force, in seconds since 1970
 _REPEAT = "repeat"  # marks a draw of a point that was tried already: it uses up nothing
 
 
@@ -57,6 +60,7 @@ class SweepStudy:
         self._live: dict[int, Trial] = {}
         self._known: set[int] = set()  # trials that were handed out, or told as over, by this object
         self._closed = threading.Event()
+        self._beaten = 0.0
         url = os.environ.get(STORAGE) or f"sqlite:///{(home / 'studies.db').absolute()}"
         halving = pruner(settings, synchronous=at_once == 1) if settings.halving else optuna.pruners.NopPruner()
         self._storage = _open_storage(url)
@@ -75,7 +79,8 @@ class SweepStudy:
 
     def ask(self) -> tuple[int, Point | str] | None:
         """The number of the next trial, with its point, or of a grid its fingerprint; None when there are enough."""
-        self._record_heartbeats()  # after a machine has slept, its own trials look dead
+        if time.time() - self._beaten >= BEAT_SECONDS:  # the machine has slept, and its own trials look dead
+            self._record_heartbeats()
         fail_stale_trials(self._study)
         trials = self._study.get_trials(deepcopy=False)
         counted = [trial for trial in trials if trial.state != TrialState.FAIL or not _retried(trial, trials)]
@@ -121,16 +126,16 @@ class SweepStudy:
             self.finish(number, value)
 
     def ended(self) -> list[tuple[Point | str, bool]]:
-        """The trials that others ended, in this process or before, each told once; and whether they were pruned."""
-        over = (TrialState.COMPLETE, TrialState.PRUNED)
-        trials = [t for t in self._study.get_trials(deepcopy=False, states=over) if t.number not in self._known]
+        """The trials that others ended, now or before this process began, each told once; and whether they were pruned."""
+        over = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        trials = [trial for trial in over if trial.number not in self._known and _REPEAT not in trial.user_attrs]
         self._known |= {trial.number for trial in trials}
         return [(self._point(trial.params), trial.state == TrialState.PRUNED) for trial in trials]
 
-    def elsewhere(self) -> int:
-        """How many trials other processes work on."""
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return sum(trial.number not in self._live for trial in running)
+    def begun(self) -> int:
+        """How many points have been handed out, to any process."""
+        trials = self._study.get_trials(deepcopy=False)
+        return len({repr(trial.params) for trial in trials if trial.state != TrialState.WAITING})
 
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_SECONDS / 2):
@@ -140,6 +145,7 @@ class SweepStudy:
                 logger.warning("the study's database does not answer; it is tried again: %s", error)
 
     def _record_heartbeats(self) -> None:
+        self._beaten = time.time()
         for trial in tuple(self._live.values()):
             self._storage.record_heartbeat(trial._trial_id)
 
@@ -148,13 +154,16 @@ class SweepStudy:
         rule = f"-{settings.halving_eta}-{settings.halving_min_epochs}" if settings.halving else ""
         name = f"{config.core.name}-{self._plan.digest}{rule}"
         if settings.force:
-            known = {summary.study_name for summary in optuna.get_all_study_summaries(self._storage)}
-            if name in known and not self._others_work_on(optuna.load_study(study_name=name, storage=self._storage)):
-                optuna.delete_study(study_name=name, storage=self._storage)
+            with suppress(KeyError):  # there is none, or another process that begins by force was quicker
+                if not self._others_work_on(optuna.load_study(study_name=name, storage=self._storage)):
+                    optuna.delete_study(study_name=name, storage=self._storage)
         direction = StudyDirection.MAXIMIZE if config.retrain.mode == "max" else StudyDirection.MINIMIZE
-        return optuna.create_study(
+        study = optuna.create_study(
             study_name=name, storage=self._storage, direction=direction, pruner=halving, load_if_exists=True
         )
+        if settings.force and _FORCED not in study.user_attrs:
+            study.set_user_attr(_FORCED, time.time())
+        return study
 
     def _sampler(self, number: int) -> BaseSampler:
         """Seeded anew for each trial, so that a study that goes on draws what it would have drawn."""
@@ -177,7 +186,11 @@ class SweepStudy:
     def _others_work_on(self, study: optuna.Study) -> bool:
         """Whether a process that was given the same command, with force, has begun: then this one joins it."""
         fail_stale_trials(study)
-        return any(not self._dead(trial) for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+        trials = study.get_trials(deepcopy=False)
+        just_made = time.time() - study.user_attrs.get(_FORCED, 0.0) < BEAT_SECONDS
+        return any(trial.state == TrialState.RUNNING and not self._dead(trial) for trial in trials) or (
+            just_made and not any(trial.state.is_finished() for trial in trials)
+        )
 
     def _take_over_the_dead(self) -> None:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):

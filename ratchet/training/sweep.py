@@ -68,8 +68,8 @@ def run(
     on_plan(told)
     with SweepRun.of(plan, tags or {}) as sweep_run:
         sweep_run.tell(told)
-        stopped, elsewhere = _Engine(plan, board, found, {**(tags or {}), **sweep_run.trial_tags}).work()
-        outcome = board.outcome(stopped, elsewhere=elsewhere)
+        stopped, begun = _Engine(plan, board, found, {**(tags or {}), **sweep_run.trial_tags}).work()
+        outcome = board.outcome(stopped, begun=begun)
         if not any(result.trained for result in outcome.trials):
             reasons = [f"{result.name}: {result.error}" for result in outcome.trials if result.error]
             raise SweepFailedError(f"no trial finished. {'; '.join([*filter(None, [outcome.stopped]), *reasons])}")
@@ -105,8 +105,8 @@ class _Engine:
         studied = plan.space is not None or plan.settings.halving
         self._queue: TrialQueue = StudyQueue(plan, at_once=self._slots) if studied else TrialList(plan, found)
 
-    def work(self) -> tuple[str | None, int]:
-        """Work until nothing is left; return the reason where the budget ended it before, and how many trials others work on."""
+    def work(self) -> tuple[str | None, int | None]:
+        """Work until nothing is left; return the reason where the budget ended it before, and the queue's `begun`."""
         stopped = None
         try:
             while True:
@@ -115,7 +115,7 @@ class _Engine:
                     if stopped is not None:
                         self._leave(stopped)
                 if not self._running:
-                    return stopped, self._queue.elsewhere()
+                    return stopped, self._queue.begun()
                 self._listen()
         finally:
             self._queue.close()
