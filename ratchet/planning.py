@@ -146,7 +146,7 @@ def _require_metric(config: TrialConfig) -> None:
     if metric not in names:
         near = difflib.get_close_matches(metric, names, n=3, cutoff=0.4) or names[:3]
         raise ConfigError(f"retrain.metric={metric}: no trial logs that. Nearest: {', '.join(near)}.")
-    better = "min" if "loss" in metric else "max"
+    better = "min" if metric.removeprefix("val_").removeprefix("test_").startswith("loss_") else "max"
     if mode != better and metric.startswith(("val_", "test_", "loss")):
         raise ConfigError(f"retrain.metric={metric} with retrain.mode={mode} selects the worst trial: mode={better}.")
     if metric.startswith("test_"):

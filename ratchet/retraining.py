@@ -11,7 +11,7 @@ from ratchet.approval import Answer
 from ratchet.config import instantiate
 from ratchet.errors import ConfigError, GateError
 from ratchet.gate import Verdict
-from ratchet.judgement.records import kept_verdict
+from ratchet.judgement.records import kept_verdict, model_ref
 from ratchet.planning import RETRAINING_TAG, FlowRun, Plan, plan_retraining, titled
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import answer_to, question_of
@@ -148,11 +148,17 @@ def _last(
     digest: str | None = None,
     whoever_is_champion: bool = False,
 ) -> Verdict | None:
-    """The version's last verdict, or the one with this digest, if it was made against today's champion."""
+    """The version's last verdict, or the one with this digest, if it was made against today's champion.
+
+    It must be of the files that the version has: a model that was deleted and made anew begins with version 1 again.
+    """
     gated = [e for e in manager.history(model) if e.kind is EventKind.GATED and e.version == version]
     named = [event for event in gated if digest in (None, event.verdict_digest)]
     verdict = kept_verdict(named[-1]) if named else None
-    if verdict is None or whoever_is_champion:
+    judged = manager.version(model, version)
+    if verdict is None or judged.digests is None or verdict.challenger != model_ref(judged):
+        return None
+    if whoever_is_champion:
         return verdict
     champion = manager.champion(model)
     # A challenger that is in production was put there on the strength of this verdict, just before an interruption.

@@ -21,6 +21,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
 from ratchet.errors import RunAbandonedError
+from tasks.run_page import kept_plan
 
 MOST_STARTS = 4
 """The first start, and three after crashes: what kills a run three times again is not bad luck."""
@@ -35,10 +36,10 @@ def begin_run() -> None:
     if flow_run.run_count > MOST_STARTS:
         raise RunAbandonedError(
             f"this run crashed {flow_run.run_count - 1} times, so it is not taken up again. Its logs, and the worker's, say "
-            "why: out of memory, most often. Press Retry once that is mended"
+            "why: out of memory, most often. Start a new run once that is mended: what is trained is reused"
         )
-    if deployment.id is None:
-        return
+    if deployment.id is None or flow_run.run_count > 1 or kept_plan() is not None:
+        return  # a run that goes on does the work that was due when it began
     with get_client(sync_client=True) as client:
         for run in missed_runs(client, deployment_id=UUID(deployment.id)):
             if str(run.id) != flow_run.id:
@@ -49,7 +50,10 @@ def begin_run() -> None:
 
 
 def missed_runs(client: SyncPrefectClient, *, deployment_id: UUID | None = None) -> list[FlowRun]:
-    """The runs that a schedule made and that are overdue and not begun, of one deployment or of all; the oldest first."""
+    """The runs that a schedule made and that are overdue and not begun, of one deployment or of all; the oldest first.
+
+    Those that go on, after an answer or a crash, are of the same type of state, and have a count.
+    """
     only = None if deployment_id is None else FlowRunFilterDeploymentId(any_=[deployment_id])
     overdue = FlowRunFilter(
         deployment_id=only,
@@ -57,7 +61,7 @@ def missed_runs(client: SyncPrefectClient, *, deployment_id: UUID | None = None)
         expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
     )
     found = client.read_flow_runs(flow_run_filter=overdue, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
-    return [run for run in found if run.auto_scheduled]
+    return [run for run in found if run.auto_scheduled and run.run_count == 0]
 
 
 def cancel_missed(client: SyncPrefectClient, run: FlowRun, why: str) -> None:

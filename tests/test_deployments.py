@@ -250,8 +250,9 @@ def test_a_notice_reaches_its_webhook_and_one_without_a_block_is_told(service: S
             return heard[0] if heard else None
 
         assert waited(told, "the notice") == '{"told": 7}'
+    (service.home / "deployments" / "notices.yaml").write_text(yaml.safe_dump([notice | {"enabled": False}]))
+    assert _deploy(service)["automation", notice["name"]] == "removed"
     (service.home / "deployments" / "notices.yaml").unlink()
-    assert _deploy(service, prune=True)["automation", notice["name"]] == "removed"
 
 
 @contextmanager

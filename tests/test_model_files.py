@@ -69,6 +69,7 @@ def test_a_rollback_is_never_repeated_after_a_crash(tmp_path: Path) -> None:
         ({"metrik": "val_iou"}, "metrik: there is no such key; nearest: metric"),
         ({"timezone": "Europe/Romme"}, "timezone='Europe/Romme': no such time zone; did you mean Europe/Rome?"),
         ({"collision": "wait"}, "collision='wait'"),
+        ({"collision": "refuse", "approval": True}, "with approval: true, use queue"),
         ({"monitor": {"margin": 2}}, "monitor.margin=2"),
         ({"data": "data/mine"}, "data='data/mine': write the whole path"),
         ({"name": "a/b"}, "name='a/b'"),

@@ -71,13 +71,16 @@ def test_no_new_image_is_no_reading_to_worry_about() -> None:
     assert "no labelled image came since its training" in reading.sentence
 
 
-def test_a_class_that_no_new_image_holds_leaves_it_undecided() -> None:
+@pytest.mark.parametrize("false_positives", [0, 30])
+def test_a_class_that_no_new_image_holds_leaves_it_undecided(false_positives: int) -> None:
     found = counts([(50, 0.7), (100, 0.7)], seed=0)
     old = (np.arange(150) >= 50)[:, None]
     both = ImageCounts(
         found.names,
         ("disc", "polygon"),
-        *(np.hstack([array, np.where(old, array, 0)]) for array in (found.tp, found.fp, found.fn)),
+        np.hstack([found.tp, np.where(old, found.tp, 0)]),
+        np.hstack([found.fp, np.where(old, found.fp, false_positives)]),
+        np.hstack([found.fn, np.where(old, found.fn, 0)]),
     )
     reading = judge_reading(both, ~old[:, 0], POLICY, MonitorSettings(), model="m", version=3, data="abc")
     assert reading.state == "undecided"

@@ -113,6 +113,16 @@ def test_a_number_given_again_after_its_model_was_made_anew_is_another_version()
     assert (state.stages[1], state.created[1], state.champion, dict(state.deleted)) == (Stage.NONE, 500, None, {})
 
 
+def test_a_number_given_again_has_no_part_in_what_its_predecessor_was() -> None:
+    gone = [(EventKind.DELETED, version, {"outside": True}) for version in (1, 2)]
+    anew = [(EventKind.REGISTERED, version, {"created": 500 + version}) for version in (1, 2)]
+    back = (ROLLED_BACK, 2, {"target": 1, "fingerprint": "f"})
+    state, judged = log((PROMOTED, 1), (PROMOTED, 2), back, *gone, *anew, (PROMOTED, 2))
+    assert [event.counts for event in judged] == [True] * 8
+    assert (state.champion, state.previous, state.rollback_target) == (2, (), None)
+    assert (state.quarantined, state.reigned) == (frozenset(), frozenset({2}))
+
+
 def test_time_never_runs_backwards_even_if_a_clock_does() -> None:
     early = {"time": DAWN - timedelta(days=1)}
     state, judged = log((PROMOTED, 1), (PROMOTED, 2, early), (PROMOTED, 3))

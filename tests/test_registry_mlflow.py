@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ import mlflow.pytorch
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from registry_backends import Backend, free_port, kinds
 
 from ratchet.errors import ExperimentNotFoundError, ModelFilesError, RegistryError, ServerUnreachableError
@@ -27,7 +29,14 @@ from ratchet.registry import EventKind, MlflowModelManager, Stage
 from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.rendering import MARKER
 from ratchet.registry.selection import MlflowSelection
-from ratchet.registry.tracking import client, embedded_uri, ensure_experiment, require_listening, tracking_uri
+from ratchet.registry.tracking import (
+    answering,
+    client,
+    embedded_uri,
+    ensure_experiment,
+    require_listening,
+    tracking_uri,
+)
 
 pytestmark = pytest.mark.slow  # real stores, many operations
 
@@ -246,6 +255,22 @@ def test_a_server_that_is_being_started_again_is_waited_for() -> None:
         require_listening(f"http://127.0.0.1:{port}")
     threading.Thread(target=listen, daemon=True).start()
     require_listening(f"http://127.0.0.1:{port}", seconds=60.0)
+
+
+def test_a_model_that_was_made_in_the_ui_without_a_version_can_be_used(tmp_path: Path, tiny_model: Path) -> None:
+    address = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client(address).create_registered_model("made-in-the-ui")
+    manager = MlflowModelManager(address)
+    assert manager.champion("made-in-the-ui") is None
+    assert manager.register_model(str(tiny_model), "made-in-the-ui").version == 1
+
+
+def test_a_password_in_the_address_is_in_no_error() -> None:
+    uri = "https://user:secret@tracking.example.org/"
+    with pytest.raises(ServerUnreachableError) as told, answering(uri):
+        raise MlflowException(f"API request to {uri}api/2.0/mlflow failed")
+    assert "user:***@tracking.example.org/api/2.0" in str(told.value)
+    assert "secret" not in "".join(traceback.format_exception(told.value))
 
 
 def test_an_address_that_mlflow_does_not_know_is_refused(tmp_path: Path) -> None:

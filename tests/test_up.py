@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -174,6 +175,23 @@ def test_without_a_model_file_it_comes_up_and_says_so(start: Callable[..., Up], 
     up.said("ready after")
     assert up.end(signal.SIGINT) == 0
     assert up.family() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux listens on all of 127.0.0.0/8")
+def test_under_another_name_than_localhost_mlflow_answers_and_closing_the_terminal_ends_it(
+    start: Callable[..., Up], models: Path
+) -> None:
+    (models / "models" / "m.yaml").unlink()
+    up = start("--host", "127.0.0.2")
+    up.said("ready after")
+    note = json.loads((up.home / "up.json").read_text())
+    assert up.call("history", "nothing").stderr.startswith("ModelNotFoundError")
+    up.end(signal.SIGHUP)
+    assert up.family() == []
+    # The note of one that was killed, whose number another process has now.
+    (up.home / "up.json").write_text(json.dumps(note | {"pid": os.getpid()}))
+    up.call("history", "nothing")
+    assert up.call("history", "nothing").stderr.startswith("ModelNotFoundError")
 
 
 @pytest.mark.postgres

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -122,9 +122,14 @@ def _recovery(
 
 
 def automate(
-    client: SyncPrefectClient, wanted: Sequence[AutomationCore], *, prune: bool, dry_run: bool
+    client: SyncPrefectClient,
+    wanted: Sequence[AutomationCore],
+    *,
+    unwanted: Collection[str] = (),
+    prune: bool,
+    dry_run: bool,
 ) -> list[Change]:
-    """Bring the server's automations to what is wanted; others of ours are removed with `prune`, or reported."""
+    """Bring the server's automations to what is wanted, and remove the unwanted; others of ours go with `prune`, or are told."""
     names = {automation.name for automation in wanted}  # those that `prefect deploy` made carry no tag
     there: dict[str, list[Automation]] = {}
     for found in _automations(client):
@@ -143,8 +148,9 @@ def automate(
                 client.delete_automation(found.id)
             client.create_automation(automation)
     for name, superfluous in there.items():
-        changes.append(Change("automation", name, "removed" if prune else "left"))
-        for found in superfluous if prune and not dry_run else ():
+        goes = prune or name in unwanted
+        changes.append(Change("automation", name, "removed" if goes else "left"))
+        for found in superfluous if goes and not dry_run else ():
             client.delete_automation(found.id)
     return changes
 

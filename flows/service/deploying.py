@@ -89,7 +89,8 @@ def deploy(
         if change.action != "unchanged" and not dry_run:
             ids[name] = _write(client, deployment, shape)
     chains = [] if dry_run and len(ids) < len(wanted) else chain_automations(wanted, ids)
-    return changes + automate(client, [*chains, *automations], prune=prune, dry_run=dry_run)
+    off = {notice.name for notice in declared.notices if not notice.enabled}
+    return changes + automate(client, [*chains, *automations], unwanted=off, prune=prune, dry_run=dry_run)
 
 
 def _existing(client: SyncPrefectClient) -> Iterator[tuple[str, DeploymentResponse]]:

@@ -128,6 +128,15 @@ class ModelFile(Settings):
         return form_of((f"experiment={self.experiment}", *self.overrides)).model_copy(update=own)
 
     @model_validator(mode="after")
+    def _loses_no_answer(self) -> ModelFile:
+        if self.approval and self.collision == "refuse":
+            raise ValueError(
+                "collision: refuse cancels also a run that goes on because a person has approved, where another one has begun "
+                "meanwhile: with approval: true, use queue"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _keeps_the_keys_apart(self) -> ModelFile:
         for override in self.overrides:
             key = override.split("=")[0].lstrip("+~")

@@ -9,14 +9,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
+
 from ratchet.home import home
 
 
 @dataclass(frozen=True)
 class Running:
-    """The addresses of a `ratchet up` that is running, and the process that it is."""
+    """The addresses of a `ratchet up` that is running, and the process that it is, with the time when that began."""
 
     pid: int
+    began: float
     mlflow: str
     prefect: str
     database: str
@@ -42,10 +45,10 @@ def find() -> Running | None:
     """The `ratchet up` that runs on this home; None where there is none, or its note outlived it."""
     try:
         found = Running(**json.loads(_file().read_text()))
-        os.kill(found.pid, 0)
-    except (OSError, ValueError, TypeError):
+        same = psutil.Process(found.pid).create_time() == found.began  # after a restart, another may have its number
+    except (OSError, ValueError, TypeError, psutil.NoSuchProcess):
         return None
-    return found
+    return found if same else None
 
 
 def use_running() -> None:

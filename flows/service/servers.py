@@ -15,6 +15,7 @@ from ratchet.home import home
 from ratchet.registry.tracking import client, embedded_uri
 
 SECONDS_TO_START = 180.0  # a new database on a busy machine; an idle one takes 15
+LOCAL = {"127.0.0.1", "::1", "localhost"}
 _ANY = {"0.0.0.0", "::"}  # noqa: S104 - asked for with --host, never the default
 
 
@@ -48,6 +49,15 @@ def start_mlflow(processes: Processes, store: str, host: str, port: int) -> None
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # three more processes that nothing here uses
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
+    if host not in LOCAL:  # MLflow answers 403 under any name but those that it is told
+        from mlflow.server.security_utils import get_default_allowed_hosts  # noqa: PLC0415 (slow)
+
+        named = (host, socket.gethostname(), socket.getfqdn())
+        allowed = [
+            *get_default_allowed_hosts(),
+            *(form for name in dict.fromkeys(named) for form in (name, f"{name}:*")),
+        ]
+        settings["MLFLOW_SERVER_ALLOWED_HOSTS"] = os.environ.get("MLFLOW_SERVER_ALLOWED_HOSTS", ",".join(allowed))
     processes.start("mlflow", command, settings)
 
 

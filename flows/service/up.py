@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from flows.service import servers
 from flows.service.deployments import RUNS
 from flows.service.journal import Journal
@@ -20,7 +22,7 @@ from ratchet.errors import PortTakenError
 from ratchet.home import home
 from ratchet.registry.tracking import require_listening, shown, tracking_uri
 
-_LOCAL = {"127.0.0.1", "::1", "localhost"}
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,15 @@ class _Addresses:
 
 
 def up(options: Options, journal: Journal) -> None:
-    """Bring everything up, say where it is, and stay until Ctrl-C or SIGTERM; then end every process that was started.
+    """Bring everything up, say where it is, and stay until Ctrl-C, SIGTERM or the terminal's end; then end what was started.
 
     A server that `MLFLOW_TRACKING_URI` or `PREFECT_API_URL` names is used instead of one of our own. Raises
     `PortTakenError`, `ServiceEndedError` if something does not come up or dies later, `ConfigError`: then too nothing is
     left running.
     """
-    for sign in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(sign, _interrupt)
+    for sign in _ENDINGS:
+        if signal.getsignal(sign) != signal.SIG_IGN:  # as nohup has it for SIGHUP
+            signal.signal(sign, _interrupt)
     started, addresses = time.monotonic(), _find_room(options)
     os.environ |= {"RATCHET_HOME": str(home()), "MLFLOW_TRACKING_URI": addresses.mlflow}
     os.environ["PREFECT_API_URL"] = addresses.api  # Prefect reads it once, when it is first imported
@@ -124,13 +127,15 @@ def _start(
     for address in (addresses.mlflow, addresses.api):
         require_listening(address)
     stack.callback(processes.end, "worker")  # by SIGKILL: the next `ratchet up` takes its runs up again
-    alone = addresses.own_prefect and options.host in _LOCAL
+    alone = addresses.own_prefect and options.host in servers.LOCAL
     bring_to_work(options, declared, processes, journal, alone=alone)
     kind = "sqlite" if database is None else "postgresql"
-    return Running(os.getpid(), addresses.mlflow, addresses.api.removesuffix("/api"), kind)
+    return Running(
+        os.getpid(), psutil.Process().create_time(), addresses.mlflow, addresses.api.removesuffix("/api"), kind
+    )
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:
-    for sign in (signal.SIGINT, signal.SIGTERM):
+    for sign in _ENDINGS:
         signal.signal(sign, signal.SIG_IGN)  # what follows ends everything, and must not be ended itself
     raise KeyboardInterrupt

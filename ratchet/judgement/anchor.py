@@ -46,9 +46,12 @@ def find_anchor(
     is no anchor.
     """
     versions = {version.version: version for version in manager.champions(champion.model)}
-    known = {number: found for number in versions if (found := counts.get(number) or scorer.known(versions[number]))}
+    known = {number: found for number in versions if (found := counts.get(number) or _known(versions[number], scorer))}
     try:
         known |= _score([versions[number] for number in versions if number not in known], scorer, manager)
+        versions = {
+            number: manager.version(champion.model, number) for number in versions
+        }  # with what fetching them found
     except ModelFilesError as error:
         return Anchor(notes=(f"no anchor, as a version that was in production once cannot be scored: {error}",))
     notes: list[str] = []
@@ -64,6 +67,11 @@ def find_anchor(
     return Anchor(notes=tuple(notes)) if best is None else Anchor(versions[best], known[best], tuple(notes))
 
 
+def _known(version: ModelVersion, scorer: Scorer) -> ImageCounts | None:
+    """One that was registered outside Ratchet, and never fetched, has no hashes that counts could be found by."""
+    return None if version.digests is None else scorer.known(version)
+
+
 def _score(versions: Sequence[ModelVersion], scorer: Scorer, manager: MlflowModelManager) -> dict[int, ImageCounts]:
     counts: dict[int, ImageCounts] = {}
     for start in range(0, len(versions), MODELS_AT_ONCE):
@@ -73,5 +81,6 @@ def _score(versions: Sequence[ModelVersion], scorer: Scorer, manager: MlflowMode
                 name: ServedModel(manager.download_model(version.model, version.version, Path(folder) / name))
                 for name, version in some.items()
             }
+            some = {name: manager.version(version.model, version.version) for name, version in some.items()}
         counts |= {int(name): found for name, found in scorer.score(models, keep=some).items()}
     return counts

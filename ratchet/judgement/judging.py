@@ -17,8 +17,8 @@ from ratchet.judgement.anchor import Anchor, find_anchor
 from ratchet.judgement.cache import CountsCache
 from ratchet.judgement.evidence import collect_evidence, is_usable
 from ratchet.judgement.page import write_page
-from ratchet.judgement.records import REPORT_FILE, earlier_uses, keep_record, origin
-from ratchet.judgement.scorer import Scorer, model_ref
+from ratchet.judgement.records import REPORT_FILE, earlier_uses, keep_record, model_ref, origin
+from ratchet.judgement.scorer import Scorer
 
 if TYPE_CHECKING:
     from ratchet.data import Sample
@@ -52,6 +52,7 @@ def judge_version(
         versions = {"challenger": challenger} | ({} if other is None else {"champion": other})
         measured = _measure(policy, versions, data, manager=manager, folder=Path(folder) / "models", on_image=on_image)
         anchor, counts = measured.anchor, measured.counts
+        challenger, other = measured.versions["challenger"], measured.versions.get("champion")
         verdict = judge(
             policy=policy,
             challenger=counts["challenger"],
@@ -91,6 +92,7 @@ def judge_version(
 class _Measured:
     """What a verdict is made from: the models and counts by role, the anchor, and the evidence of the other rules."""
 
+    versions: Mapping[str, ModelVersion]
     models: Mapping[str, ServedModel]
     counts: Mapping[str, ImageCounts]
     anchor: ModelVersion | None
@@ -107,8 +109,11 @@ def _measure(
     on_image: OnImage,
 ) -> _Measured:
     """Fetch the models, checked against the hashes of their registration; try them, then count them."""
-    samples, champion = data.samples[data.gate_split], versions.get("champion")
+    samples = data.samples[data.gate_split]
     files = {role: manager.download_model(v.model, v.version, folder / role) for role, v in versions.items()}
+    # One that was registered outside Ratchet got its files' hashes when it was fetched.
+    versions = {role: manager.version(v.model, v.version) for role, v in versions.items()}
+    champion = versions.get("champion")
     evidence = collect_evidence(policy, files, samples, data.image_digests(data.gate_split))
     models = _load(files, usable=is_usable(evidence.serves))
     scorer = Scorer(samples, data.mask_values, data.gate_fingerprint, policy.metric, CountsCache(home() / "counts"))
@@ -119,7 +124,7 @@ def _measure(
         anchor = find_anchor(policy, champion, today, scorer=scorer, manager=manager)
     counts |= {} if anchor.counts is None else {"anchor": anchor.counts}
     notes = (*evidence.notes, *cached, *anchor.notes)
-    return _Measured(models, counts, anchor.version, evidence.model_copy(update={"notes": notes}))
+    return _Measured(versions, models, counts, anchor.version, evidence.model_copy(update={"notes": notes}))
 
 
 def _load(files: Mapping[str, Path], *, usable: bool) -> dict[str, ServedModel]:

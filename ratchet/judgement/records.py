@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ratchet.errors import RegistryError, VerdictChangedError
+from ratchet.errors import ModelFilesError, RegistryError, VerdictChangedError
+from ratchet.gate import ModelRef
 from ratchet.gate.record import VERDICT_FILE
 from ratchet.registry import EventKind
 from ratchet.registry.tracking import answering, client, ensure_experiment, shown, tracking_uri
@@ -21,6 +24,17 @@ JUDGEMENTS = "ratchet-judgements"
 """The experiment that keeps the records of versions without a run of their own."""
 
 _ORIGIN = {"data": "ratchet.data_fingerprint", "code": "mlflow.source.git.commit"}
+
+
+def model_ref(version: ModelVersion) -> ModelRef:
+    """Name a version by the content of its files. Raises `ModelFilesError` where no hashes of them are recorded."""
+    if version.digests is None:
+        raise ModelFilesError(
+            f"{version.model} v{version.version} was registered without the hashes of its files, so no verdict on it could "
+            "be checked again. Register its model once more with `register_model`."
+        )
+    digest = hashlib.sha256(json.dumps(version.digests, sort_keys=True).encode()).hexdigest()
+    return ModelRef(version=version.version, digest=digest)
 
 
 def judgement_path(verdict: Verdict) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ratchet.errors import ModelFilesError
 from ratchet.evaluation.counts import ImageCounts, unmeasured
 from ratchet.evaluation.scoring import score_models
-from ratchet.gate import ModelRef
 from ratchet.judgement.cache import CountsCache
+from ratchet.judgement.records import model_ref
 
 if TYPE_CHECKING:
     from ratchet.data import Sample
@@ -44,14 +41,3 @@ class Scorer:
         for name in keep.keys() & counts.keys():
             self.cache.keep(counts[name], model=model_ref(keep[name]).digest, gate_set=self.gate_set)
         return counts
-
-
-def model_ref(version: ModelVersion) -> ModelRef:
-    """Name a version by the content of its files. Raises `ModelFilesError` where no hashes of them are recorded."""
-    if version.digests is None:
-        raise ModelFilesError(
-            f"{version.model} v{version.version} was registered without the hashes of its files, so no verdict on it could "
-            "be checked again. Register its model once more with `register_model`."
-        )
-    digest = hashlib.sha256(json.dumps(version.digests, sort_keys=True).encode()).hexdigest()
-    return ModelRef(version=version.version, digest=digest)

@@ -6,7 +6,8 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.tracking import answering, client, ensure_experiment, tracking_uri
+from ratchet.training.metric_names import logged_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,12 +30,13 @@ def log_reading(reading: Reading) -> str:
         "change_low": reading.low,
         "change_high": reading.high,
         "images": reading.images,
-        **{f"{name}_{key}": value for key, value in reading.class_scores.items()},
+        **{logged_name(f"{name}_{key}"): value for key, value in reading.class_scores.items()},
     }
-    now, step = int(time.time() * 1000), len(store.get_metric_history(run_id, "images"))
-    rows = [Metric(key, float(v), now, step) for key, v in values.items() if v is not None and math.isfinite(v)]
     tags = [RunTag(STATE_TAG, reading.state), RunTag("mlflow.note.content", reading.sentence)]
-    store.log_batch(run_id, metrics=rows, tags=tags)
+    with answering(tracking_uri()):
+        now, step = int(time.time() * 1000), len(store.get_metric_history(run_id, "images"))
+        rows = [Metric(key, float(v), now, step) for key, v in values.items() if v is not None and math.isfinite(v)]
+        store.log_batch(run_id, metrics=rows, tags=tags)
     return run_id
 
 

@@ -83,7 +83,7 @@ def judge_reading(
     """
     new, old = _part(counts, fresh), _part(counts, ~fresh)
     images = len(new.names)
-    now, then = (finite(score(policy.metric, part, average=policy.average)) for part in (new, old))
+    now, then = (_score(policy, part) for part in (new, old))
     alpha, low, high = 1 - settings.confidence, None, None
     if now is not None and then is not None:
         found = compare_sets(policy, counts, fresh)
@@ -104,13 +104,28 @@ def judge_reading(
         low=low,
         high=high,
         class_scores={
-            key: value for key, value in class_scores(policy.metric, new).items() if finite(value) is not None
+            key: value
+            for key, value in class_scores(policy.metric, new).items()
+            if finite(value) is not None and (key not in new.classes or _shown(new)[new.classes.index(key)])
         }
         if images
         else {},
         margin=settings.margin,
         data=data,
     )
+
+
+def _shown(counts: ImageCounts) -> NDArray[np.bool_]:
+    """Which classes the images show."""
+    return np.asarray((counts.tp + counts.fn).sum(axis=0) > 0)
+
+
+def _score(policy: Policy, counts: ImageCounts) -> float | None:
+    """None also where the mean is over a class that no image shows: a false positive alone would make it 0."""
+    over_classes = policy.average == "macro" and policy.metric != "pixel_accuracy"
+    if over_classes and not _shown(counts).all():
+        return None
+    return finite(score(policy.metric, counts, average=policy.average))
 
 
 def _sentence(

@@ -20,7 +20,8 @@ class State:
 
     `stages` holds every version that is not deleted, `created` when each was made, in milliseconds since 1970;
     `deleted` holds the same of those that are gone. `previous` are the champions before this one, oldest first.
-    `reigns` lists (since, champion). `moved_at` is the last event that changed a stage.
+    `reigns` lists (since, champion); `reigned` are the versions that were champion, but for those whose number is another's
+    now. `moved_at` is the last event that changed a stage.
     """
 
     head: int
@@ -34,6 +35,7 @@ class State:
     quarantined: frozenset[int]
     quarantined_fingerprints: frozenset[str]
     reigns: tuple[tuple[datetime, int | None], ...]
+    reigned: frozenset[int]
 
     @property
     def rollback_target(self) -> int | None:
@@ -63,6 +65,7 @@ class _Fold:
     previous: list[int] = field(default_factory=list)
     quarantined: dict[int, str | None] = field(default_factory=dict)
     reigns: list[tuple[datetime, int | None]] = field(default_factory=list)
+    reigned: set[int] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
     head: int = 0
     number: int = 0
@@ -85,6 +88,8 @@ class _Fold:
         self.head = event.number
         if self.champion != champion:
             self.reigns.append((self.clock, self.champion))
+            if self.champion is not None:
+                self.reigned.add(self.champion)
         return replace(event, void=void, replaced=champion if self.champion != champion else None)
 
     def crown(self, version: int) -> None:
@@ -131,13 +136,18 @@ class _Fold:
             quarantined=frozenset(self.quarantined),
             quarantined_fingerprints=frozenset(mark for mark in self.quarantined.values() if mark is not None),
             reigns=tuple(self.reigns),
+            reigned=frozenset(self.reigned),
         )
 
 
 def _registered(fold: _Fold, event: Event) -> Void | None:
     if event.version in fold.stages or (event.version in fold.deleted and fold.deleted[event.version] == event.created):
         return Void.NOTHING_TO_DO
-    fold.deleted.pop(event.version, None)
+    if event.version in fold.deleted:  # the number is given again: what the version before it did is not this one's
+        del fold.deleted[event.version]
+        fold.previous = [version for version in fold.previous if version != event.version]
+        fold.quarantined.pop(event.version, None)
+        fold.reigned.discard(event.version)
     fold.created[event.version] = event.created
     fold.stages[event.version] = event.to_stage if event.to_stage is Stage.ARCHIVED else Stage.NONE
     return None

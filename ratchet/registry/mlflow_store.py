@@ -129,10 +129,17 @@ class MlflowStore(Store):
 
     def open_intent(self, model: str, token: str) -> None:
         """Tag `model.history`."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        tag = model + HISTORY_SUFFIX, _INTENT_PREFIX + token, datetime.now(UTC).isoformat()
         with self._asking():
-            self._client.set_registered_model_tag(
-                model + HISTORY_SUFFIX, _INTENT_PREFIX + token, datetime.now(UTC).isoformat()
-            )
+            try:
+                self._client.set_registered_model_tag(*tag)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                self._begin_history(model)  # of a model that somebody made in MLflow's pages, without a version
+                self._client.set_registered_model_tag(*tag)
 
     def close_intent(self, model: str, token: str) -> None:
         """Remove the tag."""

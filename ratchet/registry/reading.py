@@ -56,7 +56,7 @@ class RegistryReader(AbstractModelManager):
     def champions(self, model_name: str) -> tuple[ModelVersion, ...]:
         """Every version that ever was in production, as far as it still exists and is not in quarantine, by number."""
         look = self._settle(model_name)
-        once = {version for _, version in look.state.reigns if version in look.state.stages}
+        once = look.state.reigned & look.state.stages.keys()
         return tuple(shown(model_name, look, v) for v in sorted(filter(None, once)) if v not in look.state.quarantined)
 
     def rollback_target(self, model_name: str) -> ModelVersion | None:

@@ -124,12 +124,14 @@ def answering(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except MlflowException as error:
-        if error.error_code in _TRANSIENT or str(error).startswith("API request to"):
-            raise ServerUnreachableError(f"{shown(uri)} does not answer as it should: {error}") from error
-        raise RegistryError(f"{shown(uri)} refused: {error}") from error
-    except (SQLAlchemyError, ConnectionError) as error:
-        raise ServerUnreachableError(f"{shown(uri)} does not answer as it should: {error}") from error
+    except (MlflowException, SQLAlchemyError, ConnectionError) as error:
+        place = shown(uri)
+        said = str(error).replace(uri.rstrip("/"), place.rstrip("/"))
+        cause = error if place == uri else None  # with a password, its trace would tell it
+        refused = isinstance(error, MlflowException) and error.error_code not in _TRANSIENT
+        if refused and not said.startswith("API request to"):
+            raise RegistryError(f"{place} refused: {said}") from cause
+        raise ServerUnreachableError(f"{place} does not answer as it should: {said}") from cause
 
 
 def ensure_experiment(name: str, uri: str | None = None) -> str:
