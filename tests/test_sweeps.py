@@ -198,7 +198,7 @@ def test_two_processes_at_one_search_share_its_trials_and_the_last_one_tells_of_
         while not (ratchet_home / wanted).exists():
             assert processes[0].poll() is None
             time.sleep(0.1)
-    told = [process.communicate(timeout=300)[0] for process in processes]
+    told = [process.communicate(timeout=900)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     assert not any("not started" in text for text in told), told
     experiment = client().get_experiment_by_name("shared")

@@ -42,6 +42,7 @@ class Up:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may run under nohup
         )
         self.lines: list[str] = []
         threading.Thread(target=self._read, daemon=True).start()

@@ -55,7 +55,7 @@ def up(options: Options, journal: Journal) -> None:
     left running.
     """
     for sign in _ENDINGS:
-        if signal.getsignal(sign) != signal.SIG_IGN:  # as nohup has it for SIGHUP
+        if sign != signal.SIGHUP or signal.getsignal(sign) != signal.SIG_IGN:  # nohup ignores it
             signal.signal(sign, _interrupt)
     started, addresses = time.monotonic(), _find_room(options)
     os.environ |= {"RATCHET_HOME": str(home()), "MLFLOW_TRACKING_URI": addresses.mlflow}
