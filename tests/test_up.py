@@ -42,7 +42,7 @@ class Up:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # the tests may run under nohup
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509 - tests may run under nohup
         )
         self.lines: list[str] = []
         threading.Thread(target=self._read, daemon=True).start()
@@ -169,21 +169,13 @@ def test_a_mistake_in_a_model_file_is_told_before_anything_starts(start: Callabl
     assert up.family() == []
 
 
-def test_without_a_model_file_it_comes_up_and_says_so(start: Callable[..., Up], models: Path) -> None:
-    (models / "models" / "m.yaml").unlink()
-    up = start()
-    up.said("no deployments")
-    up.said("ready after")
-    assert up.end(signal.SIGINT) == 0
-    assert up.family() == []
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux listens on all of 127.0.0.0/8")
-def test_under_another_name_than_localhost_mlflow_answers_and_closing_the_terminal_ends_it(
+def test_without_a_model_file_and_under_another_name_it_comes_up_and_closing_the_terminal_ends_it(
     start: Callable[..., Up], models: Path
 ) -> None:
     (models / "models" / "m.yaml").unlink()
     up = start("--host", "127.0.0.2")
+    up.said("no deployments")
     up.said("ready after")
     note = json.loads((up.home / "up.json").read_text())
     assert up.call("history", "nothing").stderr.startswith("ModelNotFoundError")
