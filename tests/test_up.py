@@ -183,7 +183,6 @@ def test_without_a_model_file_and_under_another_name_it_comes_up_and_closing_the
     assert up.family() == []
     # The note of one that was killed, whose number another process has now.
     (up.home / "up.json").write_text(json.dumps(note | {"pid": os.getpid()}))
-    up.call("history", "nothing")
     assert up.call("history", "nothing").stderr.startswith("ModelNotFoundError")
 
 
