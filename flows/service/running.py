@@ -13,6 +13,8 @@ import psutil
 
 from ratchet.home import home
 
+_CLOCK_SECONDS = 10.0
+
 
 @dataclass(frozen=True)
 class Running:
@@ -45,7 +47,9 @@ def find() -> Running | None:
     """The `ratchet up` that runs on this home; None where there is none, or its note outlived it."""
     try:
         found = Running(**json.loads(_file().read_text()))
-        same = psutil.Process(found.pid).create_time() == found.began  # after a restart, another may have its number
+        # After a restart, another may have its number. That one is younger by the time that servers take to start, and a
+        # process's time is counted from the machine's start, which moves when the clock is set.
+        same = abs(psutil.Process(found.pid).create_time() - found.began) < _CLOCK_SECONDS
     except (OSError, ValueError, TypeError, psutil.NoSuchProcess):
         return None
     return found if same else None

@@ -134,6 +134,11 @@ def mean_over_classes(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(total / values.shape[-1], dtype=np.float64)
 
 
+def shown_classes(counts: ImageCounts) -> NDArray[np.bool_]:
+    """Of which classes (C,) the images show a pixel."""
+    return np.asarray((counts.tp + counts.fn).sum(axis=0) > 0)
+
+
 def mean_over_shown(values: NDArray[np.float64], tp: NDArray[np.float64], fn: NDArray[np.float64]) -> float:
     """The mean over the classes of which the images show a pixel; NaN where they show none.
 

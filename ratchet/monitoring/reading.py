@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ratchet.data.seen import SeenImages
 from ratchet.errors import ModelFilesError
-from ratchet.evaluation.counts import ImageCounts, class_scores, score
+from ratchet.evaluation.counts import ImageCounts, class_scores, score, shown_classes
 from ratchet.evaluation.scoring import score_models
 from ratchet.evaluation.served import ServedModel
 from ratchet.gate import Policy, load_policy
@@ -106,7 +106,7 @@ def judge_reading(
         class_scores={
             key: value
             for key, value in class_scores(policy.metric, new).items()
-            if finite(value) is not None and (key not in new.classes or _shown(new)[new.classes.index(key)])
+            if finite(value) is not None and (key not in new.classes or shown_classes(new)[new.classes.index(key)])
         }
         if images
         else {},
@@ -115,15 +115,10 @@ def judge_reading(
     )
 
 
-def _shown(counts: ImageCounts) -> NDArray[np.bool_]:
-    """Which classes the images show."""
-    return np.asarray((counts.tp + counts.fn).sum(axis=0) > 0)
-
-
 def _score(policy: Policy, counts: ImageCounts) -> float | None:
     """None also where the mean is over a class that no image shows: a false positive alone would make it 0."""
     over_classes = policy.average == "macro" and policy.metric != "pixel_accuracy"
-    if over_classes and not _shown(counts).all():
+    if over_classes and not shown_classes(counts).all():
         return None
     return finite(score(policy.metric, counts, average=policy.average))
 

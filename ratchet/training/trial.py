@@ -16,7 +16,7 @@ import yaml
 
 from ratchet.config import instantiate
 from ratchet.data.seen import SeenImages
-from ratchet.evaluation.counts import ImageCounts, class_scores, shown_score
+from ratchet.evaluation.counts import ImageCounts, class_scores, shown_classes, shown_score
 from ratchet.evaluation.packed import PackedMasks
 from ratchet.evaluation.scoring import score_batches
 from ratchet.evaluation.served import ModelCard
@@ -178,8 +178,8 @@ def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], lis
             metrics[f"{split}_{metric}"] = shown_score(metric, counts)
             scores = class_scores(metric, counts).items()
             metrics |= {logged_name(f"{split}_{metric}_{key}"): value for key, value in scores}
-        shown = (counts.tp + counts.fn).sum(axis=0) > 0
-        if absent := [name for name, found in zip(data.classes, shown, strict=True) if not found]:
+        shown = zip(data.classes, shown_classes(counts), strict=True)
+        if absent := [name for name, found in shown if not found]:
             means = " and ".join(f"{split}_{metric}" for metric in LOGGED_METRICS)
             notes.append(f"no image of {split} shows {', '.join(absent)}: {means} leave it out")
     return metrics, notes, counts, masks
