@@ -125,6 +125,10 @@ def test_a_value_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
         (["retrain.metric=val_iou_cat"], "Nearest: val_iou"),
         (["retrain.metric=val_loss_epoch"], "selects the worst trial: mode=min"),
         (["retrain.mode=min"], "selects the worst trial: mode=max"),
+        (
+            ["+datamodule.idx_to_class={1:gloss}", "retrain.metric=val_iou_gloss", "retrain.mode=min"],
+            "selects the worst trial: mode=max",
+        ),
         (["gate=lenient"], "gate"),
         (["trainer.max_epoch=3"], "trainer.max_epochs"),
     ],
