@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -100,6 +100,8 @@ class SegmentationDataModule:
         self._seed = seed
         files = (train_split_file, val_split_file, test_split_file, gate_split_file)
         self._split_files = {split: file for split, file in zip(SPLITS, files, strict=True) if file is not None}
+        self.only: Collection[str] | None = None
+        """Names of the images that may take part; others have not come yet. None: all. To be set before `prepare`."""
         self._prepared: _Prepared | None = None
         self._caching = cache
         self._cache_folder = Path(cache_path).expanduser() if cache_path is not None else home() / "cache"
@@ -275,7 +277,9 @@ class SegmentationDataModule:
         lists = {split: read_split_list(path, listing.images) for split, path in self._find_lists().items()}
         check_disjoint(lists)
         names = choose_names(listing.images, lists)
-        check_pairs(listing, names, complete="train" not in lists)
+        if self.only is not None:
+            names = tuple(sorted(set(names) & set(self.only)))
+        check_pairs(listing, names, complete="train" not in lists and self.only is None)
         pairs = {name: (listing.images[name], listing.masks[name]) for name in names}
         contents = read_contents(pairs)
         splits = assign_splits(names, lists, contents, self._sizes)

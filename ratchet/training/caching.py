@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ratchet.settings import TrialConfig
@@ -16,14 +17,15 @@ def cache_key(config: TrialConfig) -> str:
     return repr([item for item in sorted(config.datamodule.items()) if item[0] not in _AFTER])
 
 
-def fill_cache(config: TrialConfig, report: Report) -> Any:
-    """Decode what the cache of the data lacks, and report it.
+def fill_cache(config: TrialConfig, samples: Collection[str] | None, report: Report) -> Any:
+    """Decode what the cache of the data lacks, and report it; of `samples` only, if given.
 
     The data module returned keeps its cache in place as long as it is held. Raises `DataError`.
     """
     from ratchet.config import instantiate  # noqa: PLC0415 - imports Hydra
 
     data = instantiate(config.datamodule | {"train_transform": None})  # which would import torchvision
+    data.only = samples
     data.fill_cache(_Percents(report))
     report(Progress())
     return data

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.errors import ConfigError
 from ratchet.registry.tracking import is_new_store
@@ -29,7 +29,8 @@ class PlannedTrial(_Value):
     """One trial to be: its name and its point say what sets it apart from the sweep's others.
 
     `asked` is the fingerprint of what was asked for: that `production` is another model now does not change it. `images`
-    is the number of those it trains on.
+    is the number of those it trains on; `samples` are the names of all that take part, which more may join meanwhile (None
+    where the plan was written down and read again).
     """
 
     name: str
@@ -37,6 +38,7 @@ class PlannedTrial(_Value):
     fingerprint: str
     asked: str
     images: int
+    samples: tuple[str, ...] | None = Field(default=None, exclude=True, repr=False)
     point: Point = {}
 
 
@@ -100,7 +102,7 @@ class Planner:
     """Makes trials of configurations; the data are fetched, checked and hashed once for all of them."""
 
     def __init__(self) -> None:
-        self._contents: dict[str, tuple[str, int]] = {}
+        self._contents: dict[str, tuple[str, int, tuple[str, ...]]] = {}
 
     def trial(self, given: TrialConfig, point: Point, name: str) -> PlannedTrial:
         """Compute its fingerprint. Raises the errors of the data, and of the registry for a model to start from."""
@@ -111,12 +113,15 @@ class Planner:
         if key not in self._contents:
             # The augmentation does not change the content, and would import torchvision.
             data = instantiate(config.datamodule | {"train_transform": None})
-            self._contents[key] = data.fingerprint, len(data.samples["train"])
-        content, images = self._contents[key]
+            names = tuple(sample.name for split in data.samples.values() for sample in split)
+            self._contents[key] = data.fingerprint, len(data.samples["train"]), names
+        content, images, names = self._contents[key]
         fingerprint = trial_fingerprint(config, content)
         production = given.backbone.init_from == PRODUCTION
         asked = trial_fingerprint(given, content) if production else fingerprint
-        return PlannedTrial(name=name, config=config, fingerprint=fingerprint, asked=asked, images=images, point=point)
+        return PlannedTrial(
+            name=name, config=config, fingerprint=fingerprint, asked=asked, images=images, samples=names, point=point
+        )
 
 
 def plan_sweep(composed: Composed) -> SweepPlan:

@@ -62,6 +62,7 @@ class TrialOrder:
     slot: int = 0
     gpus: str | None = None
     until_epoch: int | None = None
+    samples: tuple[str, ...] | None = None
 
 
 @dataclass(eq=False)
@@ -163,6 +164,7 @@ def _main(
             on_start=lambda run_id: connection.send(("started", run_id)),
             report=report,
             until_epoch=order.until_epoch,
+            samples=order.samples,
         )
     except RatchetError as error:
         connection.send(("failed", f"{type(error).__name__}: {error}"))

@@ -44,6 +44,7 @@ def order(turn: Turn, tags: Mapping[str, str], slot: int, slots: int) -> TrialOr
         name=trial.name,
         config=trial.config,
         fingerprint=trial.fingerprint,
+        samples=trial.samples,
         tags=tags,
         log=Path(logs / f"{trial.fingerprint[:12]}-{os.getpid()}.log"),
         slot=slot,

@@ -175,7 +175,9 @@ class _Engine:
         """Decode the images that it needs, once for all trials that need them; a cache that is held stays in place."""
         key = cache_key(trial.config)
         if key not in self._caches:
-            self._caches[key] = fill_cache(trial.config, lambda progress: self._board.update(trial, progress=progress))
+            self._caches[key] = fill_cache(
+                trial.config, trial.samples, lambda progress: self._board.update(trial, progress=progress)
+            )
 
     def _leave(self, reason: str) -> None:
         """End what is being trained, with a checkpoint; what is trained already is let to its end."""

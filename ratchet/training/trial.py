@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ import yaml
 
 from ratchet.config import instantiate
 from ratchet.data.seen import SeenImages
+from ratchet.errors import DataError
 from ratchet.evaluation.counts import ImageCounts, class_scores, shown_classes, shown_score
 from ratchet.evaluation.packed import PackedMasks
 from ratchet.evaluation.scoring import score_batches
 from ratchet.evaluation.served import ModelCard
 from ratchet.settings import TrialConfig
 from ratchet.training.export import export_network
+from ratchet.training.fingerprint import trial_fingerprint
 from ratchet.training.fitting import Spending, Work, build_module, fit, load_exported
 from ratchet.training.folder import Snapshot, TrialFolder
 from ratchet.training.memory import give_back_memory, lack_of_memory_told
@@ -46,12 +48,14 @@ def run_trial(
     on_start: Callable[[str], None],
     report: Report,
     until_epoch: int | None = None,
+    samples: Collection[str] | None = None,
 ) -> TrialEnd:
     """Train, export, score and log one configuration: what is left to do of it, under the lock of its folder.
 
     The metrics are those of the exported weights: the last values logged, under the names that training used. With
     `until_epoch` the trial is left after so many epochs, its run SCHEDULED, and goes on at the next call; its metrics are
-    then the latest. `on_start` is told the run's id. Raises `RatchetError`; the run is then FAILED with the reason.
+    then the latest. `on_start` is told the run's id. Images that are not among `samples`, the names that the fingerprint was
+    made of, have come since and are left out. Raises `RatchetError`; the run is then FAILED with the reason.
     """
     _quieten()
     folder = TrialFolder(config.core.home, fingerprint)
@@ -59,7 +63,12 @@ def run_trial(
         spending = Spending()
         pl.seed_everything(config.core.seed, workers=True, verbose=False)
         data = instantiate(config.datamodule)
-        data.prepare()
+        data.only = samples
+        if trial_fingerprint(config, data.fingerprint) != fingerprint:
+            raise DataError(
+                f"{data.data_path}: images, masks, lists or weights were changed since this sweep was planned. Run it again: "
+                "it is planned on what is there then."
+            )
         begun = begin(
             config,
             folder,

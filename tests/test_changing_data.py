@@ -1,0 +1,48 @@
+"""Data that change between a sweep's plan and its trials: what came is left for the next one, the rest is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+from parts import write_pair
+
+from ratchet.config import compose_space
+from ratchet.errors import SweepFailedError
+from ratchet.registry.tracking import client
+from ratchet.training.plan import SweepPlan, plan_sweep
+from ratchet.training.run_names import FINGERPRINT_TAG, IMAGES_TAG
+from ratchet.training.sweep import run
+
+
+def plan(folder: Path) -> SweepPlan:
+    data = (
+        "datamodule=base/segmentation",
+        f"datamodule.data_path={folder}",
+        "datamodule.idx_to_class={1: scratch, 2: dent}",
+    )
+    tiny = [key for key in TINY if not key.startswith(("datamodule.", "experiment="))]
+    return plan_sweep(
+        compose_space(["experiment=base/segmentation/smp", *data, *tiny, "backbone.model.encoder_weights=null"])
+    )
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_images_that_come_after_the_plan_take_no_part_and_one_that_changes_fails_its_trials(folder: Path) -> None:
+    planned = plan(folder)
+    for number in range(40, 60):
+        write_pair(folder, f"part_{number:02d}", number)
+    (folder / "masks" / "part_59.png").unlink()  # still being copied
+    (trial,) = run(planned).trials
+    tags = client().get_run(str(trial.run_id)).data.tags
+    (before,) = planned.trials
+    assert (int(tags[IMAGES_TAG]), tags[FINGERPRINT_TAG]) == (before.images, before.fingerprint)
+
+    (folder / "images" / "part_59.png").unlink()
+    planned = plan(folder)
+    assert planned.trials[0].images > before.images
+    write_pair(folder, "part_00", 77)
+    with pytest.raises(SweepFailedError, match="changed since this sweep was planned"):
+        run(planned)
