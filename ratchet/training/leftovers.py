@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ratchet.training.folder import lock_folder
@@ -27,9 +29,8 @@ def prune(home: Path, *, keep: set[str], seconds: float = KEPT_SECONDS, most: fl
     told, total = [], 0
     root = home.absolute() / "trials"
     folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    for path in sorted(folders, key=_touched, reverse=True):
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        age = time.time() - _touched(path)
+    measured = {path: _age_and_size(path) for path in folders}
+    for path, (age, size) in sorted(measured.items(), key=lambda item: item[1]):
         if path.name in keep or age < min(YOUNG_SECONDS, seconds) or (age < seconds and total + size <= most):
             total += size
             continue
@@ -44,5 +45,16 @@ def prune(home: Path, *, keep: set[str], seconds: float = KEPT_SECONDS, most: fl
     return told
 
 
-def _touched(path: Path) -> float:
-    return max((entry.stat().st_mtime for entry in path.iterdir()), default=path.stat().st_mtime)
+def _age_and_size(path: Path) -> tuple[float, int]:
+    """Seconds since a folder was touched, and its bytes. What a trial that is at work removes meanwhile is left out."""
+    touched, size = [], 0
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            with suppress(FileNotFoundError):
+                found = Path(folder, name).stat()
+                touched.append(found.st_mtime)
+                size += found.st_size if name in files else 0
+    if not touched:
+        with suppress(FileNotFoundError):
+            touched.append(path.stat().st_mtime)
+    return time.time() - max(touched, default=time.time()), size
