@@ -16,6 +16,7 @@ import pytest
 import yaml
 from conftest import TINY
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.states import Cancelling, Pending, Running
 from prefect_service import Service, own_environment, waited
 from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 - a fixture
 
@@ -222,6 +223,21 @@ def test_of_two_runs_of_a_model_that_refuses_one_is_cancelled(service: Service) 
     )
     assert service.client.read_flow_run(refused.id).state.message == "Deployment concurrency limit reached."
     service.kill_worker()
+
+
+def test_a_run_that_was_being_cancelled_when_its_worker_died_keeps_no_other_waiting(service: Service) -> None:
+    from flows.service.work import take_up
+
+    def slots() -> int:
+        return service.client.read_global_concurrency_limit_by_name("retrain m").active_slots
+
+    run = service.start("retrain/on-demand-m")
+    for state in (Pending(), Running(), Cancelling()):
+        service.client.set_flow_run_state(run.id, state)
+    assert slots() == 1
+    assert run.name not in take_up(service.client)
+    assert service.client.read_flow_run(run.id).state_name == "Cancelled"
+    assert slots() == 0
 
 
 def test_a_notice_reaches_its_webhook_and_one_without_a_block_is_told(service: Service) -> None:

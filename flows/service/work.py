@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import State, StateType
-from prefect.states import AwaitingRetry, Crashed
+from prefect.states import AwaitingRetry, Cancelled, Crashed
 
 from flows.service import servers
 from flows.service.changes import Change
@@ -63,21 +63,27 @@ def online(client: SyncPrefectClient) -> list[str]:
 def take_up(client: SyncPrefectClient) -> list[str]:
     """Schedule the pool's unfinished runs again: their worker is gone. Returns their names.
 
-    A run that must not be repeated is Crashed.
+    A run that must not be repeated is Crashed, and one that was being cancelled is Cancelled: Prefect takes no other state
+    from it, and it would keep the slot of its model.
     """
     unfinished = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
     runs = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=unfinished))),
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
     )
-    again = [run for run in runs if RESTARTS in run.tags and run.state_type is not StateType.CANCELLING]
+    gone = "its worker ended before it."
+    again = []
     for run in runs:
-        gone = "its worker ended before it"
-        state: State[Any] = (
-            AwaitingRetry(message=f"Taken up again: {gone}.") if run in again else Crashed(message=f"{gone}.")
-        )
+        state: State[Any]
+        if run.state_type is StateType.CANCELLING:
+            state = Cancelled(message=f"Cancelled: {gone}")
+        elif RESTARTS in run.tags:
+            state = AwaitingRetry(message=f"Taken up again: {gone}")
+            again.append(run.name)
+        else:
+            state = Crashed(message=gone)
         client.set_flow_run_state(run.id, state)
-    return [run.name for run in again]
+    return again
 
 
 def skip_missed(client: SyncPrefectClient) -> int:
