@@ -18,7 +18,7 @@ TINY = (
     "datamodule.images_per_month=30",
     "transforms.input_height=32",
     "transforms.input_width=32",
-    "backbone.model.encoder_name=mobilenet_v2",
+    "backbone.model.encoder_name=tu-test_resnet",  # a ResNet that timm made for tests
     "core.name=tiny",
 )
 

@@ -51,7 +51,7 @@ def test_a_trial_ends_as_one_finished_run_with_all_that_made_it(
     run = store.get_run(str(result.run_id))
     assert run.info.status == "FINISHED"
     assert store.get_experiment(run.info.experiment_id).name == "tiny"
-    assert run.data.params["backbone.model.encoder_name"] == "mobilenet_v2"
+    assert run.data.params["backbone.model.encoder_name"] == "tu-test_resnet"
     assert run.data.params["trainer.max_epochs"] == "2"
     assert run.data.tags[FINGERPRINT_TAG] == result.fingerprint
     assert run.data.tags["tag"] == "nightly"
@@ -130,7 +130,7 @@ def test_the_export_holds_what_the_gate_asks_of_it(trained: tuple[TrialResult, M
 def test_the_run_keeps_checkpoint_configuration_and_pictures(trained: tuple[TrialResult, MlflowClient, Path]) -> None:
     _, _, folder = trained
     assert torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
-    assert "mobilenet_v2" in (folder / "config.yaml").read_text()
+    assert "tu-test_resnet" in (folder / "config.yaml").read_text()
     for name in ("predictions", "per_class_iou", "curves"):
         with Image.open(folder / "report" / f"{name}.png") as picture:
             assert min(picture.size) > 100
