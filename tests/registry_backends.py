@@ -24,7 +24,8 @@ from ratchet.registry import DirectoryModelManager, LedgerModelManager, MlflowMo
 from ratchet.registry.tracking import client, ensure_experiment
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
-KINDS = ("directory", "sqlite", "http", "postgres", "http_postgres")
+# A server over SQLite adds nothing to one over Postgres and SQLite itself, and takes two minutes.
+KINDS = ("directory", "sqlite", "postgres", "http_postgres" if POSTGRES.is_dir() else "http")
 _names = itertools.count(1)
 
 

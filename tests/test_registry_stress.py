@@ -40,8 +40,9 @@ def one_operation(manager: LedgerModelManager, name: str, chance: random.Random)
     if chance.random() < 0.2:
         manager.rollback(name, "stress")
         return EventKind.ROLLED_BACK.value
-    champion = manager.champion(name)
-    version = chance.choice([v for v in manager.versions(name) if champion is None or v.version != champion.version])
+    versions = manager.versions(name)
+    champion = next((v for v in versions if v.stage is Stage.PRODUCTION), None)
+    version = chance.choice([v for v in versions if v is not champion])
     if version.quarantined:
         manager.release(name, version.version)
     time.sleep(chance.random() * 0.05)  # the gate takes its time
@@ -90,6 +91,7 @@ class Poll(threading.Thread):
         while not self.stop.is_set():
             observed = self.store.observe(self.name_of_model)
             self.seen[observed.aliases.get("production") if observed else None] += 1
+            time.sleep(0.05)  # the server is the writers'
 
 
 def assert_agreement(manager: LedgerModelManager, name: str) -> None:

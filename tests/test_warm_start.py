@@ -76,7 +76,7 @@ def test_a_training_starts_from_production_and_its_ancestry_is_on_its_run(tmp_pa
     assert plan("backbone.init_from=production").asked == unborn.asked  # the champion moved, what is asked for did not
 
     (child,) = run_sweep([trial])
-    assert str(child.note).startswith("starts from models:/shapes/1: 374 of 374 tensors")
+    assert str(child.note).startswith("starts from models:/shapes/1: 152 of 152 tensors")
     run = client().get_run(str(child.run_id))
     assert run.data.tags["ratchet.parent"] == "models:/shapes/1"
     assert run.data.tags["ratchet.parent_run"] == first.run_id
