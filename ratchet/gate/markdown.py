@@ -6,12 +6,13 @@ import base64
 from html import escape
 
 from ratchet.gate import wording
-from ratchet.gate.pictures import interval_png
 from ratchet.gate.verdict import Verdict
 
 
 def markdown_report(verdict: Verdict, *, page: str | None = None) -> str:
     """The verdict in a sentence, its figures, its checks and its picture; `page` is where the whole report lies."""
+    from ratchet.gate.pictures import interval_png  # noqa: PLC0415 - matplotlib, for which a table alone does not wait
+
     lines = [f"## {cell(verdict.sentence)}", ""]
     lines += [f"> {cell(wording.capital(note))}.\n" for note in verdict.notes]
     lines += [f"- {key}: **{value}**" for key, value in wording.figures(verdict)]
