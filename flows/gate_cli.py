@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES = {"promote": 0, "reject": 3, "inconclusive": 4}
 
-_POLICY = "A preset (default, strict, permissive), a YAML or JSON file, or JSON text."
+_POLICY = "A name (default, strict, permissive, or one of your own), a YAML or JSON file, or JSON text."
 
 
 class _JudgesByDefault(click.Group):

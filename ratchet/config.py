@@ -43,8 +43,8 @@ from ratchet.paths import check_paths
 from ratchet.settings import Node, TrialConfig
 from ratchet.space import Composed, Origin, Point, Space
 from ratchet.targets import check_targets
+from ratchet.trees import CONFIGS, user_trees
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 COMMON = Origin()
 
 
@@ -53,7 +53,7 @@ class UserSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Let the first entry win over the second, and both over Ratchet's tree."""
-        for path in reversed(_user_trees()):
+        for path in reversed(user_trees()):
             if path.startswith("file://") and not Path(path.removeprefix("file://")).is_dir():
                 raise ConfigError(f"RATCHET_SEARCH_PATH names {path}, which is not a folder: correct or unset it.")
             search_path.prepend(provider="RATCHET_SEARCH_PATH", path=path)
@@ -152,15 +152,6 @@ def compose_point(space: Space, point: Point) -> TrialConfig:
         return _compose_at(space, point)
 
 
-def entries(group: str) -> list[str]:
-    """Name the entries of a configuration group, the user's folders included; what is only a base of others is not."""
-    folders = [Path(tree.removeprefix("file://")) for tree in _user_trees() if tree.startswith("file://")]
-    paths = [
-        path.relative_to(folder / group) for folder in (*folders, CONFIGS) for path in (folder / group).rglob("*.yaml")
-    ]
-    return sorted({path.with_suffix("").as_posix() for path in paths if path.parts[0] != "base"})
-
-
 def instantiate(node: Node, **keywords: Any) -> Any:
     """Build the object that a node names, its inner nodes first. Raises `ConfigError`, `ForbiddenTargetError`."""
     check_targets(node)
@@ -178,12 +169,6 @@ def instantiate(node: Node, **keywords: Any) -> Any:
 _OPERATORS = ("datamodule.download_url", "datamodule.checksums")
 
 _hydra_lock = threading.RLock()  # Hydra keeps one global state for a process
-
-
-def _user_trees() -> list[str]:
-    """The addresses of RATCHET_SEARCH_PATH, the first of which wins."""
-    named = [entry.strip() for entry in os.environ.get("RATCHET_SEARCH_PATH", "").split(";") if entry.strip()]
-    return [entry if "://" in entry else f"file://{Path(entry).expanduser().absolute()}" for entry in named]
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, GetJsonSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
-from ratchet.config import entries
 from ratchet.errors import PolicyError
 from ratchet.gate.policy import Policy
 from ratchet.settings import Settings
+from ratchet.trees import entries
 
 AS_CONFIGURED = "as configured"
 """The choice that leaves a thing to the experiment. Null would do too, but Prefect's pages show it as a switch of types."""

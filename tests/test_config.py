@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.config import CONFIGS, application, check_targets, compose, compose_sweep
+from ratchet.config import application, check_targets, compose, compose_sweep
 from ratchet.errors import ConfigError, ForbiddenPathError, ForbiddenTargetError, UnknownKeyError
+from ratchet.trees import CONFIGS
 
 pytestmark = pytest.mark.usefixtures("ratchet_home")
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ratchet.config import CONFIGS, compose, instantiate
+from ratchet.config import compose, instantiate
 from ratchet.data import FolderDataModule, OxfordPetDataModule, ShapesDataModule
 from ratchet.errors import ConfigError
+from ratchet.trees import CONFIGS
 
 TRANSFORMS = sorted(path.stem for path in (CONFIGS / "transforms").glob("*.yaml"))
 SMALL_SHAPES = ["datamodule.months=2", "datamodule.images_per_month=12", "datamodule.size=32"]

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from flows.gate import gate
 from flows.retrain import retrain
-from ratchet.config import compose, compose_sweep, entries
+from ratchet.config import compose, compose_sweep
 from ratchet.errors import ConfigError, PolicyError
 from ratchet.form import RetrainForm, chosen_policy, form_of, overrides_of
 from ratchet.gate import Policy
 from ratchet.planning import plan_retraining
+from ratchet.trees import entries
 
 SHAPES = "generic/shapes/segmentation/smp"
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.config import compose
 from ratchet.errors import PolicyError
 from ratchet.gate import Policy, load_policy
 
@@ -63,3 +64,19 @@ def test_a_file_that_is_no_mapping_is_refused_by_its_path(text: str, tmp_path: P
 def test_an_absent_file_is_refused_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"gone\.yaml"):
         load_policy(tmp_path / "gone.yaml")
+
+
+def test_a_policy_of_a_tree_of_ones_own_is_found_by_its_name_and_wins_over_a_preset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "first" / "gate", tmp_path / "second" / "gate"
+    for folder, floor in ((first, 0.7), (second, 0.1)):
+        (folder / "acme").mkdir(parents=True)
+        (folder / "acme" / "parts.yaml").write_text(f"name: parts\nfloor: {floor}\n")
+    (second / "strict.yaml").write_text("name: stricter\nfloor: 0.9\n")
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", f"{first.parent};file://{second.parent}")
+    assert load_policy("acme/parts").floor == 0.7
+    assert load_policy("strict").name == "stricter"
+    assert compose(["gate=acme/parts"]).gate["floor"] == 0.7
+    with pytest.raises(PolicyError, match="did you mean 'acme/parts'"):
+        load_policy("acme/part")

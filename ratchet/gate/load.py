@@ -12,12 +12,12 @@ from pydantic import BaseModel, ValidationError
 
 from ratchet.errors import PolicyError
 from ratchet.gate.policy import Policy
-
-PRESETS = Path(__file__).resolve().parents[2] / "configs" / "gate"
+from ratchet.trees import entries
 
 
 def load_policy(source: str | Path | Mapping[str, Any] | Policy) -> Policy:
-    """A policy from a preset's name (`default`, `strict`, `permissive`), a YAML or JSON file, JSON text, or a mapping.
+    """A policy from a name (`default`, `strict`, `permissive`, or a file `gate/<name>.yaml` in a tree of RATCHET_SEARCH_PATH),
+    a YAML or JSON file, JSON text, or a mapping.
 
     Raises PolicyError, naming the key and the nearest known one, for anything that is no policy.
     """
@@ -40,13 +40,13 @@ def _find(source: str | Path) -> Path:
     path = Path(source)
     if path.suffix:
         return path
-    presets = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
-    if str(source) not in presets:
+    named = entries("gate")
+    if str(source) not in named:
         raise PolicyError(
-            f"There is no policy {str(source)!r}{_nearest(str(source), presets)}. "
-            f"Presets are {', '.join(presets)}; your own needs its path, ending in .yaml or .json, or JSON text."
+            f"There is no policy {str(source)!r}{_nearest(str(source), list(named))}. Known are {', '.join(named)}; your own "
+            "needs its path, ending in .yaml or .json, JSON text, or a place in a tree of RATCHET_SEARCH_PATH, gate/<name>.yaml."
         )
-    return PRESETS / f"{source}.yaml"
+    return named[str(source)]
 
 
 def _parse(values: dict[str, Any], where: str) -> Policy:
