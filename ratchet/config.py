@@ -72,7 +72,7 @@ def application(arguments: Sequence[str]) -> Composed | None:
 
     run = hydra_main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(train)
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = ["ratchet train", *arguments]
+    sys.argv = ["ratchet train", *_with_every_rule(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a composition error itself and exits
     requests: list[tuple[list[str], Origin]] = []
     token = requested.set(requests)
@@ -117,6 +117,7 @@ def compose_space(overrides: Sequence[str], origin: Origin = COMMON, *, trusted:
     line's own user is), this refuses overrides of Hydra itself and values that read the environment: they may come
     from a form. Raises `ConfigError`.
     """
+    overrides = _with_every_rule(overrides)
     with _hydra(overrides, origin):
         parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
         if not trusted:
@@ -185,6 +186,20 @@ def _compose_at(space: Space, point: Point) -> TrialConfig:
     listed = ",".join(f"'{path}'" for path in space.origin.search_path)
     added = [f"hydra.searchpath=[{listed}]"] if listed else []
     return _settings(hydra_compose(space.origin.config_name, overrides=[*added, *space.at(point)]))
+
+
+def _with_every_rule(overrides: Sequence[str]) -> list[str]:
+    """Let every key of a policy be overridden, also one that the chosen entry of the group `gate` does not spell out."""
+    if not any(override.startswith("gate.") for override in overrides):
+        return list(overrides)
+    keys = _policy_keys()
+    return [f"++{override}" if override.split("=")[0] in keys else override for override in overrides]
+
+
+def _policy_keys() -> list[str]:
+    from ratchet.gate.policy import policy_keys  # noqa: PLC0415 - few configurations override a rule
+
+    return [f"gate.{key}" for key in policy_keys()]
 
 
 def _require_harmless(parsed: Sequence[Override]) -> None:
@@ -278,7 +293,7 @@ def _nearest(message: str, overrides: Sequence[str]) -> str:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         space = read_space(OverridesParser.create().parse_overrides(groups), COMMON)
         tree = hydra_compose("config", overrides=space.at(next(space.grid())))
-        known = list(_keys(OmegaConf.to_container(tree, resolve=False)))
+        known = list(dict.fromkeys([*_keys(OmegaConf.to_container(tree, resolve=False)), *_policy_keys()]))
     close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
     close += [key for key in known if key.split(".")[-1] == wanted.split(".")[-1] and key not in close]
     return f" Nearest known: {', '.join(close)}." if close else ""

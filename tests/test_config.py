@@ -11,6 +11,7 @@ import pytest
 
 from ratchet.config import application, check_targets, compose, compose_sweep
 from ratchet.errors import ConfigError, ForbiddenPathError, ForbiddenTargetError, UnknownKeyError
+from ratchet.gate import Budget, Superiority, load_policy
 from ratchet.trees import CONFIGS
 
 pytestmark = pytest.mark.usefixtures("ratchet_home")
@@ -43,12 +44,42 @@ def test_two_foreground_classes_take_three_outputs_and_one_takes_one() -> None:
     assert compose(["experiment=generic/oxford_pet/segmentation/smp"]).backbone.model["num_classes"] == 1
 
 
+@pytest.mark.parametrize("preset", ["default", "strict", "permissive"])
+def test_every_rule_of_a_policy_can_be_overridden_though_the_preset_does_not_name_it(preset: str) -> None:
+    overrides = [
+        "gate.class_floor=0.4",
+        "gate.anchor.margin=0.05",
+        "gate.superiority.min_gain=0.01",
+        "gate.non_inferiority.columns=[site]",
+        "gate.budget.size_mb=100",
+        "gate.serves=null",
+    ]
+    config = compose([f"gate={preset}", *overrides])
+    policy, named = load_policy(config.gate), load_policy(preset)
+    assert (policy.class_floor, policy.anchor and policy.anchor.margin) == (0.4, 0.05)
+    assert policy.superiority == (named.superiority or Superiority()).model_copy(update={"min_gain": 0.01})
+    assert policy.non_inferiority is not None
+    assert policy.non_inferiority.columns == ("site",)
+    assert policy.budget == (named.budget or Budget(size_mb=1)).model_copy(update={"size_mb": 100})
+    assert policy.serves is None
+    assert load_policy(compose([f"gate={preset}"]).gate) == named
+
+
+def test_the_command_line_too_overrides_every_rule() -> None:
+    for arguments in (["gate.class_floor=0.4"], ["gate.class_floor=0.4", "trainer.max_epochs=1,2", "--multirun"]):
+        composed = application(arguments)
+        assert composed is not None
+        assert {config.gate["class_floor"] for config in composed.configs} == {0.4}
+
+
 @pytest.mark.parametrize(
     ("override", "nearest"),
     [
         ("trainer.max_epoch=3", "trainer.max_epochs"),
         ("backbone.model.archs=unet,fpn", "backbone.model.arch"),
         ("optimiser.lr=0.1", "optimizer.lr"),
+        ("gate.clas_floor=0.4", "gate.class_floor"),
+        ("gate.anchor.margn=0.4", "gate.anchor.margin"),
     ],
 )
 def test_an_unknown_key_is_told_with_the_nearest_known_one(override: str, nearest: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -119,3 +120,12 @@ class Policy(Settings):
         if self.metric == "pixel_accuracy" and by_class:
             raise ValueError("pixel_accuracy has no value per class: unset class_floor and non_inferiority.classes")
         return self
+
+
+def policy_keys(model: type[BaseModel] = Policy, prefix: str = "") -> Iterator[str]:
+    """Every key of a policy: `floor`, `anchor`, `anchor.margin`, …"""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        for kind in get_args(field.annotation):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from policy_keys(kind, f"{prefix}{name}.")
