@@ -17,6 +17,7 @@ from ratchet.gate import Policy, load_policy
 from ratchet.registry import EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import open_question
 from ratchet.settings import RetrainSettings, TrialConfig
+from ratchet.space import Composed
 from ratchet.training.metric_names import metric_names
 from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
 
@@ -92,9 +93,12 @@ class Plan(BaseModel):
 def plan_retraining(
     overrides: Sequence[str], *, flow_run: FlowRun | None = None, manager: MlflowModelManager | None = None
 ) -> Plan:
-    """Compose the trials and see whether the same inputs have been judged before. Raises `ConfigError`, `DataError`."""
+    """Compose the trials and see whether the same inputs have been judged before.
+
+    Raises `ConfigError`, `PolicyError`, `DataError`.
+    """
     composed = compose_space(overrides)
-    _require_one_job(composed.configs, () if composed.space is None else composed.space.dimensions)
+    check_trials(composed)
     _require_metric(composed.configs[0])
     sweep = plan_sweep(composed)
     chosen, policy = sweep.config.retrain, load_policy(sweep.config.gate)
@@ -104,6 +108,21 @@ def plan_retraining(
     if sweep.settings.force:
         return plan
     return plan.model_copy(update={"unchanged_since": _judged_before(manager or MlflowModelManager(), plan)})
+
+
+def check_trials(composed: Composed) -> None:
+    """Refuse trials that are not to be judged by one standard, or that the gate could not load.
+
+    Raises `ConfigError`, `PolicyError`.
+    """
+    _require_one_job(composed.configs, () if composed.space is None else composed.space.dimensions)
+    load_policy(composed.configs[0].gate)
+    for config in composed.configs:
+        if "torchscript" not in config.export.types:
+            raise ConfigError(
+                f"export.types=[{','.join(config.export.types)}]: the gate loads the TorchScript form, model.pt, so that no "
+                "trial could be judged. Add torchscript."
+            )
 
 
 def titled(model: str, trials: int | None) -> str:
@@ -161,9 +180,9 @@ def _require_metric(config: TrialConfig) -> None:
 
 def _require_one_job(configs: Sequence[TrialConfig], searched: Iterable[str]) -> None:
     """A sweep may vary the trials, not what they are judged by; of a search only the keys that vary are known."""
-    judged = ("retrain", "gate", "core.name", *(f"datamodule.{key}" for key in _SOURCE))
+    judged = ("retrain", "gate", "core.name", "export.types", *(f"datamodule.{key}" for key in _SOURCE))
     for key in searched:
-        if key.lstrip("+").startswith(judged) or key in ("experiment", "datamodule"):
+        if key.lstrip("+").startswith(judged) or key in ("experiment", "datamodule", "export"):
             raise ConfigError(f"{key} cannot be searched: the trials of one retraining are judged by one standard.")
     for group in ("retrain", "gate"):
         if any(getattr(config, group) != getattr(configs[0], group) for config in configs):

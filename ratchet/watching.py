@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from ratchet.config import compose_sweep, instantiate
+from ratchet.config import compose_space, instantiate
 from ratchet.data.watching import Look, look
 from ratchet.errors import ModelNotFoundError, VersionNotFoundError
 
@@ -16,7 +16,7 @@ def look_at_data(model: str, overrides: Sequence[str], before: Look | None, *, s
 
     The first look compares with the data that the model's newest version was trained on. Raises `ConfigError`, `DataError`.
     """
-    node = compose_sweep(overrides)[0].datamodule
+    node = compose_space(overrides).configs[0].datamodule
     folder = Path(node["data_path"]).expanduser()
     found = look(
         folder,

@@ -11,12 +11,22 @@ from flows.service.check import check_models
 from flows.service.deployments import all_deployments, full_name
 from flows.service.models import load_model, load_models
 from flows.service.prefect_file import render
-from ratchet.errors import ConfigError
+from ratchet.errors import ConfigError, RatchetError
 
 pytestmark = pytest.mark.slow  # Prefect, which checks cron expressions, takes seconds to import
 
 EXAMPLES = Path(__file__).parent.parent / "deployments"
 LEAST = {"name": "m", "experiment": "generic/shapes/segmentation/smp"}
+LISTED = ["backbone.model.arch=unet,fpn"]
+OWN = """# @package _global_
+defaults:
+  - /experiment/base/segmentation/smp
+  - override /datamodule: base/segmentation
+  - _self_
+datamodule:
+  data_path: /data/scratches
+  idx_to_class: {1: scratch}
+"""
 
 
 def written(folder: Path, **keys: object) -> Path:
@@ -91,6 +101,37 @@ def test_overrides_that_do_not_compose_are_told_with_the_model(tmp_path: Path) -
     model = load_model(written(tmp_path, overrides=["trainer.max_epoch=3"]))
     with pytest.raises(ConfigError, match=r"model m: .*trainer.max_epochs"):
         check_models([model])
+
+
+def test_a_model_file_may_search(tmp_path: Path) -> None:
+    for number, overrides in enumerate((["optimizer.lr=interval(1e-4,1e-2)"], ["sweep.sampler=tpe", *LISTED])):
+        check_models([load_model(written(tmp_path, name=f"m{number}", overrides=overrides))])
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        (
+            {"experiment": "base/segmentation/smp"},
+            "model m: experiment=base/segmentation/smp is not among the choices .*RATCHET_SEARCH_PATH",
+        ),
+        ({"overrides": ["export.types=[pt2]"]}, "model m: .*Add torchscript"),
+        ({"overrides": ["gate.floor=2"]}, "model m: .*floor = 2"),
+        ({"overrides": ["gate=strict,default"]}, "model m: .*several values for gate"),
+    ],
+)
+def test_what_no_run_could_begin_with_is_told_with_the_model(
+    keys: dict[str, object], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RatchetError, match=told):
+        check_models([load_model(written(tmp_path, **keys))])
+
+
+def test_an_experiment_of_ones_own_can_be_deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "experiment" / "acme").mkdir(parents=True)
+    (tmp_path / "experiment" / "acme" / "scratches.yaml").write_text(OWN)
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path))
+    check_models([load_model(written(tmp_path, experiment="acme/scratches"))])
 
 
 def test_two_files_about_one_model_are_refused(tmp_path: Path) -> None:

@@ -148,6 +148,11 @@ def test_a_retraining_that_is_searched_keeps_its_plan_and_judges_all_its_trials_
     assert Plan.from_yaml(plan.to_yaml()).model_dump() == plan.model_dump()
     assert plan_retraining(overrides).fingerprint == plan.fingerprint
     assert plan_retraining([*overrides[:-1], "sweep.max_trials=4"]).fingerprint != plan.fingerprint
-    for searched in ("datamodule.split_seed=range(1,3)", "retrain.to=choice(staging,production)", "gate=glob(*)"):
+    for searched in (
+        "datamodule.split_seed=range(1,3)",
+        "retrain.to=choice(staging,production)",
+        "gate=glob(*)",
+        "export=default,onnx",
+    ):
         with pytest.raises(ConfigError, match="judged by one standard"):
             plan_retraining([*overrides, searched])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.data.watching import Look, look, sign
+from ratchet.watching import look_at_data
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SETTLE = timedelta(minutes=10)
@@ -98,3 +99,10 @@ def test_the_signature_sees_names_sizes_and_times_at_any_depth_and_no_hidden_fil
     (folder / ".hidden").touch()
     assert sign(folder) in seen
     assert sign(folder / "absent") is None
+
+
+@pytest.mark.parametrize("search", ["optimizer.lr=interval(1e-4,1e-2)", "sweep.sampler=tpe"])
+def test_the_data_of_trials_that_are_searched_are_watched_too(folder: Path, search: str) -> None:
+    data = ["datamodule=base/segmentation", "datamodule.idx_to_class={1: scratch}", f"datamodule.data_path={folder}"]
+    found, watched = look_at_data("m", [*data, search], None, settle=SETTLE)
+    assert (watched, found.signature) == (folder, sign(folder))

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flows.service.models import ModelFile
-from ratchet.config import compose_sweep
-from ratchet.errors import ConfigError, ServerUnreachableError
+from ratchet.config import compose_space
+from ratchet.errors import ConfigError, GateError, ServerUnreachableError
+from ratchet.form import AS_CONFIGURED
 from ratchet.registry.tracking import require_listening
+from ratchet.trees import entries
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -37,9 +39,27 @@ def prefect_client() -> Iterator[SyncPrefectClient]:
 
 
 def check_models(models: Sequence[ModelFile]) -> None:
-    """Raise `ConfigError`, naming the model, where overrides do not compose: a run would only say so at three at night."""
+    """Raise an error that names the model where no retraining could begin: a run would only say so at three at night.
+
+    Raises `ConfigError`, `PolicyError`.
+    """
+    from ratchet.planning import check_trials  # noqa: PLC0415 (a second)
+
     for model in models:
         try:
-            compose_sweep(model.all_overrides)
-        except ConfigError as error:
+            check_trials(compose_space(model.all_overrides))
+            _require_offered(model)
+        except (ConfigError, GateError) as error:
             raise type(error)(f"model {model.name}: {error}") from error
+
+
+def _require_offered(model: ModelFile) -> None:
+    """Prefect's server refuses each run of a deployment whose parameters are not among what the form offers."""
+    form = model.form
+    for group, chosen in (("experiment", form.experiment), ("gate", form.policy)):
+        if chosen not in (AS_CONFIGURED, *entries(group)):
+            raise ConfigError(
+                f"{group}={chosen} is not among the choices of a retraining's form, so that Prefect would refuse every run: "
+                f"write a file of your own on top of it, {group}/<name>.yaml in a folder of RATCHET_SEARCH_PATH, and name "
+                "that (docs/data.md)."
+            )
