@@ -188,10 +188,10 @@ def release(model: str, version: int, reason: str) -> None:
 
 @main.command()
 @click.argument("model")
-@click.option("--keep", default=10, show_default=True, help="Archived and rejected versions to keep.")
+@click.option("--keep", default=10, show_default=True, help="Archived, rejected and inconclusive versions to keep.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 def prune(model: str, keep: int, dry_run: bool) -> None:
-    """Delete old archived and rejected versions of MODEL, and the heavy files of their runs."""
+    """Delete old archived, rejected and inconclusive versions of MODEL, and the heavy files of their runs."""
     with errors_told():
         from ratchet import MlflowModelManager  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The retention flow: old archived and rejected versions go, whatever production may need stays."""
+"""The retention flow: old archived, rejected and inconclusive versions go, whatever production may need stays."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tasks.runs import begin_run
 
 @flow(name="prune", flow_run_name="{model}: prune")
 def prune(model: str, keep: int = 10, dry_run: bool = False) -> State[Any]:
-    """Delete old archived and rejected versions of a model, and the heavy files of their runs.
+    """Delete old archived, rejected and inconclusive versions of a model, and the heavy files of their runs.
 
     Args:
         model: The registered model's name.
-        keep: How many archived and rejected versions stay.
+        keep: How many archived, rejected and inconclusive versions stay.
         dry_run: Only say what would go.
     """
     begin_run()

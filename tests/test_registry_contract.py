@@ -502,7 +502,7 @@ def test_every_version_that_was_champion_once_is_known_until_it_is_deleted_or_qu
     assert [version.version for version in manager.champions(name)] == [2, 3, 4]
 
 
-def test_pruning_takes_old_archived_and_rejected_versions_and_leaves_the_rest(
+def test_pruning_takes_old_versions_that_are_archived_rejected_or_inconclusive_and_leaves_the_rest(
     backend: Backend, name: str, make_model: MakeModel
 ) -> None:
     manager, experiment = backend.open(), f"experiment {name}"
@@ -511,9 +511,10 @@ def test_pruning_takes_old_archived_and_rejected_versions_and_leaves_the_rest(
         manager.register_model(f"runs:/{run}/deployment_model", name)
     for number in (1, 2, 3, 4):
         manager.promote(name, number)
-    manager.record(name, "gated", version=5, outcome="reject", reason="worse")
+    manager.record(name, "gated", version=5, outcome="inconclusive", reason="luck may explain it")
     manager.record(name, "gated", version=6, outcome="reject", reason="worse", anchor=1)
     manager.promote(name, 7, "staging")
+    assert manager.prune(name, keep=0, rollbacks=1, dry_run=True).goes == (2, 5, 6)
     planned = manager.prune(name, keep=1, rollbacks=1, dry_run=True)
     assert planned.goes == (2, 5)
     assert planned.stays[1] == "the gate's anchor"

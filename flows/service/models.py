@@ -65,7 +65,7 @@ class Schedules(Settings):
     retrain: Cron | None = Field(None, description="Retrain, if anything changed.")
     monitor: Cron | None = Field("0 6 * * *", description="Score the champion on the newest labelled data.")
     watch: Cron | None = Field("*/10 * * * *", description="Look whether the data changed.")
-    prune: Cron | None = Field("0 4 * * 0", description="Delete old archived and rejected versions.")
+    prune: Cron | None = Field("0 4 * * 0", description="Delete old archived, rejected and inconclusive versions.")
 
 
 class Triggers(Settings):
@@ -84,7 +84,7 @@ class WatchSettings(Settings):
 class PruneSettings(Settings):
     """What is kept."""
 
-    keep: int = Field(10, ge=0, description="Archived and rejected versions that stay.")
+    keep: int = Field(10, ge=0, description="Archived, rejected and inconclusive versions that stay.")
 
 
 class ModelFile(Settings):

@@ -238,7 +238,7 @@ class LedgerModelManager(RegistryReader):
         heavy: Sequence[str] = HEAVY,
         dry_run: bool = False,
     ) -> PrunePlan:
-        """Delete archived and rejected versions beyond the newest `keep`, and the `heavy` artifacts of their runs.
+        """Delete archived, rejected and inconclusive versions beyond the newest `keep`, and the `heavy` artifacts of their runs.
 
         What stays whatever its age: see `ratchet.registry.retention.plan`; `needed` are versions that something else
         needs. With `dry_run` nothing is touched. Returns what went, or would go.

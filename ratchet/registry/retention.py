@@ -34,7 +34,7 @@ def plan(
     rollbacks: int,
     needed: Collection[int] = (),
 ) -> PrunePlan:
-    """Decide which versions of one model go: archived and rejected ones beyond the newest `keep`.
+    """Decide which versions of one model go: archived, rejected and inconclusive ones beyond the newest `keep`.
 
     Whatever their age, these stay: the champion, staging, the last `rollbacks` versions that a rollback can reach,
     the anchor of the last verdict that had one, pinned versions, those in quarantine (a release needs them), those that
@@ -59,6 +59,9 @@ def plan(
     runs = {version.run_id for version in spare if version.run_id is not None} - kept_runs
     goes = tuple(sorted(version.version for version in spare))
     return PrunePlan(versions[0].model if versions else "", goes, stays, tuple(sorted(filter(None, runs))))
+
+
+_NOT_PROMOTED = ("reject", "inconclusive")
 
 
 def reachable_by_rollback(state: State) -> list[int]:
@@ -88,6 +91,6 @@ def _protection(
         (version.pinned, "pinned"),
         (version.quarantined, "in quarantine until it is released"),
         (version.version in needed, "needed"),
-        (version.stage is Stage.NONE and outcome != "reject", "not rejected by any verdict"),
+        (version.stage is Stage.NONE and outcome not in _NOT_PROMOTED, "not rejected by any verdict"),
     )
     return next((why for holds, why in reasons if holds), None)
