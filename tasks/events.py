@@ -123,6 +123,10 @@ _OF_HISTORY: dict[EventKind, type[VersionEvent]] = {
     EventKind.ROLLED_BACK: RolledBack,
 }
 
+_KINDS: tuple[type[RatchetEvent], ...] = (*_OF_HISTORY.values(), Degraded, DataChanged)
+EVENTS = tuple(kind.event for kind in _KINDS)
+"""What is announced of a model, with the model as the resource."""
+
 
 def announce(event: RatchetEvent) -> None:
     """Send an event to Prefect's server; automations may act on it."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Annotated
 from uuid import UUID
 
 import yaml
@@ -11,14 +14,25 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.actions import CallWebhook, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from flows.service.deployments import TAG
 from ratchet.errors import ConfigError
 from ratchet.settings import Settings
+from tasks.events import EVENTS
 
 NOTICES_FILE = "notices.yaml"
 _WEBHOOK = "webhook"
+
+
+def _announced(event: str) -> str:
+    if not any(fnmatchcase(name, event) for name in EVENTS):
+        near = difflib.get_close_matches(event, EVENTS, n=2, cutoff=0.8)
+        raise ValueError(
+            f"nothing of that name is announced of a model{f'; nearest: {chr(44).join(near)}' if near else ''}. Known are "
+            f"{', '.join(EVENTS)}. Of other events tells an automation of your own: docs/events.md"
+        )
+    return event
 
 
 class Notice(Settings):
@@ -27,7 +41,9 @@ class Notice(Settings):
     name: str = Field(min_length=1, description="What the automation is called.")
     enabled: bool = Field(False, description="Whether anybody is told.")
     block: str = Field(pattern=r"^[\w-]+/[\w-]+$", description="The block that tells: its type's slug, and its name.")
-    events: tuple[str, ...] = Field(min_length=1, description="The events that are told.")
+    events: tuple[Annotated[str, AfterValidator(_announced)], ...] = Field(
+        min_length=1, description="The events that are told."
+    )
     models: tuple[str, ...] = Field((), description="Only of these models; none: of all.")
     subject: str = Field("Ratchet", description="Subject, where the block has one.")
     body: str = Field(min_length=1, description="What is told; for a webhook, the body of the request.")
