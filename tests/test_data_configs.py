@@ -29,6 +29,21 @@ def test_the_folder_configuration_builds_a_data_module(tmp_path: Path) -> None:
     assert data.mask_values == {0: 0, 128: 1, 255: 2}
 
 
+def test_the_experiment_file_of_the_docs_composes_from_a_tree_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
+    path = tmp_path / "experiment" / "parts" / "scratches.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(docs.partition("```yaml\n")[2].partition("```")[0])
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path))
+    config = compose(["experiment=parts/scratches"])
+    assert (config.core.name, config.transforms.input_width) == ("scratches", 512)
+    data = instantiate(config.datamodule)
+    assert isinstance(data, FolderDataModule)
+    assert data.classes == ("scratch", "dent")
+
+
 @pytest.mark.parametrize("key", ["data_path", "idx_to_class"])
 def test_the_folder_configuration_asks_for_what_it_cannot_know(key: str) -> None:
     given = {"data_path": "parts", "idx_to_class": "{1: scratch}"}
