@@ -116,8 +116,13 @@ def check_trials(composed: Composed) -> None:
     Raises `ConfigError`, `PolicyError`.
     """
     _require_one_job(composed.configs, () if composed.space is None else composed.space.dimensions)
-    load_policy(composed.configs[0].gate)
+    policy = load_policy(composed.configs[0].gate)
     for config in composed.configs:
+        if policy.group_by is not None and config.datamodule.get("group_by", "") is None:
+            raise ConfigError(
+                f"gate.group_by={policy.group_by} judges on images that belong together, while others of the same "
+                f"{policy.group_by} may be trained on: set datamodule.group_by={policy.group_by} too."
+            )
         if "torchscript" not in config.export.types:
             raise ConfigError(
                 f"export.types=[{','.join(config.export.types)}]: the gate loads the TorchScript form, model.pt, so that no "
@@ -194,4 +199,14 @@ def _require_one_job(configs: Sequence[TrialConfig], searched: Iterable[str]) ->
         raise ConfigError("the overrides give several data sets: the trials of one retraining are judged on one.")
 
 
-_SOURCE = ("_target_", "data_path", "split_seed", "val_size", "test_size", "gate_size", "idx_to_class", "mask_values")
+_SOURCE = (
+    "_target_",
+    "data_path",
+    "split_seed",
+    "val_size",
+    "test_size",
+    "gate_size",
+    "group_by",
+    "idx_to_class",
+    "mask_values",
+)

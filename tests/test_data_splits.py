@@ -1,14 +1,17 @@
 """An image keeps its split, and no image is in two."""
 
 import hashlib
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from parts import module, write_list
 
 from ratchet.data.content import PairContent, position
 from ratchet.data.splitting import SplitSizes, assign_splits, choose_names
-from ratchet.errors import ConfigError, EmptySplitError
+from ratchet.errors import ConfigError, EmptySplitError, MetadataError, SplitOverlapError
 
 
 def contents(count: int, start: int = 0) -> dict[str, PairContent]:
@@ -17,7 +20,7 @@ def contents(count: int, start: int = 0) -> dict[str, PairContent]:
 
 
 def split(found: dict[str, PairContent], sizes: SplitSizes, **lists: tuple[str, ...]) -> dict[str, str]:
-    return assign_splits(choose_names(found, lists), lists, found, sizes)
+    return assign_splits(choose_names(found, lists), lists, {name: pair.image for name, pair in found.items()}, sizes)
 
 
 SIZES = SplitSizes(val=0.15, test=0.25, gate=0.1, seed=3)
@@ -95,6 +98,36 @@ def test_a_share_of_nothing_is_an_empty_split() -> None:
 def test_shares_that_leave_nothing_to_train_on_are_refused(shares: tuple[float, float, float]) -> None:
     with pytest.raises(ConfigError, match="_size"):
         SplitSizes(val=shares[0], test=shares[1], gate=shares[2], seed=0)
+
+
+@pytest.fixture
+def of_patients(folder: Path) -> Path:
+    """Twenty patients with two images each."""
+    rows = [f"part_{number:02d},{number // 2}\n" for number in range(40)]
+    (folder / "metadata.csv").write_text("name,patient\n" + "".join(rows))
+    return folder
+
+
+def test_images_of_a_group_come_into_one_split(of_patients: Path) -> None:
+    def patients(**options: Any) -> dict[str, set[str]]:
+        return {
+            split: {s.metadata["patient"] for s in found}
+            for split, found in module(of_patients, **options).samples.items()
+        }
+
+    alone = patients()
+    assert alone["train"] & alone["test"]  # each image for itself
+    grouped = patients(group_by="patient", split_seed=2)
+    assert sum(map(len, grouped.values())) == 20
+    assert set.union(*grouped.values()) == set(map(str, range(20)))
+
+
+def test_lists_that_part_a_group_and_images_without_one_are_refused(of_patients: Path) -> None:
+    write_list(of_patients, "test", *range(4, 13))  # the last is one of two
+    with pytest.raises(SplitOverlapError, match=r"part_1[23] .* are of the same group, '6'"):
+        module(of_patients, group_by="patient", val_size=0.4).prepare()
+    with pytest.raises(MetadataError, match=r"40 images have no 'site' in .*the first is 'part_00'"):
+        module(of_patients, group_by="site").prepare()
 
 
 @given(st.text(), st.integers())

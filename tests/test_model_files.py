@@ -116,6 +116,7 @@ def test_a_model_file_may_search(tmp_path: Path) -> None:
             "model m: experiment=base/segmentation/smp is not among the choices .*RATCHET_SEARCH_PATH",
         ),
         ({"overrides": ["export.types=[pt2]"]}, "model m: .*Add torchscript"),
+        ({"overrides": ["gate.group_by=lot"]}, "model m: .*set datamodule.group_by=lot too"),
         ({"overrides": ["gate.floor=2"]}, "model m: .*floor = 2"),
         ({"overrides": ["gate=strict,default"]}, "model m: .*several values for gate"),
     ],

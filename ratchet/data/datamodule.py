@@ -14,7 +14,7 @@ from ratchet.data.classes import build_class_map
 from ratchet.data.content import PairContent, check_contents_disjoint, fingerprint, read_contents
 from ratchet.data.listing import Listing, check_disjoint, check_pairs, read_metadata, read_split_list
 from ratchet.data.samples import SPLITS, InputFormat, Sample
-from ratchet.data.splitting import SplitSizes, assign_splits, choose_names
+from ratchet.data.splitting import SplitSizes, assign_splits, check_groups_whole, choose_names, read_groups
 from ratchet.errors import ConfigError, EmptySplitError
 from ratchet.home import home
 
@@ -41,7 +41,8 @@ class SegmentationDataModule:
     Splits come from lists (`train_split_file`, …; by default `train.txt`, … if the folder holds them, one name a line),
     otherwise from the content of the images and `split_seed`; `seed` is of the training's order and augmentation alone, so
     that another seed leaves every image in its split. `val_size`, `test_size` and `gate_size` are the shares for
-    which there is no list; with `gate_size: 0` and no list, the gate judges on the test split. `train_transform`
+    which there is no list; with `gate_size: 0` and no list, the gate judges on the test split. With `group_by`, a column of
+    `metadata.csv`, images of the same value are in the same split, and the shares are of the values. `train_transform`
     augments image and mask (uint8, already of the input's size) in training; everything else sees what serving sees.
 
     With `cache`, images and masks are decoded and resized once, into a file below `cache_path` (by default `cache` in
@@ -73,6 +74,7 @@ class SegmentationDataModule:
         val_size: float = 0.2,
         test_size: float = 0.2,
         gate_size: float = 0.0,
+        group_by: str | None = None,
         train_split_file: str | Path | None = None,
         val_split_file: str | Path | None = None,
         test_split_file: str | Path | None = None,
@@ -97,6 +99,7 @@ class SegmentationDataModule:
         self._batch_size = batch_size
         self._num_workers = num_workers
         self._sizes = SplitSizes(val=val_size, test=test_size, gate=gate_size, seed=split_seed)
+        self._group_by = group_by
         self._seed = seed
         files = (train_split_file, val_split_file, test_split_file, gate_split_file)
         self._split_files = {split: file for split, file in zip(SPLITS, files, strict=True) if file is not None}
@@ -282,9 +285,12 @@ class SegmentationDataModule:
         check_pairs(listing, names, complete="train" not in lists and self.only is None)
         pairs = {name: (listing.images[name], listing.masks[name]) for name in names}
         contents = read_contents(pairs)
-        splits = assign_splits(names, lists, contents, self._sizes)
-        check_contents_disjoint(splits, contents, pairs)
         metadata = read_metadata(self.data_path / "metadata.csv")
+        images = {name: content.image for name, content in contents.items()}
+        groups = images if self._group_by is None else read_groups(self._group_by, names, metadata)
+        splits = assign_splits(names, lists, groups, self._sizes)
+        check_contents_disjoint(splits, contents, pairs)
+        check_groups_whole(splits, groups)
         samples = [Sample(name, *pairs[name], splits[name], metadata.get(name, {})) for name in sorted(names)]
         meaning = {"classes": self.classes, "mask_values": sorted(self.mask_values.items())}
         by_split = {split: tuple(s for s in samples if s.split == split) for split in SPLITS}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ratchet.data.content import PairContent, split_by_content
+from ratchet.data.content import split_by_content
 from ratchet.data.samples import SPLITS
-from ratchet.errors import ConfigError, EmptySplitError
+from ratchet.errors import ConfigError, EmptySplitError, MetadataError, SplitOverlapError
 
 
 @dataclass(frozen=True)
@@ -43,24 +43,54 @@ def choose_names(images: Mapping[str, object], lists: Mapping[str, tuple[str, ..
 def assign_splits(
     names: tuple[str, ...],
     lists: Mapping[str, tuple[str, ...]],
-    contents: Mapping[str, PairContent],
+    keys: Mapping[str, str],
     sizes: SplitSizes,
 ) -> dict[str, str]:
-    """The split of each name. A split without a list is a share of `train`'s list, or of the images in no list.
+    """The split of each name. A split without a list is a share of `train`'s list, or of the images in no list: `keys` are
+    what decides, and names of the same key come into the same split.
 
     Raises:
         EmptySplitError: `train`, `val`, `test`, or a wanted `gate` would be without images.
     """
     listed = {name: split for split, members in lists.items() if split != "train" for name in members}
     shares = sizes.missing(lists)
-    splits = {
-        name: listed.get(name) or split_by_content(contents[name].image, sizes.seed, shares) for name in sorted(names)
-    }
+    splits = {name: listed.get(name) or split_by_content(keys[name], sizes.seed, shares) for name in sorted(names)}
     wanted = [split for split in SPLITS if split != "gate" or split in lists or sizes.gate > 0]
     for split in wanted:
         if split not in splits.values():
             raise EmptySplitError(_no_images(split, split in lists, len(names)))
     return splits
+
+
+def read_groups(column: str, names: Iterable[str], metadata: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The group of each name: its value in this column of the metadata.
+
+    Raises:
+        MetadataError: an image has none.
+    """
+    groups = {name: metadata.get(name, {}).get(column, "") for name in names}
+    if absent := sorted(name for name, group in groups.items() if not group):
+        raise MetadataError(
+            f"{len(absent)} images have no {column!r} in metadata.csv, the first is {absent[0]!r}: add it, or unset "
+            "datamodule.group_by"
+        )
+    return groups
+
+
+def check_groups_whole(splits: Mapping[str, str], groups: Mapping[str, str]) -> None:
+    """Check that the images of a group are all in one split. Lists can part them.
+
+    Raises:
+        SplitOverlapError: a group is in two splits.
+    """
+    seen: dict[str, str] = {}
+    for name, split in splits.items():
+        first = seen.setdefault(groups[name], name)
+        if splits[first] != split:
+            raise SplitOverlapError(
+                f"{first} ({splits[first]}) and {name} ({split}) are of the same group, {groups[name]!r}: a model must not be "
+                "judged on what it was trained on; move one to the other's list"
+            )
 
 
 def _no_images(split: str, has_list: bool, total: int) -> str:

@@ -9,6 +9,7 @@ from ratchet.registry.events import Event, EventKind
 from ratchet.registry.fold import State
 from ratchet.registry.values import ModelVersion, Stage
 
+_NOT_PROMOTED = ("reject", "inconclusive")
 HEAVY = ("deployment_model", "checkpoints")  # what weighs in a trial's run; its metrics, parameters and report stay
 
 
@@ -59,9 +60,6 @@ def plan(
     runs = {version.run_id for version in spare if version.run_id is not None} - kept_runs
     goes = tuple(sorted(version.version for version in spare))
     return PrunePlan(versions[0].model if versions else "", goes, stays, tuple(sorted(filter(None, runs))))
-
-
-_NOT_PROMOTED = ("reject", "inconclusive")
 
 
 def reachable_by_rollback(state: State) -> list[int]:

@@ -13,8 +13,8 @@ from ratchet.settings import TrialConfig
 # What changes a result when it changes version.
 CODE = ("ratchet", "torch", "pytorch-lightning", "segmentation-models-pytorch", "torchvision")
 
-# Keys of the datamodule that say where or how fast, not what: the content has its own fingerprint.
-_PLACE = ("data_path", "num_workers", "_file", "name")
+# Keys of the datamodule that say where or how fast, not what: the content has its own fingerprint, the splits included.
+_PLACE = ("data_path", "num_workers", "_file", "name", "group_by")
 _SPEED = ("download", "cache")
 
 # Keys of a schedule that say how long it is; those of Ratchet's own tree are the number of epochs.
