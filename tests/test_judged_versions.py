@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from exported_models import Brightness, export
+from exported_models import Brightness, data_module, discs, export
 from test_judgement import BETTER, GOOD, NOT_WORSE, POOR, Registry
 from test_judgement import images as images  # noqa: PLC0414 - a fixture
 from test_judgement import registry as registry  # noqa: PLC0414 - a fixture
 
+from ratchet.judgement.records import judged_images
 from ratchet.registry import Stage
 from ratchet.registry.tracking import client
 from ratchet.retraining import _last
@@ -48,3 +49,25 @@ def test_a_verdict_on_a_model_that_was_deleted_and_made_anew_holds_no_more(regis
     assert registry.add(POOR) == first
     assert _last(registry.manager, registry.name, first) is None
     assert registry.manager.version(registry.name, first).stage is Stage.NONE
+
+
+def test_the_images_that_a_version_was_promoted_on_are_those_of_its_verdict_then(
+    registry: Registry, tmp_path: Path
+) -> None:
+    version = registry.add(GOOD)
+    assert judged_images(registry.manager, registry.manager.version(registry.name, version)) is None
+    registry.judge(version, **NOT_WORSE)
+    registry.manager.promote(registry.name, version)
+    first = {sample.name for sample in registry.data.samples["test"]}
+    discs(tmp_path / "later", range(60, 70))
+    for split, numbers in (("train", range(60, 62)), ("val", range(62, 64)), ("test", range(64, 70))):
+        (tmp_path / "later" / f"{split}.txt").write_text("".join(f"disc{number:03}\n" for number in numbers))
+    registry.judge(version, data=data_module(tmp_path / "later"), **NOT_WORSE)
+    other = registry.add(POOR)
+    registry.judge(other, data=data_module(tmp_path / "later"), **NOT_WORSE)
+    assert judged_images(registry.manager, registry.manager.version(registry.name, version)) == first
+    registry.manager.promote(registry.name, other)
+    registry.judge(version, data=data_module(tmp_path / "later"), **NOT_WORSE)  # a challenger again
+    assert judged_images(registry.manager, registry.manager.version(registry.name, version)) == first
+    registry.manager.rollback(registry.name)
+    assert judged_images(registry.manager, registry.manager.version(registry.name, version)) == first

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+from pathlib import Path
+
 import numpy as np
 import pytest
+from exported_models import data_module, discs
 
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.gate import Policy
 from ratchet.monitoring import MonitorSettings
+from ratchet.monitoring.images import choose_images
 from ratchet.monitoring.reading import Reading, judge_reading
 
 POLICY = Policy(resamples=1000)
@@ -86,3 +91,36 @@ def test_a_class_that_no_new_image_holds_leaves_it_undecided(false_positives: in
     assert reading.state == "undecided"
     assert "lack a class" in reading.sentence
     assert set(reading.class_scores) == {"disc"}
+
+
+def grown(root: Path) -> frozenset[str]:
+    """Twelve images, and as many again a month later: some of each for every split. The digests of the first for training."""
+    discs(root, range(24))
+    for split, first in (("train", 0), ("val", 4), ("test", 8)):
+        numbers = (*range(first, first + 4), *range(first + 12, first + 16))
+        (root / f"{split}.txt").write_text("".join(f"disc{number:03}\n" for number in numbers))
+    return frozenset(sha256((root / "images" / f"disc{n:03}.png").read_bytes()).hexdigest() for n in range(8))
+
+
+def test_gate_images_that_came_after_the_promotion_are_new_and_no_reference(tmp_path: Path) -> None:
+    seen = grown(tmp_path)
+    judged = {f"disc{number:03}" for number in range(8, 12)}
+    chosen = choose_images(data_module(tmp_path), seen=seen, judged=judged | {"gone"})
+    assert {sample.name for sample in chosen.reference} == judged
+    assert {sample.name for sample in chosen.fresh} == {f"disc{number:03}" for number in range(12, 24)}
+    assert chosen.as_promoted
+
+
+@pytest.mark.parametrize("judged", [None, frozenset({"elsewhere"})])
+def test_without_a_record_todays_gate_set_is_the_reference_and_the_reading_says_so(
+    tmp_path: Path, judged: frozenset[str] | None
+) -> None:
+    chosen = choose_images(data_module(tmp_path), seen=grown(tmp_path), judged=judged)
+    assert len(chosen.reference) == 8
+    assert {sample.split for sample in chosen.fresh} == {"train", "val"}
+    assert not chosen.as_promoted
+    found = counts([(50, 0.7), (100, 0.7)], seed=0)
+    reading = judge_reading(
+        found, np.arange(150) < 50, POLICY, MonitorSettings(), model="m", version=3, data="abc", as_promoted=False
+    )
+    assert "no record tells which gate images it was promoted on" in reading.sentence

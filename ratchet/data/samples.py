@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,15 @@ class Sample:
     mask: Path
     split: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def metadata_columns(samples: Iterable[Sample]) -> dict[str, dict[str, str]]:
+    """Turn the samples' rows of metadata.csv into columns: column → image name → value."""
+    columns: dict[str, dict[str, str]] = {}
+    for sample in samples:
+        for column, value in sample.metadata.items():
+            columns.setdefault(column, {})[sample.name] = value
+    return columns
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ratchet.data.samples import metadata_columns
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.evaluation.served import ModelCard, ServedModel, SilentModel
 from ratchet.gate import Context, Evidence, Policy, Verdict, judge
@@ -21,7 +22,6 @@ from ratchet.judgement.records import REPORT_FILE, earlier_uses, keep_record, mo
 from ratchet.judgement.scorer import Scorer
 
 if TYPE_CHECKING:
-    from ratchet.data import Sample
     from ratchet.registry import MlflowModelManager, ModelVersion
 
 OnImage = Callable[[int, int], None] | None
@@ -67,11 +67,11 @@ def judge_version(
                 earlier_uses=earlier_uses(manager.history(model), data.gate_fingerprint, challenger),
                 **origin(challenger),
             ),
-            metadata=_metadata(samples),
+            metadata=metadata_columns(samples),
             evidence=measured.evidence,
         )
         artifacts = Path(folder) / "artifacts"
-        write_record(artifacts, verdict, counts, metadata=_metadata(samples))
+        write_record(artifacts, verdict, counts, metadata=metadata_columns(samples))
         write_page(artifacts / REPORT_FILE, verdict, measured.models, samples, data.mask_values, counts)
         run_id = keep_record(artifacts, verdict, challenger)
     manager.record(
@@ -144,12 +144,3 @@ def _score(
         return scorer.score(models, keep={"champion": champion} if champion else {}, on_image=on_image), ()
     fresh = scorer.score({"challenger": models["challenger"]}, keep={}, on_image=on_image)
     return fresh | {"champion": known}, ("the champion's counts are those that its files gave on these images before",)
-
-
-def _metadata(samples: Sequence[Sample]) -> dict[str, dict[str, str]]:
-    """Turn the samples' rows of metadata.csv into columns: column → image name → value."""
-    columns: dict[str, dict[str, str]] = {}
-    for sample in samples:
-        for column, value in sample.metadata.items():
-            columns.setdefault(column, {})[sample.name] = value
-    return columns

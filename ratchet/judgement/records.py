@@ -121,6 +121,26 @@ def kept_verdict(event: Event) -> Verdict | None:
     return verdict if verdict.digest == event.verdict_digest else None
 
 
+def judged_images(manager: LedgerModelManager, version: ModelVersion) -> frozenset[str] | None:
+    """The names of the gate images of a version's last judgement before its promotion; None where no record has them."""
+    from ratchet.gate.record import read_record  # noqa: PLC0415
+
+    own = [event for event in manager.history(version.model) if event.version == version.version and event.counts]
+    promoted = [event.number for event in own if event.kind is EventKind.PROMOTED]
+    gated = [event for event in _with_record(own) if event.kind is EventKind.GATED]
+    gated = [event for event in gated if not promoted or event.number < promoted[-1]]
+    if not gated:
+        return None
+    with tempfile.TemporaryDirectory(prefix="verdict-") as folder:
+        try:
+            record = read_record(fetch_record(gated[-1], Path(folder)), digest=gated[-1].verdict_digest)
+        except VerdictChangedError:
+            return None
+    # A model that was deleted and made anew begins with version 1 again.
+    same = version.digests is not None and record.verdict.challenger == model_ref(version)
+    return frozenset(record.counts["challenger"].names) if same else None
+
+
 def earlier_uses(history: Iterable[Event], gate_set: str, challenger: ModelVersion) -> int:
     """How many other challengers were judged on this gate set; one that was judged twice counts once."""
     return len({event.version for event in history if event.gate_set == gate_set} - {challenger.version})

@@ -19,14 +19,20 @@ from ratchet.evaluation.served import ServedModel
 from ratchet.gate import Policy, load_policy
 from ratchet.gate.rules import finite
 from ratchet.judgement.configuration import configuration, gate_data
+from ratchet.judgement.records import judged_images
 from ratchet.monitoring.change import compare_sets
+from ratchet.monitoring.images import choose_images
 from ratchet.monitoring.values import MonitorSettings, Reading, State
 
 if TYPE_CHECKING:
-    from ratchet.data import Sample
     from ratchet.registry import MlflowModelManager, ModelVersion
 
 OnImage = Callable[[int, int], None] | None
+
+_TODAYS_GATE = (
+    "no record tells which gate images it was promoted on, so it is compared with today's, newer ones among them: a loss "
+    "on all that is new shows less"
+)
 
 
 def take_reading(
@@ -35,36 +41,31 @@ def take_reading(
     """Score the champion of `model` on what came after its training; None while there is no champion.
 
     New are the images in today's splits for training and validation whose content the champion did not see in its own:
-    an image keeps its split while the data grow, so these came later. Its reference is the gate split. Metric, average
-    and resampling are those of the policy that the champion was trained under. Raises `RegistryError`, `DataError`.
+    an image keeps its split while the data grow, so these came later. So did the images of the gate split that its
+    verdict does not name; those that it names are the reference. Metric, average and resampling are those of the policy
+    that the champion was trained under. Raises `RegistryError`, `DataError`.
     """
     champion = manager.champion(model)
     if champion is None:
         return None
     config = configuration([champion])
     data, policy = gate_data(config), load_policy(config.get("gate") or "default")
-    reference = data.samples[data.gate_split]
     with tempfile.TemporaryDirectory(prefix="monitor-") as folder:
         files = manager.download_model(model, champion.version, Path(folder) / "model")
-        fresh = newest(data, _seen(files, champion))[: settings.newest]
-        models, samples = {"champion": ServedModel(files)}, [*fresh, *reference]
+        chosen = choose_images(data, seen=_seen(files, champion), judged=judged_images(manager, champion))
+        fresh = chosen.fresh[: settings.newest]
+        models, samples = {"champion": ServedModel(files)}, [*fresh, *chosen.reference]
         counts = score_models(models, samples, data.mask_values, metric=policy.metric, on_image=on_image)["champion"]
-    is_fresh = np.arange(len(counts.names)) < len(fresh)
     return judge_reading(
-        counts, is_fresh, policy, settings, model=model, version=champion.version, data=data.fingerprint
+        counts,
+        np.arange(len(counts.names)) < len(fresh),
+        policy,
+        settings,
+        model=model,
+        version=champion.version,
+        data=data.fingerprint,
+        as_promoted=chosen.as_promoted,
     )
-
-
-def newest(data: Any, seen: frozenset[str]) -> list[Sample]:
-    """The samples for training and validation that are not among the `seen` (digests), the newest file first."""
-    digests = {split: data.image_digests(split) for split in ("train", "val")}
-    unknown = [
-        sample
-        for split, named in digests.items()
-        for sample in data.samples.get(split, ())
-        if named[sample.name] not in seen
-    ]
-    return sorted(unknown, key=lambda sample: (-sample.image.stat().st_mtime, sample.name))
 
 
 def judge_reading(
@@ -76,10 +77,12 @@ def judge_reading(
     model: str,
     version: int,
     data: str,
+    as_promoted: bool = True,
 ) -> Reading:
     """Conclude from the counts of the `fresh` images (N,) and of the others: a pure function.
 
-    Degraded is what is proven: even the upper end of the change is below -margin.
+    Degraded is what is proven: even the upper end of the change is below -margin. `as_promoted`: the others are what the
+    version was promoted on, not all that the gate set holds today.
     """
     new, old = _part(counts, fresh), _part(counts, ~fresh)
     images = len(new.names)
@@ -96,9 +99,11 @@ def judge_reading(
         version=version,
         metric=policy.metric,
         state=state,
-        sentence=_sentence(policy, settings, f"v{version} of {model}", images, now, then, low, high, state),
+        sentence=_sentence(policy, settings, f"v{version} of {model}", images, now, then, low, high, state)
+        + (f"; {_TODAYS_GATE}" if images and not as_promoted else ""),
         images=images,
         reference_images=len(old.names),
+        as_promoted=as_promoted,
         score=now,
         reference=then,
         low=low,

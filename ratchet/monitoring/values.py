@@ -24,8 +24,9 @@ class Reading(BaseModel):
     """The champion on labelled images that it never saw and that came after its training, beside its gate images.
 
     Both are scored afresh, at the masks' own size. `change` is the score on the `images` new ones minus the one on the
-    `reference_images`; it lies between `low` and `high`, each with the confidence asked for. None: not a number, or not
-    bounded by so few images.
+    `reference_images`: the gate images that the version was promoted on, or, where no record names them, not
+    `as_promoted` but today's. It lies between `low` and `high`, each with the confidence asked for. None: not a number,
+    or not bounded by so few images.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +38,7 @@ class Reading(BaseModel):
     sentence: str
     images: int
     reference_images: int
+    as_promoted: bool = True
     score: float | None = None
     reference: float | None = None
     low: float | None = None

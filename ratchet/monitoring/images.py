@@ -1,0 +1,41 @@
+"""Which images a reading is taken on: what is new to the champion, and what it was promoted on."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ratchet.data import Sample
+
+
+@dataclass(frozen=True)
+class ChosenImages:
+    """The `fresh` samples, the newest file first, and the `reference`; `as_promoted`: those that it was promoted on."""
+
+    fresh: tuple[Sample, ...]
+    reference: tuple[Sample, ...]
+    as_promoted: bool
+
+
+def choose_images(data: Any, *, seen: Set[str], judged: Set[str] | None) -> ChosenImages:
+    """Choose from today's splits by what the champion has `seen` (digests) and was `judged` on (names; None: not known).
+
+    The gate set grows with the data, and what came to it later is as new as the rest: were it part of the reference, that
+    would get worse together with production. Where none of the judged images is known and still there, all of today's
+    gate set is the reference.
+    """
+    gate = data.samples[data.gate_split]
+    reference = tuple(sample for sample in gate if judged and sample.name in judged)
+    as_promoted = bool(reference)
+    reference = reference or gate
+    known = {sample.name for sample in reference}
+    fresh = [
+        sample
+        for split in ("train", "val", data.gate_split)
+        for sample, digest in zip(data.samples.get(split, ()), data.image_digests(split).values(), strict=True)
+        if sample.name not in known and digest not in seen
+    ]
+    fresh.sort(key=lambda sample: (-sample.image.stat().st_mtime, sample.name))
+    return ChosenImages(tuple(fresh), reference, as_promoted)
