@@ -81,6 +81,7 @@ def test_a_rollback_is_never_repeated_after_a_crash(tmp_path: Path) -> None:
         ({"collision": "wait"}, "collision='wait'"),
         ({"collision": "refuse", "approval": True}, "with approval: true, use queue"),
         ({"monitor": {"margin": 2}}, "monitor.margin=2"),
+        ({"monitor": {"newest": 20, "min_images": 300}}, "min_images=300 is more than newest=20"),
         ({"data": "data/mine"}, "data='data/mine': write the whole path"),
         ({"name": "a/b"}, "name='a/b'"),
         ({"name": "a&b"}, "name='a&b': 'a&b' holds '&'"),

@@ -53,6 +53,45 @@ def test_a_loss_of_twice_the_margin_is_seen() -> None:
     assert seen >= 45
 
 
+def read_groups(seed: int, size: int = 20, groups: tuple[int, int] = (12, 25), **settings: float) -> Reading:
+    """Images in groups that are all alike: whole groups are easy or hard, and none got worse."""
+    random = np.random.default_rng(seed)
+    quality = [(size, mean) for mean in random.normal(0.7, 0.1, sum(groups))]
+    found = counts(quality, seed)
+    fresh = np.arange(len(found.names)) < groups[0] * size
+    columns = {"site": {name: f"site {index // size}" for index, name in enumerate(found.names)}}
+    return judge_reading(
+        found,
+        fresh,
+        Policy(resamples=1000, group_by="site"),
+        MonitorSettings.model_validate(settings),
+        model="m",
+        version=3,
+        data="abc",
+        metadata=columns,
+    )
+
+
+@pytest.mark.slow
+def test_where_images_come_in_groups_false_alarms_are_as_rare() -> None:
+    alarms = sum(read_groups(seed, margin=0.0, min_images=12).state == "degraded" for seed in range(100))
+    assert alarms <= 12  # 5 are expected; more than 12 has a chance of 0.1 %
+
+
+def test_few_groups_conclude_nothing_however_many_images_they_have() -> None:
+    reading = read_groups(0, groups=(10, 25))
+    assert (reading.state, reading.images) == ("undecided", 200)
+    assert "these are 10 groups by 'site', and 20 new groups are needed" in reading.sentence
+
+
+def test_images_without_a_group_conclude_nothing() -> None:
+    policy, found = POLICY.model_copy(update={"group_by": "site"}), counts([(50, 0.1), (100, 0.7)], seed=0)
+    fresh = np.arange(150) < 50
+    reading = judge_reading(found, fresh, policy, MonitorSettings(), model="m", version=3, data="abc")
+    assert reading.state == "undecided"
+    assert "no column 'site'" in reading.sentence
+
+
 def test_a_loss_within_the_margin_is_healthy_and_the_sentence_tells_the_figures() -> None:
     reading = read([(100, 0.68), (200, 0.7)], margin=0.1)
     assert reading.state == "healthy"

@@ -159,6 +159,18 @@ def missing_values(column: str, names: tuple[str, ...], metadata: Metadata) -> s
     return f"{len(absent)} images have no {column!r}, the first is {absent[0]!r}" if absent else None
 
 
+def find_groups(
+    policy: Policy, names: tuple[str, ...], metadata: Metadata
+) -> tuple[NDArray[np.intp] | None, str | None]:
+    """The group of each image (N,) by `policy.group_by`, or None; and why they cannot be had, where it asks for them."""
+    column = policy.group_by
+    if column is None:
+        return None, None
+    if reason := missing_values(column, names, metadata):
+        return None, reason
+    return group_numbers(column, names, metadata), None
+
+
 def group_numbers(column: str, names: tuple[str, ...], metadata: Metadata) -> NDArray[np.intp]:
     """The group of each image (N,), numbered from 0 in order of first appearance."""
     seen: dict[str, int] = {}

@@ -18,9 +18,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ratchet.errors import CountsMismatchError, EmptyGateSetError, PolicyError
 from ratchet.evaluation.counts import METRIC_VERSION, ImageCounts, class_scores, score, unmeasured
 from ratchet.gate import contrasts, rules
@@ -106,7 +103,7 @@ def _refuse_what_cannot_be_judged(case: _Case) -> None:
 def _compare(case: _Case, champion: ImageCounts, *, comparable: bool) -> tuple[list[Check], Interval | None]:
     """The rules on differences, all over the same resamples, and the interval over the whole gate set."""
     policy = case.policy
-    groups, reason = _groups(case)
+    groups, reason = contrasts.find_groups(policy, case.challenger.names, case.metadata)
     reason = reason if comparable else "a model has no score to compare"
     if reason:
         return [no_data(rule, "all", reason) for rule in _comparing(policy)], None
@@ -119,15 +116,6 @@ def _compare(case: _Case, champion: ImageCounts, *, comparable: bool) -> tuple[l
         groups=groups,
     )
     return check_differences(policy, found, resampled)
-
-
-def _groups(case: _Case) -> tuple[NDArray[np.intp] | None, str | None]:
-    column = case.policy.group_by
-    if column is None:
-        return None, None
-    if reason := contrasts.missing_values(column, case.challenger.names, case.metadata):
-        return None, reason
-    return contrasts.group_numbers(column, case.challenger.names, case.metadata), None
 
 
 def _comparing(policy: Policy) -> list[Rule]:

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ratchet.data.samples import metadata_columns
 from ratchet.data.seen import SeenImages
 from ratchet.errors import ModelFilesError
 from ratchet.evaluation.counts import ImageCounts, class_scores, score, shown_classes
 from ratchet.evaluation.scoring import score_models
 from ratchet.evaluation.served import ServedModel
 from ratchet.gate import Policy, load_policy
+from ratchet.gate.contrasts import find_groups
+from ratchet.gate.digests import Metadata
 from ratchet.gate.rules import finite
 from ratchet.judgement.configuration import configuration, gate_data
 from ratchet.judgement.records import judged_images
@@ -64,6 +67,7 @@ def take_reading(
         model=model,
         version=champion.version,
         data=data.fingerprint,
+        metadata=metadata_columns(samples),
         as_promoted=chosen.as_promoted,
     )
 
@@ -77,29 +81,32 @@ def judge_reading(
     model: str,
     version: int,
     data: str,
+    metadata: Metadata | None = None,
     as_promoted: bool = True,
 ) -> Reading:
     """Conclude from the counts of the `fresh` images (N,) and of the others: a pure function.
 
-    Degraded is what is proven: even the upper end of the change is below -margin. `as_promoted`: the others are what the
-    version was promoted on, not all that the gate set holds today.
+    Degraded is what is proven: even the upper end of the change is below -margin. Where the policy names groups, they
+    count, not images. `as_promoted`: the others are what the version was promoted on, not all that the gate set holds today.
     """
     new, old = _part(counts, fresh), _part(counts, ~fresh)
     images = len(new.names)
     now, then = (_score(policy, part) for part in (new, old))
+    groups, unknown = find_groups(policy, counts.names, metadata or {})
     alpha, low, high = 1 - settings.confidence, None, None
-    if now is not None and then is not None:
-        found = compare_sets(policy, counts, fresh)
+    if now is not None and then is not None and unknown is None:
+        found = compare_sets(policy, counts, fresh, groups)
         low, high = finite(found.low(alpha)), finite(found.high(alpha))
+    few = unknown or _few(policy, settings, images if groups is None else len(np.unique(groups[fresh])))
     state: State = "undecided"
-    if images >= settings.min_images and high is not None:
+    if few is None and high is not None:
         state = "degraded" if high < -settings.margin else "healthy"
     return Reading(
         model=model,
         version=version,
         metric=policy.metric,
         state=state,
-        sentence=_sentence(policy, settings, f"v{version} of {model}", images, now, then, low, high, state)
+        sentence=_sentence(policy, settings, f"v{version} of {model}", images, now, then, low, high, state, few)
         + (f"; {_TODAYS_GATE}" if images and not as_promoted else ""),
         images=images,
         reference_images=len(old.names),
@@ -128,6 +135,16 @@ def _score(policy: Policy, counts: ImageCounts) -> float | None:
     return finite(score(policy.metric, counts, average=policy.average))
 
 
+def _few(policy: Policy, settings: MonitorSettings, units: int) -> str | None:
+    """Why so many new images, or groups of them, conclude nothing; None where they are enough."""
+    if units >= settings.min_images:
+        return None
+    needed = (
+        f"{settings.min_images} new {'images' if policy.group_by is None else 'groups'} are needed to conclude anything"
+    )
+    return needed if policy.group_by is None else f"these are {units} groups by {policy.group_by!r}, and {needed}"
+
+
 def _sentence(
     policy: Policy,
     settings: MonitorSettings,
@@ -138,14 +155,15 @@ def _sentence(
     low: float | None,
     high: float | None,
     state: State,
+    few: str | None,
 ) -> str:
     if not images:
         return f"{who}: no labelled image came since its training"
     if now is None or then is None:
         return f"{who}: undecided: the {images} new images, or the gate's, lack a class, so there is no {policy.metric_title}"
     told = f"{policy.metric_title} {now:.4f} on {images} new images, {then:.4f} on its gate images"
-    if images < settings.min_images:
-        return f"{who}: undecided: {told}; {settings.min_images} new images are needed to conclude anything"
+    if few is not None:
+        return f"{who}: undecided: {told}; {few}"
     if low is None or high is None:
         return f"{who}: undecided: {told}; too few images carry a class to bound the change"
     return f"{who}: {state}: {told}; a change between {low:+.4f} and {high:+.4f}, with {settings.margin:g} accepted"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.settings import Settings
 
@@ -17,7 +17,16 @@ class MonitorSettings(Settings):
     margin: float = Field(0.05, ge=0, lt=1, description="The loss that is still accepted, in units of the metric.")
     confidence: float = Field(0.95, ge=0.5, lt=1, description="One-sided confidence that the loss is larger than that.")
     newest: int = Field(200, ge=20, description="Of the images that came since, so many are scored, the newest first.")
-    min_images: int = Field(20, ge=4, description="With fewer new images nothing is concluded.")
+    min_images: int = Field(20, ge=4, description="With fewer new images, or groups of them, nothing is concluded.")
+
+    @model_validator(mode="after")
+    def _can_conclude(self) -> MonitorSettings:
+        if self.min_images > self.newest:
+            raise ValueError(
+                f"min_images={self.min_images} is more than newest={self.newest}, so nothing could ever be concluded: "
+                "raise newest, or lower min_images"
+            )
+        return self
 
 
 class Reading(BaseModel):
