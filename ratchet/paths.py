@@ -21,15 +21,26 @@ def check_paths(config: TrialConfig) -> None:
 
 def check_data_paths(datamodule: Node) -> None:
     """Raise `ForbiddenPathError` where a path of the data module leaves the roots of RATCHET_DATA_ROOTS."""
-    paths = {key: value for key, value in datamodule.items() if key.endswith("_path")}
-    # As the data module reads its lists: below its folder, unless they are absolute.
-    lists = {key: value for key, value in datamodule.items() if key.endswith("_file") and value}
-    paths |= {key: str(Path(datamodule["data_path"]) / file) for key, file in lists.items()}
+    given = {key: value for key, value in datamodule.items() if value}
+    # As the data module reads them: ~ is expanded, and lists lie below its folder, unless they are absolute.
+    paths = {key: _expanded(key, value) for key, value in given.items() if key.endswith("_path")}
+    lists = {key: _expanded(key, value) for key, value in given.items() if key.endswith("_file")}
+    paths |= {key: paths["data_path"] / file for key, file in lists.items()}
     _check_roots({f"datamodule.{key}": value for key, value in paths.items()})
 
 
+def _expanded(key: str, value: str) -> Path:
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise ForbiddenPathError(
+            f"datamodule.{key}={value}: there is no such user's folder. Write the whole path."
+        ) from error
+
+
 def _check_roots(paths: Mapping[str, Any]) -> None:
-    roots = [Path(root).resolve() for root in os.environ.get("RATCHET_DATA_ROOTS", "").split(os.pathsep) if root]
+    named = os.environ.get("RATCHET_DATA_ROOTS", "").split(os.pathsep)
+    roots = [Path(root).expanduser().resolve() for root in named if root]
     for key, value in paths.items():
         if not roots or not value or value == "imagenet":
             continue

@@ -161,6 +161,35 @@ def test_split_lists_are_looked_for_where_the_data_are(monkeypatch: pytest.Monke
             compose([data, f"+datamodule.test_split_file={file}"])
 
 
+@pytest.mark.parametrize("roots", ["{home}/data", "~/data"])
+def test_a_tilde_is_the_users_folder_for_the_roots_too(
+    roots: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RATCHET_DATA_ROOTS", roots.format(home=tmp_path))
+    compose(["datamodule.data_path='~/data/pets'"])
+    compose([f"datamodule.data_path={tmp_path}/data", "+datamodule.test_split_file='~/data/test.txt'"])
+
+
+@pytest.mark.parametrize("key", ["datamodule.data_path", "datamodule.cache_path", "+datamodule.test_split_file"])
+@pytest.mark.parametrize("path", ["~/.ssh", "./~/.ssh"])
+def test_a_tilde_does_not_lead_out_of_the_roots(
+    key: str, path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "someone"))
+    monkeypatch.setenv("RATCHET_DATA_ROOTS", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path / "data")
+    with pytest.raises(ForbiddenPathError, match=key.lstrip("+").replace(".", r"\.")):
+        compose([f"datamodule.data_path={tmp_path}/data", f"{key}='{path}'"])
+
+
+def test_the_folder_of_a_user_that_there_is_not_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RATCHET_DATA_ROOTS", str(tmp_path))
+    with pytest.raises(ForbiddenPathError, match="no such user"):
+        compose(["datamodule.data_path='~nobody_is_called_this/data'"])
+
+
 def test_a_form_cannot_say_where_data_are_downloaded_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pets = ["experiment=generic/oxford_pet/segmentation/smp", f"datamodule.data_path={tmp_path}"]
     assert compose([*pets, "+datamodule.download_url=http://10.0.0.1"]).datamodule["download_url"]
