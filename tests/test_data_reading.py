@@ -127,6 +127,15 @@ def test_a_mask_value_without_class_is_named_with_its_file(tmp_path: Path) -> No
         read_mask(tmp_path / "m.png", {0: 0, 1: 1})
 
 
+@pytest.mark.parametrize("value", [0.97, float("nan"), float("inf")])
+def test_a_mask_of_floats_is_taken_if_all_are_whole_and_refused_otherwise(tmp_path: Path, value: float) -> None:
+    Image.fromarray(np.array([[0, 1]], dtype=np.float32)).save(tmp_path / "m.tif")
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.tif", {0: 0, 1: 1}), [[0, 1]])
+    Image.fromarray(np.array([[0, value]], dtype=np.float32)).save(tmp_path / "m.tif")
+    with pytest.raises(MaskValueError, match=rf"m\.tif: the mask value {value} is no whole number"):
+        read_mask(tmp_path / "m.tif", {0: 0, 1: 1})
+
+
 def test_a_coloured_mask_is_refused(tmp_path: Path) -> None:
     Image.fromarray(picture()).save(tmp_path / "m.png")
     with pytest.raises(MaskValueError, match=r"m\.png: a coloured mask"):

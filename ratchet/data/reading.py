@@ -60,7 +60,7 @@ def read_mask(path: Path, mask_values: Mapping[int, int]) -> NDArray[np.uint8]:
 
     Raises:
         UnreadableImageError: the file does not decode.
-        MaskValueError: the mask is coloured, or holds values that `mask_values` does not name.
+        MaskValueError: the mask is coloured, or holds fractions, or values that `mask_values` does not name.
     """
     values = _single_channel(_decode(path), path)
     found = np.unique(values)
@@ -118,7 +118,12 @@ def _from_sixteen_bits(image: Image.Image, path: Path) -> NDArray[np.uint8]:
 
 
 def _single_channel(image: Image.Image, path: Path) -> NDArray[np.int64]:
-    values = np.asarray(image).astype(np.int64)
+    stored = np.asarray(image)
+    if image.mode == "F" and (odd := stored[~np.isfinite(stored) | (stored != np.floor(stored))]).size:
+        raise MaskValueError(
+            f"{path}: the mask value {odd[0]:g} is no whole number; save it with one whole number per class, not probabilities"
+        )
+    values = stored.astype(np.int64)
     if values.ndim == 2:  # noqa: PLR2004 - (H, W)
         return values
     colours = values[:, :, : len(image.getbands()) - ("A" in image.getbands())]
