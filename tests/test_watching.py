@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.data.watching import Look, look, sign
+from ratchet.errors import DatasetNotFoundError
 from ratchet.watching import look_at_data
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -106,3 +107,12 @@ def test_the_data_of_trials_that_are_searched_are_watched_too(folder: Path, sear
     data = ["datamodule=base/segmentation", "datamodule.idx_to_class={1: scratch}", f"datamodule.data_path={folder}"]
     found, watched = look_at_data("m", [*data, search], None, settle=SETTLE)
     assert (watched, found.signature) == (folder, sign(folder))
+
+
+def test_a_link_to_nothing_is_left_out_and_what_cannot_be_looked_at_is_told(folder: Path) -> None:
+    before = sign(folder)
+    (folder / "gone").symlink_to(folder / "nowhere")
+    assert sign(folder) == before
+    (folder / "round").symlink_to(folder / "round")
+    with pytest.raises(DatasetNotFoundError, match=r"round cannot be looked at"):
+        sign(folder)

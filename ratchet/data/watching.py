@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from ratchet.errors import DatasetNotFoundError
 
 
 class Look(BaseModel):
@@ -59,21 +62,29 @@ def look(
 def sign(folder: Path) -> str | None:
     """SHA-256, in hexadecimal, of the names, sizes and times of all files below a folder; hidden ones are left out.
 
-    None where there is no folder: a data set that is yet to come is not looked for, or downloaded, by looking.
+    None where there is no folder: a data set that is yet to come is not looked for, or downloaded, by looking. Raises
+    `DatasetNotFoundError` for what cannot be looked at.
     """
-    if not folder.is_dir():
-        return None
-    rows = sorted(_rows(str(folder), ""))
+    try:
+        if not folder.is_dir():
+            return None
+        rows = sorted(_rows(str(folder), ""))
+    except OSError as error:
+        raise DatasetNotFoundError(
+            f"{error.filename or folder} cannot be looked at ({error.strerror}): mend it, or let this user read it"
+        ) from error
     return hashlib.sha256("\n".join(rows).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _rows(folder: str, prefix: str) -> Iterator[str]:
-    with os.scandir(folder) as entries:
+    """A line for each file. What vanishes during the walk is left out, and so is a link to nothing."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
-                yield from _rows(entry.path, f"{prefix}{entry.name}/")
-            else:
-                known = entry.stat()
-                yield f"{prefix}{entry.name}\t{known.st_size}\t{known.st_mtime_ns}"
+            with suppress(FileNotFoundError):
+                if entry.is_dir():
+                    yield from _rows(entry.path, f"{prefix}{entry.name}/")
+                else:
+                    known = entry.stat()
+                    yield f"{prefix}{entry.name}\t{known.st_size}\t{known.st_mtime_ns}"
