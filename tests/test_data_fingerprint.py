@@ -3,11 +3,14 @@
 import os
 import shutil
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 from parts import module, names, write_list, write_pair
+
+from ratchet.data.content import read_contents
 
 
 def test_the_fingerprint_depends_on_content_and_not_on_path_or_time(folder: Path, tmp_path: Path) -> None:
@@ -72,3 +75,14 @@ def test_another_training_seed_leaves_every_image_in_its_split(folder: Path) -> 
     one, other = module(folder, seed=1), module(folder, seed=2)
     assert one.samples == other.samples
     assert one.fingerprint == other.fingerprint
+
+
+def test_of_many_pairs_few_are_queued_at_once(folder: Path) -> None:
+    pair = (folder / "images" / "part_00.png", folder / "masks" / "part_00.png")
+    pairs = dict.fromkeys(map(str, range(3000)), pair)
+    tracemalloc.start()
+    contents = read_contents(pairs)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(contents) == 3000
+    assert peak - kept < 3_000_000  # 4.5 MB if all are

@@ -14,6 +14,7 @@ from ratchet.data.samples import Sample
 from ratchet.errors import MaskSizeError, SplitOverlapError, UnreadableImageError
 
 _THREADS = 8  # reading and hashing release the interpreter lock
+_BLOCK = 1024  # pairs queued at once: each takes 2 kB until it is read
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,11 @@ def read_contents(pairs: Mapping[str, tuple[Path, Path]]) -> dict[str, PairConte
         UnreadableImageError: a file cannot be read, or is no image.
         MaskSizeError: a mask has another size than its image.
     """
+    files, contents = list(pairs.values()), list[PairContent]()
     with ThreadPoolExecutor(_THREADS) as pool:
-        return dict(zip(pairs, pool.map(read_pair, pairs.values()), strict=True))
+        for start in range(0, len(files), _BLOCK):
+            contents += pool.map(read_pair, files[start : start + _BLOCK])
+    return dict(zip(pairs, contents, strict=True))
 
 
 def read_pair(pair: tuple[Path, Path]) -> PairContent:
