@@ -12,8 +12,9 @@ from ratchet.config import compose
 from ratchet.data.seen import SeenImages
 from ratchet.errors import ConfigError, ModelFilesError, ModelNotFoundError, WeightsUnavailableError
 from ratchet.registry import MlflowModelManager
-from ratchet.registry.tracking import client
+from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.training.fitting import build_module
+from ratchet.training.origin import WEIGHTS_FILE, fetch, planned
 from ratchet.training.plan import PlannedTrial, plan_trials
 from ratchet.training.sweep import run_sweep
 from ratchet.training.warm_start import load_fitting
@@ -101,3 +102,19 @@ def test_what_names_no_model_is_refused_when_the_trials_are_planned() -> None:
     ):
         with pytest.raises(error):
             plan(f"backbone.init_from='{name}'")
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_weights_that_changed_since_the_planning_are_refused(tmp_path: Path) -> None:
+    file, store = tmp_path / WEIGHTS_FILE, client()
+    file.parent.mkdir()
+    run_id = store.create_run(ensure_experiment("elsewhere")).info.run_id
+    for content in ("planned with", "another"):
+        file.write_text(content)
+        store.log_artifact(run_id, str(file), "mine/data")
+        if content == "planned with":
+            trial = plan(f"backbone.init_from='runs:/{run_id}/mine'")
+    origin = planned(trial.config)
+    assert origin is not None
+    with pytest.raises(ModelFilesError, match="not those that this training was planned with"):
+        fetch(origin, tmp_path / "model")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,14 @@ def resolve(config: TrialConfig) -> TrialConfig:
     return config.model_copy(update={"backbone": backbone})
 
 
+def planned(config: TrialConfig) -> Origin | None:
+    """The model that a planned training starts from, with the content that it was planned with."""
+    if config.backbone.init_from is None:
+        return None
+    origin = find(config.backbone.init_from, model=config.retrain.model)
+    return origin and replace(origin, digest=config.backbone.init_digest or origin.digest)
+
+
 def find(init_from: str, *, model: str) -> Origin | None:
     """Find what is named; None for `production` of a model that has no champion."""
     from ratchet.registry import MlflowModelManager  # noqa: PLC0415 - opens MLflow
@@ -81,7 +89,9 @@ def fetch(origin: Origin, into: Path) -> Path:
         into.mkdir(parents=True)
         folder = Path(client().download_artifacts(run_id, path, str(into)))
     if _sha256(folder / WEIGHTS_FILE, origin.reference) != origin.digest:
-        raise ModelFilesError(f"the weights of {origin.reference} are not those that this training was planned with.")
+        raise ModelFilesError(
+            f"the weights of {origin.reference} are not those that this training was planned with: start it again."
+        )
     return folder
 
 

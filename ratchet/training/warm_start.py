@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ratchet.data.seen import SEEN_FILE, SeenImages
 from ratchet.errors import WeightsUnavailableError
 from ratchet.settings import TrialConfig
-from ratchet.training.origin import PARENT_TAG, Origin, fetch, find
+from ratchet.training.origin import PARENT_TAG, fetch, planned
 from ratchet.training.run import TrialRun
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def warm_start(config: TrialConfig, network: nn.Module, run: TrialRun, work: Pat
     What the ancestor had seen is kept among the run's artifacts, for the gate. Raises `RegistryError`, and
     `WeightsUnavailableError` where nothing fits.
     """
-    origin = _origin(config)
+    origin = planned(config)
     if origin is None:
         return None
     with tempfile.TemporaryDirectory(dir=work) as folder:
@@ -110,12 +110,6 @@ def inherited(config: TrialConfig, run: TrialRun, work: Path) -> frozenset[str] 
         kept = run.fetch(ANCESTRY_PATH, Path(folder))
         seen = None if kept is None else SeenImages.read(kept)
         return None if seen is None else seen.all
-
-
-def _origin(config: TrialConfig) -> Origin | None:
-    if config.backbone.init_from is None:
-        return None
-    return find(config.backbone.init_from, model=config.retrain.model)
 
 
 def _keep_ancestry(run: TrialRun, directory: Path) -> None:
