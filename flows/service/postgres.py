@@ -144,8 +144,20 @@ def _hand_over(user: str, *folders: Path) -> None:
 
 
 def _initialise(binaries: Path, data: Path, user: str | None) -> None:
+    """Make the cluster in a folder aside: an initdb that is killed leaves half of one, which looks like a whole one."""
+    aside = data.with_name(f"{data.name}.coming")
+    if aside.exists():
+        shutil.rmtree(aside)
+    if user is not None:
+        _hand_over(user, aside)
     # Nobody but this user, and root, reaches the socket, so its connections are trusted.
-    command = [str(binaries / "initdb"), "-D", str(data), "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-locale"]
+    command = [str(binaries / "initdb"), "-D", str(aside), "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-locale"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, user=user, group=user)
     if done.returncode != 0:
         raise ServiceEndedError(f"{data} could not be made a database: {done.stderr.strip()[-500:]}")
+    try:
+        aside.rename(data)
+    except OSError as error:
+        raise ServiceEndedError(
+            f"{data} is no database, and holds something ({error.strerror}): move it away, or give another --home"
+        ) from error

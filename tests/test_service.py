@@ -1,0 +1,125 @@
+"""The parts of `ratchet up` and `ratchet doctor` that need no server: what they write, what they tell, what they leave."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.service.check import prefect_client
+from flows.service.postgres import _initialise
+from flows.service.running import Running, find, noted, use_running
+from flows.service.up import Options, _find_room
+from ratchet.errors import ConfigError, PortTakenError, ServerUnreachableError, ServiceEndedError
+
+INITDB = """#!/bin/sh
+for word; do [ "$before" = -D ] && folder=$word; before=$word; done
+mkdir -p "$folder" && echo 15 > "$folder/PG_VERSION"
+"""
+
+
+def initdb(folder: Path, end: str) -> Path:
+    """Programs of Postgres among which `initdb` begins a cluster, and then ends so; their folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / "initdb").write_text(INITDB + end)
+    (folder / "initdb").chmod(0o755)
+    return folder
+
+
+def test_an_initdb_that_was_killed_leaves_nothing_that_looks_like_a_database(tmp_path: Path) -> None:
+    data = tmp_path / "postgres"
+    with pytest.raises(ServiceEndedError, match="could not be made a database"):
+        _initialise(initdb(tmp_path / "bin", "kill -9 $$"), data, None)
+    assert not data.exists()
+    _initialise(initdb(tmp_path / "bin", "exit 0"), data, None)
+    assert (data / "PG_VERSION").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"bin", "postgres"}
+
+
+def test_a_folder_in_the_databases_place_is_left_as_it_is_and_told(tmp_path: Path) -> None:
+    data = tmp_path / "postgres"
+    data.mkdir()
+    (data / "notes").touch()
+    with pytest.raises(ServiceEndedError, match="move it away"):
+        _initialise(initdb(tmp_path / "bin", "exit 0"), data, None)
+    assert (data / "notes").is_file()
+
+
+@pytest.fixture
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `use_running` sets is gone after the test."""
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+def running(mlflow: str) -> Running:
+    process = psutil.Process()
+    return Running(process.pid, process.create_time(), mlflow, "http://127.0.0.1:4200", "sqlite")
+
+
+@pytest.mark.usefixtures("_own_environment")
+def test_a_password_is_neither_in_the_note_of_ratchet_up_nor_in_its_messages(
+    ratchet_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with noted(running("http://me:secret@mlflow.example:5000")):
+        assert "secret" not in (ratchet_home / "up.json").read_text()
+        assert find() is not None
+        with pytest.raises(PortTakenError, match=r"http://me:\*\*\*@mlflow\.example:5000"):
+            _find_room(Options())
+        with pytest.raises(ConfigError, match="set MLFLOW_TRACKING_URI as there"):
+            use_running()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@mlflow.example:5000")
+        use_running()
+        assert os.environ["MLFLOW_TRACKING_URI"] == "http://me:secret@mlflow.example:5000"
+
+
+@pytest.mark.usefixtures("_own_environment", "ratchet_home")
+def test_without_a_password_other_commands_find_the_servers_by_the_note() -> None:
+    with noted(running("http://127.0.0.1:5000")):
+        use_running()
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
+    assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
+
+
+@contextmanager
+def serving(status: int, body: bytes) -> Iterator[str]:
+    """A server that answers everything so; its address."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (401, b"no"), (404, b"not here")])
+def test_what_is_not_prefects_api_is_told_with_what_to_do(status: int, body: bytes) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with (
+        serving(status, body) as address,
+        temporary_settings({PREFECT_API_URL: address}),
+        pytest.raises(ServerUnreachableError, match=r"PREFECT_API_URL must end in /api.*PREFECT_API_AUTH_STRING"),
+        prefect_client(),
+    ):
+        pass
