@@ -31,7 +31,8 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 def main(context: click.Context) -> None:
     """Retrain segmentation models; promote to production only what is proven better."""
     if context.invoked_subcommand != up.name:
-        use_running()
+        with errors_told():
+            use_running()
 
 
 for command in (gate, up, deploy, doctor):

@@ -6,12 +6,14 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
 
+from ratchet.errors import ConfigError
 from ratchet.home import home
+from ratchet.registry.tracking import hides_password, shown
 
 _CLOCK_SECONDS = 10.0
 
@@ -34,9 +36,10 @@ class Running:
 
 @contextmanager
 def noted(running: Running) -> Iterator[None]:
-    """Leave the note while the block runs."""
+    """Leave the note while the block runs, without passwords."""
     _file().parent.mkdir(parents=True, exist_ok=True)
-    _file().write_text(json.dumps(asdict(running)))
+    told = replace(running, mlflow=shown(running.mlflow), prefect=shown(running.prefect))
+    _file().write_text(json.dumps(asdict(told)))
     try:
         yield
     finally:
@@ -56,10 +59,18 @@ def find() -> Running | None:
 
 
 def use_running() -> None:
-    """Let this process use the servers of `ratchet up`, where its environment names none."""
-    if (running := find()) is not None:
-        os.environ.setdefault("PREFECT_API_URL", running.prefect_api)
-        os.environ.setdefault("MLFLOW_TRACKING_URI", running.mlflow)
+    """Let this process use the servers of `ratchet up`, where its environment names none.
+
+    Raises `ConfigError` for one with a password, which only the environment of `ratchet up` knows.
+    """
+    if (running := find()) is None:
+        return
+    for variable, address in (("PREFECT_API_URL", running.prefect_api), ("MLFLOW_TRACKING_URI", running.mlflow)):
+        if variable not in os.environ and hides_password(address):
+            raise ConfigError(
+                f"the `ratchet up` of {home()} uses {address}, whose password is written nowhere: set {variable} as there"
+            )
+        os.environ.setdefault(variable, address)
 
 
 def use_own_prefect() -> bool:

@@ -66,7 +66,7 @@ def up(options: Options, journal: Journal) -> None:
         with ExitStack() as stack:
             stack.enter_context(noted(_start(options, addresses, processes, journal, stack)))
             journal.say(f"MLflow   {shown(addresses.mlflow)}", "bold")
-            journal.say(f"Prefect  {addresses.api.removesuffix('/api')}", "bold")
+            journal.say(f"Prefect  {shown(addresses.api.removesuffix('/api'))}", "bold")
             journal.say(
                 f"ready after {time.monotonic() - started:.0f} s; Ctrl-C ends it all; logs in {home() / 'logs'}"
             )
@@ -83,7 +83,8 @@ def _find_room(options: Options) -> _Addresses:
     """Decide which servers are ours. Raises `PortTakenError` where there is no room for them."""
     if (other := find()) is not None:
         raise PortTakenError(
-            f"a `ratchet up` serves {home()} already (process {other.pid}): its pages are at {other.mlflow} and {other.prefect}"
+            f"a `ratchet up` serves {home()} already (process {other.pid}): its pages are at "
+            f"{shown(other.mlflow)} and {shown(other.prefect)}"
         )
     store, api = tracking_uri(), os.environ.get("PREFECT_API_URL")
     own_mlflow = not store.startswith("http")

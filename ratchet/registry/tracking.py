@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 _EMBEDDED = "mlflow.db"
+_HIDDEN = "***"
 _CONNECT_SECONDS = 3.0
 _RESTART_SECONDS = 15.0  # what MLflow's own requests wait for a server, by the retries below
 _answered: set[str] = set()
@@ -113,7 +114,12 @@ def shown(uri: str) -> str:
     parts = urlsplit(uri)
     if parts.password is None:
         return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", f":{_HIDDEN}@")))
+
+
+def hides_password(uri: str) -> bool:
+    """Whether the address is one that `shown` left the password out of."""
+    return urlsplit(uri).password == _HIDDEN
 
 
 @contextmanager
