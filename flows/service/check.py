@@ -10,7 +10,7 @@ from flows.service.models import ModelFile
 from ratchet.config import compose_space
 from ratchet.errors import ConfigError, GateError, ServerUnreachableError
 from ratchet.form import AS_CONFIGURED
-from ratchet.registry.tracking import require_listening
+from ratchet.registry.tracking import require_listening, shown
 from ratchet.trees import entries
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def prefect_client() -> Iterator[SyncPrefectClient]:
-    """A client of the configured Prefect server. Raises `ServerUnreachableError` where there is none, or it is silent."""
+    """A client of the configured Prefect server. Raises `ServerUnreachableError` where there is none, or no Prefect."""
+    from httpx import HTTPError  # noqa: PLC0415
     from prefect.client.orchestration import get_client  # noqa: PLC0415
     from prefect.settings import PREFECT_API_URL  # noqa: PLC0415
 
@@ -32,9 +33,17 @@ def prefect_client() -> Iterator[SyncPrefectClient]:
         require_listening(url)
     except ServerUnreachableError as error:
         raise ServerUnreachableError(
-            f"nothing answers at {url}: start `ratchet up`, or correct PREFECT_API_URL"
+            f"nothing answers at {shown(url)}: start `ratchet up`, or correct PREFECT_API_URL"
         ) from error
     with get_client(sync_client=True) as client:
+        try:
+            client.api_version()
+        except (HTTPError, ValueError) as error:  # ValueError: the answer is no JSON
+            said = f"{type(error).__name__}: {error}".splitlines()[0].replace(url, shown(url))
+            raise ServerUnreachableError(
+                f"what answers at {shown(url)} is not Prefect's API, or refuses us: PREFECT_API_URL must end in /api, and "
+                f"PREFECT_API_AUTH_STRING be the server's ({said})"
+            ) from error
         yield client
 
 
