@@ -14,7 +14,8 @@ from ratchet.errors import ModelNotFoundError, VersionNotFoundError
 def look_at_data(model: str, overrides: Sequence[str], before: Look | None, *, settle: timedelta) -> tuple[Look, Path]:
     """Look at the data set that the overrides name, after the look `before`; the look, and the folder.
 
-    The first look compares with the data that the model's newest version was trained on. Raises `ConfigError`, `DataError`.
+    The first look compares with the data that the model's newest version was trained on. Raises `ConfigError`,
+    `DataError`, `RegistryError`.
     """
     node = compose_space(overrides).configs[0].datamodule
     folder = Path(node["data_path"]).expanduser()
@@ -30,9 +31,11 @@ def look_at_data(model: str, overrides: Sequence[str], before: Look | None, *, s
 
 
 def trained_on(model: str) -> str | None:
-    """The fingerprint of the data that the newest version was trained on; None where nobody knows."""
-    from ratchet.registry import MlflowModelManager  # noqa: PLC0415 (two seconds, at the first look only)
-    from ratchet.registry.tracking import client  # noqa: PLC0415
+    """The fingerprint of the data that the newest version was trained on; None where nobody knows. Raises `RegistryError`."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415 (two seconds, at the first look only)
+
+    from ratchet.registry import MlflowModelManager  # noqa: PLC0415
+    from ratchet.registry.tracking import answering, client, tracking_uri  # noqa: PLC0415
     from ratchet.training.run_names import DATA_FINGERPRINT_TAG  # noqa: PLC0415
 
     try:
@@ -41,4 +44,10 @@ def trained_on(model: str) -> str | None:
         return None
     if newest.run_id is None:
         return None
-    return client().get_run(newest.run_id).data.tags.get(DATA_FINGERPRINT_TAG)
+    with answering(tracking_uri()):
+        try:
+            return client().get_run(newest.run_id).data.tags.get(DATA_FINGERPRINT_TAG)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # the run was cleaned up: the version outlives it
+                return None
+            raise

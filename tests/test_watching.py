@@ -7,10 +7,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from exported_models import BEST, Brightness, export
 
 from ratchet.data.watching import Look, look, sign
 from ratchet.errors import DatasetNotFoundError
-from ratchet.watching import look_at_data
+from ratchet.registry import MlflowModelManager
+from ratchet.registry.tracking import client, ensure_experiment, tracking_uri
+from ratchet.watching import look_at_data, trained_on
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SETTLE = timedelta(minutes=10)
@@ -116,3 +119,18 @@ def test_a_link_to_nothing_is_left_out_and_what_cannot_be_looked_at_is_told(fold
     (folder / "round").symlink_to(folder / "round")
     with pytest.raises(DatasetNotFoundError, match=r"round cannot be looked at"):
         sign(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_of_a_version_whose_run_was_cleaned_up_nobody_knows_the_data(tmp_path: Path) -> None:
+    from mlflow.tracking._tracking_service.utils import _get_store
+
+    store = client()
+    run_id = store.create_run(ensure_experiment("m"), tags={"ratchet.data_fingerprint": "abc"}).info.run_id
+    store.log_artifacts(run_id, str(export(tmp_path / "model", Brightness(BEST))), "deployment_model")
+    MlflowModelManager().register_model(f"runs:/{run_id}/deployment_model", "m")
+    assert trained_on("m") == "abc"
+    store.delete_run(run_id)
+    _get_store(tracking_uri())._hard_delete_run(run_id)  # as `mlflow gc` does
+    assert trained_on("m") is None
