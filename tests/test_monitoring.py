@@ -7,13 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exported_models import data_module, discs
+import yaml
+from exported_models import BEST, SIZE, Brightness, data_module, discs, export
 
+from ratchet import MlflowModelManager
+from ratchet.data.seen import SeenImages
 from ratchet.evaluation.counts import ImageCounts
-from ratchet.gate import Policy
-from ratchet.monitoring import MonitorSettings
+from ratchet.gate import Policy, load_policy
+from ratchet.judgement import judge_version
+from ratchet.monitoring import MonitorSettings, take_reading
 from ratchet.monitoring.images import choose_images
 from ratchet.monitoring.reading import Reading, judge_reading
+from ratchet.registry.tracking import client, ensure_experiment
 
 POLICY = Policy(resamples=1000)
 PIXELS = 400
@@ -132,11 +137,11 @@ def test_a_class_that_no_new_image_holds_leaves_it_undecided(false_positives: in
     assert set(reading.class_scores) == {"disc"}
 
 
-def grown(root: Path) -> frozenset[str]:
-    """Twelve images, and as many again a month later: some of each for every split. The digests of the first for training."""
-    discs(root, range(24))
+def grown(root: Path, months: int = 2) -> frozenset[str]:
+    """Twelve images a month, four of them for every split. The digests of the first month's for training."""
+    discs(root, range(12 * months))
     for split, first in (("train", 0), ("val", 4), ("test", 8)):
-        numbers = (*range(first, first + 4), *range(first + 12, first + 16))
+        numbers = [12 * month + first + index for month in range(months) for index in range(4)]
         (root / f"{split}.txt").write_text("".join(f"disc{number:03}\n" for number in numbers))
     return frozenset(sha256((root / "images" / f"disc{n:03}.png").read_bytes()).hexdigest() for n in range(8))
 
@@ -163,3 +168,25 @@ def test_without_a_record_todays_gate_set_is_the_reference_and_the_reading_says_
         found, np.arange(150) < 50, POLICY, MonitorSettings(), model="m", version=3, data="abc", as_promoted=False
     )
     assert "no record tells which gate images it was promoted on" in reading.sentence
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_champion_is_read_on_all_that_came_and_on_the_gate_images_of_its_promotion(tmp_path: Path) -> None:
+    root, store, manager = tmp_path / "discs", client(), MlflowModelManager()
+    seen = grown(root, months=1)
+    node = {"_target_": "ratchet.data.FolderDataModule", "data_path": str(root), "idx_to_class": {1: "disc"}}
+    node |= {"input_height": SIZE, "input_width": SIZE, "mean": [0.0] * 3, "std": [1.0] * 3}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"datamodule": node, "gate": "permissive"}))
+    run_id = store.create_run(ensure_experiment("m")).info.run_id
+    store.log_artifact(run_id, str(tmp_path / "config.yaml"))
+    model = export(tmp_path / "model", Brightness(BEST), seen=SeenImages(train=seen, val=frozenset()))
+    store.log_artifacts(run_id, str(model), "deployment_model")
+    manager.register_model(f"runs:/{run_id}/deployment_model", "m")
+    judge_version("m", 1, data=data_module(root), policy=load_policy({"resamples": 1000}), manager=manager)
+    manager.promote("m", 1)
+
+    grown(root, months=3)
+    reading = take_reading("m", MonitorSettings(min_images=12), manager=manager)
+    assert reading is not None
+    assert (reading.images, reading.reference_images, reading.as_promoted) == (24, 4, True)
