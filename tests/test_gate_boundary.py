@@ -1,11 +1,17 @@
 """Boundary counts: the bands are those of the definition, and an edge that moved costs what it should."""
 
 import math
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from ratchet.data import Sample
 from ratchet.evaluation.boundary import boundary_counts, inner_band
+from ratchet.evaluation.scoring import BATCH, score_models
+from ratchet.evaluation.served import ModelCard, SilentModel
 
 
 def eroded(mask: np.ndarray, distance: int) -> np.ndarray:
@@ -46,3 +52,19 @@ def test_the_width_follows_the_diagonal() -> None:
     mask = np.ones((100, 300), int)
     distance = round(0.02 * math.hypot(100, 300))
     assert boundary_counts(mask, mask, classes=1)[0, 0] == 100 * 300 - (100 - 2 * distance) * (300 - 2 * distance)
+
+
+def test_the_bands_of_one_image_are_held_at_a_time(tmp_path: Path) -> None:
+    side, classes = 200, 40
+    Image.fromarray(np.zeros((side, side, 3), dtype=np.uint8)).save(tmp_path / "image.png")
+    Image.fromarray(np.full((side, side), 3, dtype=np.uint8)).save(tmp_path / "mask.png")
+    samples = [Sample(str(number), tmp_path / "image.png", tmp_path / "mask.png", "gate") for number in range(BATCH)]
+    names = ("background", *(f"class {number}" for number in range(classes)))
+    card = ModelCard(input_height=8, input_width=8, mean=(0, 0, 0), std=(1, 1, 1), classes=names)
+    tracemalloc.start()
+    try:
+        score_models({"challenger": SilentModel(card)}, samples, {0: 0, 3: 3}, metric="boundary_iou")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < BATCH * classes * side * side / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from ratchet.data import Sample
 from ratchet.evaluation.pictures import palette
 from ratchet.evaluation.scoring import score_models
-from ratchet.evaluation.served import ServedModel
+from ratchet.evaluation.served import ModelCard, ServedModel, SilentModel
 from ratchet.gate import judge
 from ratchet.judgement.page import SHOWN, extremes, write_page
 
@@ -62,3 +63,23 @@ def test_the_page_stays_small_with_pictures_that_compress_badly(tmp_path: Path) 
     page = (tmp_path / "report.html").read_text()
     assert page.count("<figure>") >= 4 * SHOWN
     assert 500_000 < len(page.encode()) < 3_000_000
+
+
+def test_the_pictures_that_wait_for_the_page_are_small_ones(tmp_path: Path) -> None:
+    side, images = 600, 2 * SHOWN
+    Image.fromarray(np.full((side, side, 3), 90, dtype=np.uint8)).save(tmp_path / "image.png")
+    Image.fromarray(np.full((side, side), 1, dtype=np.uint8)).save(tmp_path / "mask.png")
+    samples = [Sample(str(number), tmp_path / "image.png", tmp_path / "mask.png", "gate") for number in range(images)]
+    card = ModelCard(
+        input_height=32, input_width=32, mean=(0, 0, 0), std=(1, 1, 1), classes=("background", "foreground")
+    )
+    models = {"challenger": SilentModel(card)}
+    counts = score_models(models, samples, {0: 0, 1: 1})
+    verdict = judge(**given(counts["challenger"], None, {"floor": None, "superiority": None}))
+    tracemalloc.start()
+    try:
+        write_page(tmp_path / "report.html", verdict, models, samples, {0: 0, 1: 1}, counts)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < images * 3 * side * side  # image, truth and challenger are three bytes a pixel each

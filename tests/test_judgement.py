@@ -20,8 +20,10 @@ from ratchet.data.seen import SeenImages
 from ratchet.errors import ModelFilesError
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.gate import Verdict, load_policy
+from ratchet.gate.record import replay
 from ratchet.judgement import judge_version
 from ratchet.judgement.cache import LIMIT, CountsCache
+from ratchet.judgement.records import fetch_record, last_verdict
 
 pytestmark = pytest.mark.slow
 
@@ -158,6 +160,27 @@ def test_a_champion_of_an_older_ratchet_still_scores_and_its_successor_still_ser
     rules = BETTER | {"serves": {}, "anchor": {}}
     assert registry.judge(registry.add(GOOD), **rules).passed
     assert "could not be compared" in failed(registry.judge(registry.add(FAIR, older=True), **rules))["serves agrees"]
+
+
+def test_a_verdict_is_kept_though_its_pictures_cannot_be_drawn(
+    registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    discs(tmp_path / "short-lived", range(20))
+    data = data_module(tmp_path / "short-lived")
+
+    def lose_the_images(done: int, total: int) -> None:
+        if done == total:
+            shutil.rmtree(tmp_path / "short-lived" / "images")
+
+    policy = load_policy({"floor": 0.2, "superiority": None})
+    version = registry.add(GOOD)
+    judge_version(registry.name, version, data=data, policy=policy, manager=registry.manager, on_image=lose_the_images)
+    assert "has no pictures of gate images" in caplog.text
+    record = fetch_record(last_verdict(registry.manager, registry.name, version), tmp_path / "record")
+    assert replay(record).passed
+    report = (record.parent / "report.html").read_text()
+    assert "Checks" in report
+    assert "<figure>" not in report
 
 
 # --- leak ------------------------------------------------------------------------------------------------------------

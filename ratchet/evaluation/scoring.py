@@ -72,9 +72,12 @@ def score_models(
     for start in range(0, len(samples), BATCH):
         batch = samples[start : start + BATCH]
         images = [read_image(sample.image) for sample in batch]
-        truths = [Truth.of(read_mask(sample.mask, mask_values), classes=most, contours=contours) for sample in batch]
-        for key, model in models.items():
-            for row, (logits, truth) in enumerate(zip(model.logits(images), truths, strict=True), start=start):
+        answers = {key: model.logits(images) for key, model in models.items()}
+        for row, sample in enumerate(batch, start=start):
+            # One image's bands at a time: they are as many booleans a pixel as there are classes.
+            truth = Truth.of(read_mask(sample.mask, mask_values), classes=most, contours=contours)
+            for key, model in models.items():
+                logits = answers[key][row - start]
                 predicted = model.decide(logits, truth.mask.shape).cpu().numpy()
                 tables[key].count(row, truth, predicted, int((~logits.isfinite()).sum()))
         if on_image is not None:

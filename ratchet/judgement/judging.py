@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,16 +14,19 @@ from ratchet.evaluation.counts import ImageCounts
 from ratchet.evaluation.served import ModelCard, ServedModel, SilentModel
 from ratchet.gate import Context, Evidence, Policy, Verdict, judge
 from ratchet.gate.record import write_record
+from ratchet.gate.report import html_report
 from ratchet.home import home
 from ratchet.judgement.anchor import Anchor, find_anchor
 from ratchet.judgement.cache import CountsCache
 from ratchet.judgement.evidence import collect_evidence, is_usable
 from ratchet.judgement.page import write_page
-from ratchet.judgement.records import REPORT_FILE, earlier_uses, keep_record, model_ref, origin
+from ratchet.judgement.records import REPORT_FILE, earlier_uses, keep_file, keep_record, model_ref, origin
 from ratchet.judgement.scorer import Scorer
 
 if TYPE_CHECKING:
     from ratchet.registry import MlflowModelManager, ModelVersion
+
+_logger = logging.getLogger(__name__)
 
 OnImage = Callable[[int, int], None] | None
 """Told how many images are scored, of how many."""
@@ -72,19 +76,28 @@ def judge_version(
         )
         artifacts = Path(folder) / "artifacts"
         write_record(artifacts, verdict, counts, metadata=metadata_columns(samples))
-        write_page(artifacts / REPORT_FILE, verdict, measured.models, samples, data.mask_values, counts)
+        page = artifacts / REPORT_FILE
+        page.write_text(html_report(verdict), encoding="utf-8")
         run_id = keep_record(artifacts, verdict, challenger)
-    manager.record(
-        model,
-        "gated" if decides else "noted",
-        version=version,
-        outcome=verdict.outcome,
-        reason=verdict.sentence if decides or other is None else f"compared with v{other.version}: {verdict.sentence}",
-        verdict_digest=verdict.digest,
-        gate_set=verdict.gate_set,
-        anchor=None if anchor is None else anchor.version,
-        run_id=run_id,
-    )
+        manager.record(
+            model,
+            "gated" if decides else "noted",
+            version=version,
+            outcome=verdict.outcome,
+            reason=verdict.sentence
+            if decides or other is None
+            else f"compared with v{other.version}: {verdict.sentence}",
+            verdict_digest=verdict.digest,
+            gate_set=verdict.gate_set,
+            anchor=None if anchor is None else anchor.version,
+            run_id=run_id,
+        )
+        # Pictures come last, into a report that is there without them: no verdict is lost to what they cost.
+        try:
+            write_page(page, verdict, measured.models, samples, data.mask_values, counts)
+            keep_file(page, verdict, run_id)
+        except Exception:
+            _logger.warning("the report of %s v%d has no pictures of gate images", model, version, exc_info=True)
     return verdict
 
 

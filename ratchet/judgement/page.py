@@ -28,7 +28,8 @@ _LARGEST = 2_000_000  # bytes of all pictures: in base64, and with the rest of t
 _QUALITIES = ((360, 82), (288, 78), (224, 70), (160, 60), (96, 45))  # longest side in pixels, and JPEG's quality
 _SMALLEST = 180  # pixels; smaller images are enlarged, each pixel a square
 
-Strip = dict[str, "NDArray[np.uint8]"]
+Strip = dict[str, Image.Image]
+"""One gate image's pictures by their caption."""
 
 
 def write_page(
@@ -78,12 +79,19 @@ def extremes(challenger: NDArray[np.float64], champion: NDArray[np.float64] | No
 
 
 def _strip(sample: Sample, models: Mapping[str, ServedModel], mask_values: Mapping[int, int]) -> Strip:
+    """Each picture is reduced at once to the largest size that is shown: of photographs, 80 whole ones take gigabytes."""
     image = read_image(sample.image)
     masks = {"truth": read_mask(sample.mask, mask_values)}
     for role in ("champion", "challenger"):
         if role in models:
             masks[role] = models[role].predict(image).cpu().numpy()
-    return {"image": image} | {caption: overlay(image, mask) for caption, mask in masks.items()}
+    return {"image": _reduced(image)} | {caption: _reduced(overlay(image, mask)) for caption, mask in masks.items()}
+
+
+def _reduced(pixels: NDArray[np.uint8]) -> Image.Image:
+    picture, (largest, _) = Image.fromarray(pixels), _QUALITIES[0]
+    picture.thumbnail((largest, largest))
+    return picture
 
 
 def _encoded(strips: Sequence[Strip]) -> Iterator[tuple[tuple[str, bytes], ...]]:
@@ -97,8 +105,8 @@ def _encoded(strips: Sequence[Strip]) -> Iterator[tuple[tuple[str, bytes], ...]]
     yield from coded
 
 
-def _jpeg(picture: NDArray[np.uint8], side: int, quality: int) -> bytes:
-    image = Image.fromarray(picture)
+def _jpeg(picture: Image.Image, side: int, quality: int) -> bytes:
+    image = picture.copy()
     image.thumbnail((side, side))
     times = min(_SMALLEST, side) // max(image.size)
     if times > 1:

@@ -50,6 +50,12 @@ def keep_record(folder: Path, verdict: Verdict, challenger: ModelVersion) -> str
     return run_id
 
 
+def keep_file(path: Path, verdict: Verdict, run_id: str) -> None:
+    """Put a file into a record that is kept, in the place of the one with its name."""
+    with answering(tracking_uri()):
+        client().log_artifact(run_id, str(path), judgement_path(verdict))
+
+
 def record_location(digest: str, run_id: str) -> str:
     """Where a person finds the record: a page of the tracking server, or a path where the store lies on this machine."""
     with answering(tracking_uri()):
