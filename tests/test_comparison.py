@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from mlflow.entities import Metric
 
-from ratchet.comparison import ComparedTrial, Comparison, draw_page
+from ratchet.comparison import ComparedTrial, Comparison, draw_page, gather
 from ratchet.comparison.drawing import Scale, spread
+from ratchet.registry.ranking import INFINITE, as_logged
+from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.training.examples import Example
-from ratchet.training.results import Status, TrialResult
+from ratchet.training.results import Status, SweepOutcome, TrialResult
+from ratchet.training.run import last_values, log_rows, validations
 
 
 def trial(rank: int, *, status: Status = "finished", name: str | None = None, epochs: int = 5) -> ComparedTrial:
@@ -107,6 +112,38 @@ def test_a_sweep_without_any_value_still_has_its_page() -> None:
     assert "No trial finished" in page
     assert "no memory" in page
     assert "<svg" not in page
+
+
+def logged(status: Status, values: dict[str, list[tuple[int, float]]]) -> TrialResult:
+    """A trial whose run holds these values, each with its step; a reused one's metrics are what the run has last."""
+    run_id = client().create_run(ensure_experiment("tests")).info.run_id
+    log_rows(
+        client(),
+        run_id,
+        [Metric(key, value, 0, step) for key, rows in values.items() for step, value in rows],
+    )
+    metrics = last_values(client().get_run(run_id)) if status == "reused" else {}
+    return TrialResult(name=status, fingerprint=run_id, status=status, run_id=run_id, metrics=metrics)
+
+
+def gathered(*results: TrialResult, metric: str = "val_iou") -> Comparison:
+    outcome = SweepOutcome(trials=results, metric=metric, mode="max")
+    return gather(outcome, title="tests", experiment="tests", experiment_id=ensure_experiment("tests"))
+
+
+@pytest.mark.usefixtures("home")
+def test_an_infinite_loss_is_infinite_again_and_is_not_drawn() -> None:
+    losses = [(8, 0.7), (17, math.inf), (26, 0.5), (27, math.inf)]
+    trial = logged("reused", {"loss_epoch": losses[:3], "val_loss_epoch": losses, "val_iou": losses})
+    comparison = gathered(trial, metric="val_loss_epoch")
+    assert trial.metrics["val_loss_epoch"] == math.inf
+    assert comparison.trials[0].value is None
+    assert validations(str(trial.run_id), "val_loss_epoch") == [value for _, value in losses]
+    page = draw_page(comparison)
+    assert "<td class=n>inf<" in page
+    assert "0000000000" not in page
+    assert math.isinf(as_logged(-INFINITE))
+    assert as_logged(1e300) == 1e300
 
 
 def test_the_best_are_seen_side_by_side_on_the_same_images() -> None:

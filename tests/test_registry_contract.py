@@ -419,9 +419,9 @@ def test_each_reason_for_no_selection_has_its_error_and_lists_what_there_is(
         manager.register_best_model("no such experiment", "score", name)
     with pytest.raises(NoFinishedRunError, match="1 FAILED"):
         manager.register_best_model(experiment, "score", name)
-    backend.run(experiment, None, metrics={"score": 0.9, "loss": float("nan")})
-    for metric in ("scores", "loss"):
-        with pytest.raises(MetricNotLoggedError, match=r"score \(1\)"):
+    backend.run(experiment, None, metrics={"score": 0.9, "loss": float("nan"), "rate": float("inf")})
+    for metric in ("scores", "loss", "rate"):
+        with pytest.raises(MetricNotLoggedError, match=r"there are score \(1\)$"):
             manager.register_best_model(experiment, metric, name)
     with pytest.raises(NoFinishedRunError, match="holds a model"):
         manager.register_best_model(experiment, "score", name)

@@ -16,6 +16,7 @@ from ratchet.registry.tracking import client
 from ratchet.settings import Mode
 from ratchet.training.examples import EXAMPLES_FILE, Example, read_examples
 from ratchet.training.results import SweepOutcome, TrialResult
+from ratchet.training.run import logged_rows
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -102,8 +103,7 @@ def _rank(trial: ComparedTrial, outcome: SweepOutcome) -> tuple[bool, int, float
 
 def _curve(store: MlflowClient, result: TrialResult, metric: str) -> tuple[float, ...]:
     """A value for each epoch; a trained one has one more, that of the exported weights."""
-    rows = sorted(store.get_metric_history(str(result.run_id), metric), key=lambda row: (row.step, row.timestamp))
-    values = [row.value for row in rows]
+    values = [row.value for row in logged_rows(store, str(result.run_id), metric)]
     return tuple(values[:-1] if result.trained and metric != "loss_epoch" and len(values) > 1 else values)
 
 

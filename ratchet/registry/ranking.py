@@ -29,13 +29,18 @@ class RunFacts:
         return all(self.tags.get(key) == value for key, value in (tags or {}).items())
 
 
+def as_logged(value: float) -> float:
+    """A metric's value that MLflow gave back, as it was before it was stored."""
+    return math.copysign(math.inf, value) if abs(value) >= INFINITE else value
+
+
 def rank(runs: Iterable[BestRun], mode: Literal["min", "max"]) -> list[BestRun]:
     """Best first: by the metric, then by fewer parameters (unknown: last), then by the earlier start, then by run id.
 
     Runs whose value is not finite are left out.
     """
     sign = 1.0 if mode == "min" else -1.0
-    finite = [run for run in runs if math.isfinite(run.value) and abs(run.value) < INFINITE]
+    finite = [run for run in runs if math.isfinite(as_logged(run.value))]
     return sorted(
         finite,
         key=lambda run: (
@@ -74,7 +79,7 @@ def no_run_to_choose(
         return NoFinishedRunError(
             f"{experiment!r} has no finished run{filtered} to choose from: there are {states or 'no runs'}"
         )
-    counts = Counter(key for run in finished for key, value in run.metrics.items() if math.isfinite(value))
+    counts = Counter(key for run in finished for key, value in run.metrics.items() if math.isfinite(as_logged(value)))
     listed = ", ".join(f"{key} ({count})" for key, count in counts.most_common(_SHOWN))
     return MetricNotLoggedError(
         f"no finished run of {experiment!r} has a finite last value of {metric!r}: "

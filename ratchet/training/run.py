@@ -17,6 +17,7 @@ from mlflow.utils.git_utils import get_git_commit
 
 from ratchet.errors import TrialTakenError
 from ratchet.registry.mlflow_files import MlflowFiles
+from ratchet.registry.ranking import as_logged
 from ratchet.registry.tracking import client, ensure_experiment, tracking_uri
 from ratchet.settings import TrialConfig, flatten
 from ratchet.training.folder import link
@@ -182,7 +183,18 @@ def log_params(store: MlflowClient, run_id: str, values: Mapping[str, object]) -
 
 def metric_history(store: MlflowClient, run: Run) -> list[Metric]:
     """All values that a run has logged: a request for each name."""
-    return [row for key in sorted(run.data.metrics) for row in store.get_metric_history(run.info.run_id, key)]
+    return [row for key in sorted(run.data.metrics) for row in logged_rows(store, run.info.run_id, key)]
+
+
+def logged_rows(store: MlflowClient, run_id: str, metric: str) -> list[Metric]:
+    """The values of a metric in the order of their steps; of a finished run, the last is that of the exported weights."""
+    rows = sorted(store.get_metric_history(run_id, metric), key=lambda row: (row.step, row.timestamp))
+    return [Metric(row.key, as_logged(row.value), row.timestamp, row.step) for row in rows]
+
+
+def last_values(run: Run) -> dict[str, float]:
+    """The last value of each metric of a run."""
+    return {key: as_logged(value) for key, value in run.data.metrics.items()}
 
 
 def metric_rows(values: Mapping[str, float], step: int) -> list[Metric]:
@@ -197,9 +209,8 @@ def tag_run(run_id: str, tags: Mapping[str, str]) -> None:
 
 
 def validations(run_id: str, metric: str) -> list[float]:
-    """The values of a metric in the order of their steps; of a finished run, the last is that of the exported weights."""
-    rows = client().get_metric_history(run_id, metric)
-    return [row.value for row in sorted(rows, key=lambda row: (row.step, row.timestamp))]
+    """The values of a metric, in the order of `logged_rows`."""
+    return [row.value for row in logged_rows(client(), run_id, metric)]
 
 
 def end_run(run_id: str | None, status: str, tags: Mapping[str, str]) -> None:

@@ -26,7 +26,7 @@ from ratchet.training.progress import EXPORTING
 from ratchet.training.queue import Pruned, StudyQueue, TrialList, TrialQueue, Turn, trained_before
 from ratchet.training.results import OnProgress, SweepOutcome, TrialResult
 from ratchet.training.reuse import TrainedBefore
-from ratchet.training.run import close_dead_run, end_run
+from ratchet.training.run import close_dead_run, end_run, last_values
 from ratchet.training.run_names import PRUNED_TAG, STOPPED_TAG
 from ratchet.training.slots import order, trials_at_once
 
@@ -153,7 +153,7 @@ class _Engine:
         trial, before = turn.trial, self._before
         assert turn.found is not None
         run, note = before.into_experiment(turn.found, trial.config, self._tags), before.note(turn.found, trial.config)
-        metrics = dict(run.data.metrics)
+        metrics = last_values(run)
         self._board.update(trial, status="reused", run_id=run.info.run_id, metrics=metrics, note=note)
         self._queue.ended(turn, metrics.get(self._plan.metric))
 

@@ -33,7 +33,7 @@ from ratchet.training.opening import Beginning, begin
 from ratchet.training.origin import MODEL_DIGEST_TAG, weights_digest
 from ratchet.training.progress import EXPORTING, Progress, Report, TrialEnd
 from ratchet.training.report import write_report
-from ratchet.training.run import metric_rows
+from ratchet.training.run import last_values, metric_rows
 from ratchet.training.run_names import CHECKPOINTS_PATH, ENDED_TAG, IMAGES_TAG, MODEL_PATH, PARAMETERS_TAG
 from ratchet.training.upload import keep_checkpoints, withdraw
 from ratchet.training.warm_start import inherited, warm_start
@@ -91,7 +91,7 @@ def run_trial(
 def _reused(begun: Beginning) -> TrialEnd:
     found = begun.finished
     assert found is not None
-    return TrialEnd(status="reused", run_id=found.info.run_id, metrics=dict(found.data.metrics), note=begun.note)
+    return TrialEnd(status="reused", run_id=found.info.run_id, metrics=last_values(found), note=begun.note)
 
 
 def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:
