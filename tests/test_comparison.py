@@ -32,7 +32,7 @@ def trial(rank: int, *, status: Status = "finished", name: str | None = None, ep
         note="too bad" if status == "pruned" else None,
         point={"backbone.model.arch": "unet" if rank % 2 else "fpn", "optimizer.lr": repr(0.001 * (rank + 1))},
     )
-    curve = tuple(value * epoch / epochs for epoch in range(1, epochs + 1))
+    curve = tuple((float(epoch), value * epoch / epochs) for epoch in range(1, epochs + 1))
     return ComparedTrial(result=result, value=value, curves={"val_iou": curve, "val_loss_epoch": curve})
 
 
@@ -144,6 +144,29 @@ def test_an_infinite_loss_is_infinite_again_and_is_not_drawn() -> None:
     assert "0000000000" not in page
     assert math.isinf(as_logged(-INFINITE))
     assert as_logged(1e300) == 1e300
+
+
+@pytest.mark.usefixtures("home")
+def test_curves_are_drawn_at_the_epochs_of_their_values() -> None:
+    losses = [(8, 0.7), (17, 0.6), (26, 0.5), (35, 0.4), (44, 0.3)]
+    every_second = logged("reused", {"loss_epoch": losses, "val_iou": [(17, 0.1), (35, 0.2), (45, 0.2)]})
+    half_way = logged("pruned", {"loss_epoch": losses[:2], "val_iou": [(4, 0.1), (8, 0.3)]})
+    begun = logged("failed", {"val_iou": [(8, 0.05)]})  # killed before the epoch's loss was logged
+    comparison = gathered(begun, half_way, every_second)
+    assert [trial.result.status for trial in comparison.trials] == ["reused", "pruned", "failed"]
+    found = [trial.curves["val_iou"] for trial in comparison.trials]
+    assert found == [((2, 0.1), (4, 0.2)), ((5 / 9, 0.1), (1, 0.3)), ((1, 0.05),)]
+    assert [epoch for epoch, _ in comparison.trials[0].curves["loss_epoch"]] == [1, 2, 3, 4, 5]
+    assert "reused, epoch 4: val_iou 0.2" in draw_page(comparison)
+
+
+@pytest.mark.usefixtures("home")
+def test_a_metric_of_the_exported_weights_alone_has_no_curve() -> None:
+    trial = logged("reused", {"loss_epoch": [(8, 0.7), (17, 0.6)], "test_iou": [(18, 0.4)]})
+    page = draw_page(gathered(trial, metric="test_iou"))
+    assert "test_iou by epoch" not in page
+    assert "loss_epoch by epoch" in page
+    assert "<td class=n>0.4000" in page
 
 
 def test_the_best_are_seen_side_by_side_on_the_same_images() -> None:

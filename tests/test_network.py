@@ -16,9 +16,11 @@ from weights_hub import encoder_file, serve_hub
 from ratchet.config import compose, instantiate
 from ratchet.errors import ConfigError, ExportError, WeightsUnavailableError
 from ratchet.evaluation.served import ModelCard, ServedModel, SilentModel
+from ratchet.training.callback import ProgressCallback
 from ratchet.training.export import export_network
 from ratchet.training.fitting import build_module, resolve_precision
 from ratchet.training.network import create_network, load_encoder_weights
+from ratchet.training.progress import Progress
 
 TINY = ["backbone.model.encoder_name=mobilenet_v2", "backbone.model.encoder_weights=null"]
 
@@ -91,6 +93,29 @@ def test_a_plateau_is_looked_for_only_in_epochs_with_a_validation(tmp_path: Path
     loader = torch.utils.data.DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
     trainer.fit(module, loader, loader)
     assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 2
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_progress_counts_epochs_also_where_not_every_one_is_validated(tmp_path: Path) -> None:
+    options = ("check_val_every_n_epoch=2", "max_epochs=5", "num_sanity_val_steps=1")
+    config = compose([*TINY, *(f"trainer.{option}" for option in options)])
+    told: list[Progress] = []
+    trainer = instantiate(
+        config.trainer | {"precision": "32-true", "accelerator": "cpu"},
+        callbacks=[ProgressCallback(told.append, max_epochs=5, metric="val_iou")],
+        default_root_dir=str(tmp_path),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.randint(0, 2, (2, 32, 32))}
+    loader = torch.utils.data.DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
+    trainer.fit(build_module(config, ("disc", "polygon")), loader, loader)
+    assert list(dict.fromkeys((one.epoch, one.validated) for one in told)) == [
+        *((1, 0), (2, 0), (2, 2), (3, 2), (4, 2), (4, 4), (5, 4))
+    ]
 
 
 @pytest.mark.trains

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ratchet.comparison.drawing import COLOURED, Scale, group, line, padded, short, shown, spread, stroke, svg, text
-from ratchet.comparison.gather import ComparedTrial
+from ratchet.comparison.gather import ComparedTrial, Curve
 
 _LEFT, _TOP, _BOTTOM = 52, 12, 30
 _LABELS = 240
@@ -22,8 +22,8 @@ def curves(trials: Sequence[ComparedTrial], metric: str, *, width: float, height
     if not drawn:
         return ""
     right = width - (_LABELS if labels else 14)
-    epochs = max(points[-1][0] for _, _, points in drawn)
-    x = Scale(1, max(epochs, 2), _LEFT, right)
+    first, last = min(points[0][0] for _, _, points in drawn), max(points[-1][0] for _, _, points in drawn)
+    x = Scale(min(first, 1), max(last, 2), _LEFT, right)
     y = Scale(*padded([value for _, _, points in drawn for _, value in points]), height - _BOTTOM, _TOP)
     dots = sum(len(points) for _, _, points in drawn) <= _FEW_DOTS
     lines = [_line(rank, trial, points, metric, x, y, dots=dots) for rank, trial, points in reversed(drawn)]
@@ -33,9 +33,9 @@ def curves(trials: Sequence[ComparedTrial], metric: str, *, width: float, height
     )
 
 
-def _points(values: Sequence[float]) -> list[tuple[int, float]]:
-    """Epochs from 1 on with their finite values, no more than can be seen."""
-    finite = [(epoch, value) for epoch, value in enumerate(values, 1) if math.isfinite(value)]
+def _points(curve: Curve) -> Sequence[tuple[float, float]]:
+    """Epochs with their finite values, no more than can be seen."""
+    finite = [(epoch, value) for epoch, value in curve if math.isfinite(value)]
     step = math.ceil(len(finite) / _MOST_POINTS)
     return [*finite[:-1:step], finite[-1]] if step > 1 else finite
 
@@ -53,13 +53,20 @@ def _frame(x: Scale, y: Scale, right: float) -> str:
 
 
 def _line(
-    rank: int, trial: ComparedTrial, points: Sequence[tuple[int, float]], metric: str, x: Scale, y: Scale, *, dots: bool
+    rank: int,
+    trial: ComparedTrial,
+    points: Sequence[tuple[float, float]],
+    metric: str,
+    x: Scale,
+    y: Scale,
+    *,
+    dots: bool,
 ) -> str:
     places = [(x(epoch), y(value)) for epoch, value in points]
     body = stroke("M" + "L".join(f"{px:.1f} {py:.1f}" for px, py in places)) if len(places) > 1 else ""
     marks = zip(points, places, strict=True) if dots or len(places) == 1 else []
     for (epoch, value), (px, py) in marks:
-        title = f"{trial.result.name}, epoch {epoch}: {metric} {shown(value)}"
+        title = f"{trial.result.name}, epoch {shown(epoch)}: {metric} {shown(value)}"
         body += f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3"><title>{_escaped(title)}</title></circle>'
     if trial.result.status in ("pruned", "stopped", "failed"):
         px, py = places[-1]
@@ -67,7 +74,7 @@ def _line(
     return group(rank, f"{trial.result.name} ({trial.result.status})", body)
 
 
-def _names(drawn: Sequence[tuple[int, ComparedTrial, Sequence[tuple[int, float]]]], x: Scale, y: Scale) -> str:
+def _names(drawn: Sequence[tuple[int, ComparedTrial, Sequence[tuple[float, float]]]], x: Scale, y: Scale) -> str:
     """A name beside the end of each line; those that end at the same epoch share the room there."""
     parts = []
     for epoch in sorted({points[-1][0] for _, _, points in drawn}):

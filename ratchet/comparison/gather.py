@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,13 @@ from ratchet.training.run import logged_rows
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
-LOSSES = ("val_loss_epoch", "loss_epoch")
+_TRAINING = "loss_epoch"
+LOSSES = ("val_loss_epoch", _TRAINING)
+
+Curve = tuple[tuple[float, float], ...]
+"""Epochs, a part of one where trials are validated within it, and the values there."""
 
 _WINNERS = 3
 _AT_ONCE = 8
@@ -34,12 +39,12 @@ class _Value(BaseModel):
 class ComparedTrial(_Value):
     """One trial: `value` is that of its exported weights, of a trial that did not come to its end the last it had.
 
-    `curves` are by metric, one value an epoch; only the best have `examples`.
+    `curves` are by metric, each value with its epoch; only the best have `examples`.
     """
 
     result: TrialResult
     value: float | None
-    curves: dict[str, tuple[float, ...]] = {}
+    curves: dict[str, Curve] = {}
     address: str | None = None
     examples: tuple[Example, ...] = ()
 
@@ -66,9 +71,9 @@ def gather(
     def compared(result: TrialResult) -> ComparedTrial:
         if result.run_id is None:
             return ComparedTrial(result=result, value=None)
-        curves = {metric: _curve(store, result, metric) for metric in metrics}
-        last = curves[outcome.metric][-1:] or (math.nan,)
-        value = result.metrics.get(outcome.metric, math.nan) if result.trained else last[0]
+        curves = _curves({metric: logged_rows(store, result.run_id, metric) for metric in metrics}, result)
+        _, last = curves[outcome.metric][-1] if curves[outcome.metric] else (0.0, math.nan)
+        value = result.metrics.get(outcome.metric, math.nan) if result.trained else last
         return ComparedTrial(
             result=result,
             value=value if math.isfinite(value) else None,
@@ -93,18 +98,24 @@ def gather(
     )
 
 
-def _rank(trial: ComparedTrial, outcome: SweepOutcome) -> tuple[bool, int, float]:
+def _rank(trial: ComparedTrial, outcome: SweepOutcome) -> tuple[bool, float, float]:
     """The trained ones by their value, then the others by how far they came."""
     if trial.value is None:
-        return True, 0, 0.0
-    epochs = 0 if trial.result.trained else -len(trial.curves.get(outcome.metric, ())) + 1_000_000
+        return True, 0.0, 0.0
+    epochs = 0.0 if trial.result.trained else 1_000_000 - trial.curves[outcome.metric][-1][0]
     return False, epochs, -trial.value if outcome.mode == "max" else trial.value
 
 
-def _curve(store: MlflowClient, result: TrialResult, metric: str) -> tuple[float, ...]:
-    """A value for each epoch; a trained one has one more, that of the exported weights."""
-    values = [row.value for row in logged_rows(store, str(result.run_id), metric)]
-    return tuple(values[:-1] if result.trained and metric != "loss_epoch" and len(values) > 1 else values)
+def _curves(rows: Mapping[str, Sequence[Metric]], result: TrialResult) -> dict[str, Curve]:
+    """Values by epoch. The last that a trained one has logged is that of its exported weights, and of no epoch."""
+    ends = rows[_TRAINING]  # a value at the last step of each epoch; steps count from 0
+    return {
+        metric: tuple(
+            ((row.step + 1) / (ends[0].step + 1) if ends else float(number), row.value)
+            for number, row in enumerate(found[:-1] if result.trained and metric != _TRAINING else found, 1)
+        )
+        for metric, found in rows.items()
+    }
 
 
 def _examples(store: MlflowClient, run_id: str) -> tuple[Example, ...]:

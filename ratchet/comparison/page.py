@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from html import escape
 from string import Template
 
 from ratchet.comparison.curves import curves
 from ratchet.comparison.drawing import COLOURED
 from ratchet.comparison.frame import PAGE
-from ratchet.comparison.gather import LOSSES, ComparedTrial, Comparison
+from ratchet.comparison.gather import LOSSES, ComparedTrial, Comparison, Curve
 from ratchet.comparison.parallel import parallel
 from ratchet.duration import shown_duration
 from ratchet.training.results import Status
@@ -24,6 +23,7 @@ def draw_page(comparison: Comparison) -> str:
     trials, metric = comparison.trials, comparison.metric
     main = curves(trials, metric, width=1040, height=380, labels=True)
     others = [(loss, curves(trials, loss, width=512, height=240, labels=False)) for loss in LOSSES if loss != metric]
+    small = "".join(_small(name, drawn) for name, drawn in others if drawn)
     return Template(PAGE).substitute(
         title=escape(comparison.title),
         experiment=escape(comparison.experiment),
@@ -33,11 +33,9 @@ def draw_page(comparison: Comparison) -> str:
         table=_table(comparison),
         curves=_section(
             "Curves",
-            f"{escape(metric)} by epoch. {_legend(comparison)}",
-            main + "<div class=pair>" + "".join(_small(name, drawn) for name, drawn in others if drawn) + "</div>",
-        )
-        if main
-        else "",
+            f"{escape(metric)} by epoch. {_legend(comparison)}" if main else _legend(comparison),
+            main + (f"<div class=pair>{small}</div>" if small else ""),
+        ),
         parallel=_section(
             "What made the difference",
             f"Each line is a trial: its values from left to right, and the {escape(metric)} that came of them.",
@@ -105,11 +103,11 @@ def _row(rank: int, trial: ComparedTrial, metrics: list[str]) -> str:
     )
 
 
-def _cell(value: float | None, curve: Sequence[float]) -> str:
+def _cell(value: float | None, curve: Curve) -> str:
     """The exported weights' value; of a trial that has none, the last that it had."""
     if value is not None:
         return f"<td class=n>{value:.4f}"
-    return f'<td class="n last">{curve[-1]:.4f}' if curve else "<td class=n>"
+    return f'<td class="n last">{curve[-1][1]:.4f}' if curve else "<td class=n>"
 
 
 def _legend(comparison: Comparison) -> str:

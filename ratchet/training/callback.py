@@ -33,9 +33,10 @@ class ProgressCallback(pl.Callback):
             self._send(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Report the validation's metrics."""
-        self._validated += 1
-        self._send(trainer)
+        """Report the validation's metrics; what Lightning tries before the training is none."""
+        if not trainer.sanity_checking:
+            self._validated = trainer.current_epoch + 1
+            self._send(trainer)
 
     def _send(self, trainer: pl.Trainer) -> None:
         self._told = time.monotonic()

@@ -12,7 +12,10 @@ EXPORTING = "exporting"
 
 
 class Progress(BaseModel):
-    """How far one trial is. `note` says where it began, if not at the start of a new run; `seconds_left` is of its training."""
+    """How far one trial is. `note` says where it began, if not at the start of a new run; `seconds_left` is of its training.
+
+    `validated` is the last epoch that has been validated, or the one that training goes on after.
+    """
 
     model_config = ConfigDict(frozen=True)
 
