@@ -3,22 +3,26 @@
 import re
 from html import escape
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ratchet.evaluation.counts import ImageCounts
-from ratchet.gate import Context, Cost, Evidence, ModelRef, Policy, Verdict, judge
+from ratchet.gate import Context, Cost, Evidence, ModelRef, Policy, Verdict, judge, wording
 from ratchet.gate.intervals import interval_rows
 from ratchet.gate.markdown import markdown_report
 from ratchet.gate.pictures import interval_png
 from ratchet.gate.report import Example, html_report
+from ratchet.gate.tables import check_table
 
 PNG = b"\x89PNG\r\n\x1a\n"
 HOSTILE = 'a"><script>alert(1)</script>|`x`'
 
 
-def verdict_of(classes: tuple[str, ...], *, first: bool = False, images: int = 60) -> Verdict:
+def verdict_of(
+    classes: tuple[str, ...], *, first: bool = False, images: int = 60, groups: int | None = None, **rules: Any
+) -> Verdict:
     truth = np.random.default_rng(0).integers(500, 2_000, (images, len(classes)))
 
     def model(seed: int, quality: float) -> ImageCounts:
@@ -28,6 +32,8 @@ def verdict_of(classes: tuple[str, ...], *, first: bool = False, images: int = 6
 
     policy = Policy.model_validate(
         {"floor": 0.1, "non_inferiority": {}, "resamples": 1_000, "budget": {"latency_ratio": 2}}
+        | ({"group_by": "part"} if groups else {})
+        | rules
     )
     champion = None if first else ModelRef(version=1, digest="a")
     context = Context(model="pets", challenger=ModelRef(version=2, digest="b"), champion=champion, gate_set="g")
@@ -38,6 +44,7 @@ def verdict_of(classes: tuple[str, ...], *, first: bool = False, images: int = 6
         champion=None if first else model(2, 0.7),
         context=context,
         evidence=costs,
+        metadata={"part": {f"{i}.png": str(i % groups) for i in range(images)}} if groups else None,
     )
 
 
@@ -94,6 +101,27 @@ def test_the_picture_has_a_row_for_every_comparison() -> None:
     picture = interval_png(verdict)
     assert picture is not None
     assert picture.startswith(PNG)
+
+
+@pytest.mark.parametrize(("images", "groups"), [(3, None), (12, None), (100, 12)])
+def test_a_gate_set_that_can_prove_nothing_names_no_gain_that_it_could(images: int, groups: int | None) -> None:
+    few, enough = verdict_of(("cat",), images=images, groups=groups), verdict_of(("cat",))
+    assert few.smallest_detectable is not None
+    assert few.outcome == "inconclusive"
+    for verdict, said in ((few, False), (enough, True)):
+        assert any("can prove" in label for label, _ in wording.figures(verdict)) == said
+        assert ("can prove" in str(check_table(verdict).caption)) == said
+
+
+def test_images_that_are_there_and_do_not_decide_are_not_said_to_be_enough() -> None:
+    in_groups = verdict_of(("cat",), images=100, groups=12)
+    assert in_groups.images_needed == 20
+    close = verdict_of(("cat",), images=100, superiority={"min_gain": 0.09})
+    assert close.images_needed is not None
+    assert close.images_needed > 100
+    for verdict, said in ((in_groups, False), (close, True)):
+        assert any("would decide" in label for label, _ in wording.figures(verdict)) == said
+        assert ("would decide" in str(check_table(verdict).caption)) == said
 
 
 @pytest.mark.parametrize("images", [3, 60])

@@ -12,6 +12,8 @@ from ratchet.gate.policy import Policy
 from ratchet.gate.rules import finite
 from ratchet.gate.verdict import Check, Interval, Rule
 
+TOO_FEW = "rests on too few independent images to judge"
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -79,7 +81,7 @@ def _why(shown: Interval, *, few: str, resamples: int) -> str:
         return "the difference is not a number: a class has no pixel in the truth or in a prediction"
     measured = f"the difference is {shown.estimate:+.4f}"
     if few:
-        return f"{measured}, but it rests on too few independent images to judge ({few} needed)"
+        return f"{measured}, but it {TOO_FEW} ({few} needed)"
     if shown.low is None or shown.high is None:
         cause = f"{shown.effective:.1f} effective images and {resamples} resamples bound nothing at this confidence"
         return f"{measured}, but a class is in too few images, or few of them carry it ({cause})"

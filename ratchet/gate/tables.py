@@ -64,8 +64,8 @@ def _cell(answer: Answer) -> Text:
 
 def _notes(verdict: Verdict) -> list[str]:
     notes = list(verdict.notes)
-    if verdict.smallest_detectable is not None:
-        notes.append(f"smallest difference that this gate set can prove: {verdict.smallest_detectable:.4f}")
-    if verdict.images_needed is not None:
-        notes.append(f"images that would decide, if the difference is as measured: {verdict.images_needed:,}")
+    if (gain := wording.provable(verdict)) is not None:
+        notes.append(f"smallest difference that this gate set can prove: {gain:.4f}")
+    if (images := wording.deciding(verdict)) is not None:
+        notes.append(f"images that would decide, if the difference is as measured: {images:,}")
     return notes

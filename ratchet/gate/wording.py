@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ratchet.gate.comparison import TOO_FEW
 from ratchet.gate.evidence import Cost
 from ratchet.gate.verdict import Check, Verdict
 
@@ -41,12 +42,28 @@ def figures(verdict: Verdict) -> list[tuple[str, str]]:
         found.append(("difference", number(verdict.interval.estimate, sign=True)))
         confidence = f"{100 * verdict.interval.confidence:.4g} %"
         found.append((f"at least, with {confidence} confidence", number(verdict.interval.low, sign=True)))
-    if verdict.smallest_detectable is not None:
-        found.append(("smallest gain this gate set can prove", number(verdict.smallest_detectable, sign=True)))
+    if (gain := provable(verdict)) is not None:
+        found.append(("smallest gain this gate set can prove", number(gain, sign=True)))
     found.append(("gate images", f"{verdict.n_images:,}"))
-    if verdict.images_needed is not None:
-        found.append(("gate images that would decide", f"about {verdict.images_needed:,}"))
+    if (images := deciding(verdict)) is not None:
+        found.append(("gate images that would decide", f"about {images:,}"))
     return found
+
+
+def provable(verdict: Verdict) -> float | None:
+    """The smallest gain that this gate set can prove; None where its images are too few to prove any."""
+    shown = verdict.interval
+    if shown is None or shown.low is None or shown.images < verdict.policy.min_images:
+        return None
+    overall = (check for check in verdict.checks if check.interval is not None and check.slice == "all")
+    return None if any(TOO_FEW in check.why for check in overall) else verdict.smallest_detectable
+
+
+def deciding(verdict: Verdict) -> int | None:
+    """The gate images that would decide; None where that is not known, as of a check that has so many and is undecided."""
+    undecided = (check.interval for check in verdict.checks if check.undecided and check.interval is not None)
+    known = all(shown.images_needed is not None and shown.images_needed > shown.images for shown in undecided)
+    return verdict.images_needed if known else None
 
 
 def number(value: float | None, *, sign: bool = False) -> str:
