@@ -12,7 +12,7 @@ from ratchet.evaluation.counts import ImageCounts
 from ratchet.gate import Context, Cost, Evidence, ModelRef, Policy, Verdict, judge, wording
 from ratchet.gate.intervals import interval_rows
 from ratchet.gate.markdown import markdown_report
-from ratchet.gate.pictures import interval_png
+from ratchet.gate.pictures import interval_figure, interval_png
 from ratchet.gate.report import Example, html_report
 from ratchet.gate.tables import check_table
 
@@ -103,6 +103,15 @@ def test_the_picture_has_a_row_for_every_comparison() -> None:
     assert picture.startswith(PNG)
 
 
+def test_long_names_and_those_that_look_like_formulas_can_be_drawn() -> None:
+    names = ("rust_$_and_$\\mold", "scratch_" * 10, "dent")
+    figure = interval_figure(verdict_of(names))
+    assert figure is not None
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert shown == ["better than v1", f"class: {names[0]}", f"class: {names[1]}"[:39] + "…", "class: dent"]
+    assert interval_png(verdict_of(names)) is not None
+
+
 @pytest.mark.parametrize(("images", "groups"), [(3, None), (12, None), (100, 12)])
 def test_a_gate_set_that_can_prove_nothing_names_no_gain_that_it_could(images: int, groups: int | None) -> None:
     few, enough = verdict_of(("cat",), images=images, groups=groups), verdict_of(("cat",))
@@ -127,6 +136,14 @@ def test_images_that_are_there_and_do_not_decide_are_not_said_to_be_enough() -> 
 @pytest.mark.parametrize("images", [3, 60])
 def test_unbounded_intervals_and_one_class_can_be_drawn(images: int) -> None:
     assert interval_png(verdict_of(("cat",), images=images)) is not None
+
+
+def test_a_champion_that_no_rule_was_to_compare_with_is_not_denied() -> None:
+    verdict = verdict_of(("cat",), superiority=None, non_inferiority=None, budget=None, group_by="absent")
+    assert verdict.passed
+    assert verdict.interval is None
+    assert "v1 has 0.7" in verdict.reason
+    assert verdict.reason.endswith("the difference was not judged")
 
 
 def test_a_first_model_has_no_picture_and_still_a_page() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from textwrap import shorten
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,7 +27,8 @@ def interval_figure(verdict: Verdict) -> Figure | None:
     for place, (_, outcome, interval) in enumerate(rows):
         _draw(axes, place, interval, COLOURS[outcome], ends)
     axes.axvline(0, color=_FAINT, linewidth=0.8, zorder=0)
-    axes.set_yticks(range(len(rows)), [shorten(label, _LABEL, placeholder="…") for label, _, _ in rows])
+    labels = [label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…" for label, _, _ in rows]
+    axes.set_yticks(range(len(rows)), labels, parse_math=False)  # a class may have any name
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(ends)
     axes.set_xlabel(f"difference of {verdict.policy.metric_title}, challenger minus champion; black: the line to beat")

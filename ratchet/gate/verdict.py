@@ -150,12 +150,14 @@ class Verdict(Settings):
 
     def _gain(self) -> str:
         score = f"{self.policy.metric_title} {_figure(self.challenger_score)} on {self.n_images} images"
-        if self.champion is None or self.interval is None:
+        if self.champion is None:
             return f"{score}; first model, there is no champion to beat"
+        both = f"{score}, v{self.champion.version} has {_figure(self.champion_score)}"
+        if self.interval is None:
+            return f"{both}; the difference was not judged"
         return (
-            f"{score}, v{self.champion.version} has {_figure(self.champion_score)}; the difference is "
-            f"{_figure(self.interval.estimate, sign=True)}, and at least {_figure(self.interval.low, sign=True)} "
-            f"with {100 * self.interval.confidence:.4g} % confidence"
+            f"{both}; the difference is {_figure(self.interval.estimate, sign=True)}, and at least "
+            f"{_figure(self.interval.low, sign=True)} with {100 * self.interval.confidence:.4g} % confidence"
         )
 
     def to_json(self) -> str:

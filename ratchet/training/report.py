@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from ratchet.evaluation.counts import ImageCounts, class_scores, shown_score
-from ratchet.evaluation.pictures import PALETTE, image_scores, overlay
+from ratchet.evaluation.pictures import image_scores, overlay, palette
 from ratchet.training.examples import EXAMPLES_FILE, Example, picture_uri, write_examples
 
 if TYPE_CHECKING:
@@ -138,8 +138,9 @@ def _per_class(counts: ImageCounts) -> Figure:
     values = class_scores("iou", counts)
     figure = Figure(figsize=(6, 1.2 + 0.45 * len(values)), layout="constrained")
     axis = figure.subplots()
-    colours = [tuple(c / 255 for c in PALETTE[i % len(PALETTE)]) for i in range(len(values))]
-    bars = axis.barh(list(values), np.nan_to_num(list(values.values())), color=colours)
+    colours = [tuple(c / 255 for c in colour) for colour in palette(len(values))]
+    bars = axis.barh(range(len(values)), np.nan_to_num(list(values.values())), color=colours)
+    axis.set_yticks(range(len(values)), list(values), parse_math=False)  # a class may have any name
     axis.bar_label(bars, labels=[f"{value:.3f}" for value in values.values()], padding=3)
     axis.set(
         xlim=(0, 1.08), xlabel="IoU on the test images", title=f"IoU per class (mean {shown_score('iou', counts):.3f})"
