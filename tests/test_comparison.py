@@ -114,6 +114,13 @@ def test_a_sweep_without_any_value_still_has_its_page() -> None:
     assert "<svg" not in page
 
 
+def test_trials_that_finished_without_a_number_are_not_said_not_to_have_finished() -> None:
+    diverged = TrialResult(name="a", fingerprint="1", status="finished", metrics={"val_iou": math.nan})
+    page = draw_page(comparison([trial(0, status="pruned"), ComparedTrial(result=diverged, value=None)]))
+    assert "No finished trial has a finite val_iou." in page
+    assert "No trial finished" not in page
+
+
 def logged(status: Status, values: dict[str, list[tuple[int, float]]]) -> TrialResult:
     """A trial whose run holds these values, each with its step; a reused one's metrics are what the run has last."""
     run_id = client().create_run(ensure_experiment("tests")).info.run_id

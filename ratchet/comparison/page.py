@@ -53,7 +53,8 @@ def draw_page(comparison: Comparison) -> str:
 def _sentence(comparison: Comparison) -> str:
     best = comparison.trials[0] if comparison.trials else None
     if best is None or best.value is None or not best.result.trained:
-        return "No trial finished."
+        finished = any(trial.result.trained for trial in comparison.trials)
+        return f"No finished trial has a finite {comparison.metric}." if finished else "No trial finished."
     direction = "highest" if comparison.mode == "max" else "lowest"
     return f"{best.result.name} has the {direction} {comparison.metric}: {best.value:.4f}"
 
