@@ -1,5 +1,7 @@
 """What Ratchet's HTML pages share: self-contained, readable by day and by night, on paper and on a phone."""
 
+# An <i> is a mark that is painted as a background, which browsers leave out on paper unless they are told not to.
+
 HEAD = """<!doctype html>
 <html lang=en>
 <meta charset=utf-8>
@@ -30,4 +32,5 @@ th, td { padding: .42rem .9rem .42rem 0; border-bottom: 1px solid var(--rule); v
 a { color: var(--link) }
 code, pre { font: .86em ui-monospace, Menlo, Consolas, monospace; overflow-wrap: anywhere }
 figure { margin: 0 }
+i { -webkit-print-color-adjust: exact; print-color-adjust: exact }
 """

@@ -1,12 +1,16 @@
 """The report: everything a person needs, inside one page, whatever the names look like."""
 
 import re
+import zlib
 from html import escape
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import Chromium
+from browser import chromium as chromium  # noqa: PLC0414 - a fixture
 
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.gate import Context, Cost, Evidence, ModelRef, Policy, Verdict, judge, wording
@@ -151,3 +155,15 @@ def test_a_first_model_has_no_picture_and_still_a_page() -> None:
     assert interval_png(verdict) is None
     assert "First model" in html_report(verdict)
     assert "first model" in markdown_report(verdict)
+
+
+@pytest.mark.browser
+def test_marks_that_are_painted_as_backgrounds_are_printed_too(chromium: Chromium, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(
+        html_report(verdict_of(("cat",)), worsened=[Example("7.png", 0.4, 0.8, ())], colours={"cat": (51, 204, 0)})
+    )
+    pdf = chromium.open(path.as_uri()).pdf()
+    parts = re.findall(rb"/FlateDecode[^>]*>>\s*stream\r?\n(.*?)\r?\nendstream", pdf, re.S)
+    filled = {colour for part in parts for colour in re.findall(rb"([\d. ]+) rg", zlib.decompress(part))}
+    assert b" .2 .8 0" in filled

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mlflow.entities import Metric
 from PIL import Image
 
 from ratchet.data.dataset import SegmentationDataset
@@ -27,7 +28,8 @@ def test_every_class_has_its_own_colour_and_its_name_as_it_is_written(tmp_path: 
     masks.add(torch.tensor([0]), torch.ones((1, 32, 32), dtype=torch.uint8))
     tp = np.full((1, len(classes)), 100)
     counts = ImageCounts(("image",), classes, tp, tp // 4, tp // 4)
-    write_report(tmp_path, dataset=dataset, counts=counts, masks=masks, mean=form.mean, std=form.std, history=[])
+    history = [Metric(key, 0.5, 0, 8) for key in ("loss_epoch", "val_loss_epoch", "val_iou", "val_dice")]
+    write_report(tmp_path, dataset=dataset, counts=counts, masks=masks, mean=form.mean, std=form.std, history=history)
     with Image.open(tmp_path / "per_class_iou.png") as picture:
         drawn = {colour for _, colour in picture.convert("RGB").getcolors(maxcolors=2**24) or []}
     assert drawn >= set(palette(len(classes)))
