@@ -159,7 +159,8 @@ def test_a_sweep_whose_time_ends_before_any_trial_does_says_so() -> None:
         sweep(RATES.rpartition(",0.0005")[0], "sweep.max_time=0.001s")
 
 
-SEARCH = ("optimizer.lr=tag(log,interval(1e-4,1e-2))", "sweep.max_trials=2", "core.name=search")
+# One after the other, so that the second is at its beginning when the first has finished.
+SEARCH = ("optimizer.lr=tag(log,interval(1e-4,1e-2))", "sweep.max_trials=2", "sweep.overlap=false", "core.name=search")
 
 SCRIPT = """
 from test_sweeps import *
