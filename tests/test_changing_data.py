@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import TINY
 from parts import write_pair
 
@@ -12,8 +13,10 @@ from ratchet.config import compose_space
 from ratchet.errors import SweepFailedError
 from ratchet.registry.tracking import client
 from ratchet.training.plan import SweepPlan, plan_sweep
-from ratchet.training.run_names import FINGERPRINT_TAG, IMAGES_TAG
+from ratchet.training.run_names import DATA_FINGERPRINT_TAG, IMAGES_TAG
 from ratchet.training.sweep import run
+
+SEARCH = ("optimizer.lr=interval(0.001,0.01)", "sweep.max_trials=1")
 
 
 def plan(folder: Path) -> SweepPlan:
@@ -24,7 +27,9 @@ def plan(folder: Path) -> SweepPlan:
     )
     tiny = [key for key in TINY if not key.startswith(("datamodule.", "experiment="))]
     return plan_sweep(
-        compose_space(["experiment=base/segmentation/smp", *data, *tiny, "backbone.model.encoder_weights=null"])
+        compose_space(
+            ["experiment=base/segmentation/smp", *data, *tiny, "backbone.model.encoder_weights=null", *SEARCH]
+        )
     )
 
 
@@ -38,7 +43,9 @@ def test_images_that_come_after_the_plan_take_no_part_and_one_that_changes_fails
     (trial,) = run(planned).trials
     tags = client().get_run(str(trial.run_id)).data.tags
     (before,) = planned.trials
-    assert (int(tags[IMAGES_TAG]), tags[FINGERPRINT_TAG]) == (before.images, before.fingerprint)
+    assert (int(tags[IMAGES_TAG]), tags[DATA_FINGERPRINT_TAG]) == (before.images, before.data)
+    kept = SweepPlan.model_validate(yaml.safe_load(yaml.safe_dump(planned.model_dump())))
+    assert [(again.status, again.run_id) for again in run(kept).trials] == [("reused", trial.run_id)]
 
     (folder / "images" / "part_59.png").unlink()
     planned = plan(folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +18,11 @@ from ratchet.training.origin import PRODUCTION, resolve
 from ratchet.training.process import start_server
 from ratchet.training.run_names import SWEEP_PREFIX
 
+# Keys of the datamodule that change neither the images nor their splits.
+_NOT_CONTENT = {
+    *("batch_size", "num_workers", "seed", "train_transform", "input_height", "input_width", "mean", "std"),
+    *("cache", "cache_path", "cache_gb"),
+}
 _PLAIN = {"backbone.model.arch", "backbone.model.encoder_name"}  # their values speak for themselves
 
 
@@ -28,15 +33,16 @@ class _Value(BaseModel):
 class PlannedTrial(_Value):
     """One trial to be: its name and its point say what sets it apart from the sweep's others.
 
-    `asked` is the fingerprint of what was asked for: that `production` is another model now does not change it. `images`
-    is the number of those it trains on; `samples` are the names of all that take part, which more may join meanwhile (None
-    where the plan was written down and read again).
+    `asked` is the fingerprint of what was asked for: that `production` is another model now does not change it. `data` is
+    the fingerprint of its data, `images` the number of those it trains on; `samples` are the names of all that take part,
+    which more may join meanwhile (None where the plan was written down and read again).
     """
 
     name: str
     config: TrialConfig
     fingerprint: str
     asked: str
+    data: str = ""
     images: int
     samples: tuple[str, ...] | None = Field(default=None, exclude=True, repr=False)
     point: Point = {}
@@ -99,29 +105,45 @@ class SweepPlan(_Value):
 
 
 class Planner:
-    """Makes trials of configurations; the data are fetched, checked and hashed once for all of them."""
+    """Makes trials of configurations; the data are fetched, checked and hashed once for all of them.
 
-    def __init__(self) -> None:
-        self._contents: dict[str, tuple[str, int, tuple[str, ...]]] = {}
+    Of the data of trials `planned` before, what was planned stands, though there may be more by now.
+    """
+
+    def __init__(self, planned: Iterable[PlannedTrial] = ()) -> None:
+        self._contents = {
+            _content_key(trial.config): (trial.data, trial.images, trial.samples) for trial in planned if trial.data
+        }
 
     def trial(self, given: TrialConfig, point: Point, name: str) -> PlannedTrial:
         """Compute its fingerprint. Raises the errors of the data, and of the registry for a model to start from."""
         from ratchet.config import instantiate  # noqa: PLC0415 - imports Hydra
 
         config = resolve(given)
-        key = repr(sorted(config.datamodule.items(), key=lambda item: item[0]))
+        # Also where its content is known: it refuses settings. The augmentation would import torchvision.
+        data = instantiate(config.datamodule | {"train_transform": None})
+        key = _content_key(config)
         if key not in self._contents:
-            # The augmentation does not change the content, and would import torchvision.
-            data = instantiate(config.datamodule | {"train_transform": None})
-            names = tuple(sample.name for split in data.samples.values() for sample in split)
-            self._contents[key] = data.fingerprint, len(data.samples["train"]), names
+            samples = tuple(sample.name for split in data.samples.values() for sample in split)
+            self._contents[key] = data.fingerprint, len(data.samples["train"]), samples
         content, images, names = self._contents[key]
         fingerprint = trial_fingerprint(config, content)
         production = given.backbone.init_from == PRODUCTION
         asked = trial_fingerprint(given, content) if production else fingerprint
         return PlannedTrial(
-            name=name, config=config, fingerprint=fingerprint, asked=asked, images=images, samples=names, point=point
+            name=name,
+            config=config,
+            fingerprint=fingerprint,
+            asked=asked,
+            data=content,
+            images=images,
+            samples=names,
+            point=point,
         )
+
+
+def _content_key(config: TrialConfig) -> str:
+    return repr([item for item in sorted(config.datamodule.items()) if item[0] not in _NOT_CONTENT])
 
 
 def plan_sweep(composed: Composed) -> SweepPlan:

@@ -102,7 +102,7 @@ class StudyQueue:
             require_rungs(plan.config)
         self._plan = plan
         self._waits = at_once == 1
-        self._planner = Planner()
+        self._planner = Planner(plan.trials)
         self._before = TrainedBefore()
         self._study = SweepStudy(plan, at_once=at_once)
         self._values: dict[str, float | None] = {}  # of the trials handed out, by fingerprint
