@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ratchet.data.cache import OnImage, PixelCache, PixelSource, open_cache
 from ratchet.data.classes import build_class_map
-from ratchet.data.content import PairContent, check_contents_disjoint, fingerprint, read_contents
-from ratchet.data.listing import Listing, check_disjoint, check_pairs, read_metadata, read_split_list
+from ratchet.data.listing import Listing
+from ratchet.data.prepared import PreparedData, gate_split, prepare_data
 from ratchet.data.samples import SPLITS, InputFormat, Sample
-from ratchet.data.splitting import SplitSizes, assign_splits, check_groups_whole, choose_names, read_groups
+from ratchet.data.splitting import SplitSizes
 from ratchet.errors import ConfigError, EmptySplitError
 from ratchet.home import home
 
@@ -25,14 +24,6 @@ if TYPE_CHECKING:
     from ratchet.data.dataset import SegmentationDataset, Transform
 
 _MOST_WORKERS = 8
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    samples: Mapping[str, tuple[Sample, ...]]
-    contents: Mapping[str, PairContent]
-    fingerprint: str
-    gate_fingerprint: str
 
 
 class SegmentationDataModule:
@@ -105,7 +96,7 @@ class SegmentationDataModule:
         self._split_files = {split: file for split, file in zip(SPLITS, files, strict=True) if file is not None}
         self.only: Collection[str] | None = None
         """Names of the images that may take part; others have not come yet. None: all. To be set before `prepare`."""
-        self._prepared: _Prepared | None = None
+        self._prepared: PreparedData | None = None
         self._caching = cache
         self._cache_folder = Path(cache_path).expanduser() if cache_path is not None else home() / "cache"
         self._cache_gb = cache_gb
@@ -144,7 +135,7 @@ class SegmentationDataModule:
     @property
     def gate_split(self) -> str:
         """The split that the gate judges on: `gate`, or `test` where there is none."""
-        return _gate_split(self.samples)
+        return gate_split(self.samples)
 
     @property
     def gate_fingerprint(self) -> str:
@@ -269,37 +260,21 @@ class SegmentationDataModule:
             **options,
         )
 
-    def _prepare_once(self) -> _Prepared:
+    def _prepare_once(self) -> PreparedData:
         if self._prepared is None:
             self.fetch()
             self._prepared = self._read_all()
         return self._prepared
 
-    def _read_all(self) -> _Prepared:
-        listing = self.list_samples()
-        lists = {split: read_split_list(path, listing.images) for split, path in self._find_lists().items()}
-        check_disjoint(lists)
-        names = choose_names(listing.images, lists)
-        if self.only is not None:
-            names = tuple(sorted(set(names) & set(self.only)))
-        check_pairs(listing, names, complete="train" not in lists and self.only is None)
-        pairs = {name: (listing.images[name], listing.masks[name]) for name in names}
-        contents = read_contents(pairs)
-        metadata = read_metadata(self.data_path / "metadata.csv")
-        images = {name: content.image for name, content in contents.items()}
-        groups = images if self._group_by is None else read_groups(self._group_by, names, metadata)
-        splits = assign_splits(names, lists, groups, self._sizes)
-        check_contents_disjoint(splits, contents, pairs)
-        check_groups_whole(splits, groups)
-        samples = [Sample(name, *pairs[name], splits[name], metadata.get(name, {})) for name in sorted(names)]
-        meaning = {"classes": self.classes, "mask_values": sorted(self.mask_values.items())}
-        by_split = {split: tuple(s for s in samples if s.split == split) for split in SPLITS}
-        present = {split: members for split, members in by_split.items() if members}
-        return _Prepared(
-            samples=present,
-            contents=contents,
-            fingerprint=fingerprint(samples, contents, meaning),
-            gate_fingerprint=fingerprint(present[_gate_split(present)], contents, meaning),
+    def _read_all(self) -> PreparedData:
+        return prepare_data(
+            self.list_samples(),
+            self._find_lists(),
+            self.data_path / "metadata.csv",
+            sizes=self._sizes,
+            only=self.only,
+            group_by=self._group_by,
+            meaning={"classes": self.classes, "mask_values": sorted(self.mask_values.items())},
         )
 
     def _find_lists(self) -> dict[str, Path]:
@@ -307,10 +282,6 @@ class SegmentationDataModule:
         named = {split: folder / Path(file).expanduser() for split, file in self._split_files.items()}
         found = {split: folder / file for split, file in self.default_lists.items() if (folder / file).is_file()}
         return {**found, **named}
-
-
-def _gate_split(samples: Mapping[str, tuple[Sample, ...]]) -> str:
-    return "gate" if "gate" in samples else "test"
 
 
 def _input_format(height: int, width: int, mean: Sequence[float], std: Sequence[float]) -> InputFormat:

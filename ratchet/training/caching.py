@@ -6,15 +6,15 @@ from collections.abc import Collection
 from typing import Any
 
 from ratchet.settings import TrialConfig
+from ratchet.training.plan import content_key
 from ratchet.training.progress import Progress, Report
 
-# Keys of the datamodule that change what is made of the cached pixels, not the pixels.
-_AFTER = ("batch_size", "num_workers", "train_transform", "mean", "std")
+_PIXELS = ("input_height", "input_width", "cache", "cache_path", "cache_gb")
 
 
 def cache_key(config: TrialConfig) -> str:
     """What is equal for configurations whose images are decoded and resized alike."""
-    return repr([item for item in sorted(config.datamodule.items()) if item[0] not in _AFTER])
+    return repr([content_key(config), *(config.datamodule.get(key) for key in _PIXELS)])
 
 
 def fill_cache(config: TrialConfig, samples: Collection[str] | None, report: Report) -> Any:

@@ -112,7 +112,7 @@ class Planner:
 
     def __init__(self, planned: Iterable[PlannedTrial] = ()) -> None:
         self._contents = {
-            _content_key(trial.config): (trial.data, trial.images, trial.samples) for trial in planned if trial.data
+            content_key(trial.config): (trial.data, trial.images, trial.samples) for trial in planned if trial.data
         }
 
     def trial(self, given: TrialConfig, point: Point, name: str) -> PlannedTrial:
@@ -122,7 +122,7 @@ class Planner:
         config = resolve(given)
         # Also where its content is known: it refuses settings. The augmentation would import torchvision.
         data = instantiate(config.datamodule | {"train_transform": None})
-        key = _content_key(config)
+        key = content_key(config)
         if key not in self._contents:
             samples = tuple(sample.name for split in data.samples.values() for sample in split)
             self._contents[key] = data.fingerprint, len(data.samples["train"]), samples
@@ -142,7 +142,8 @@ class Planner:
         )
 
 
-def _content_key(config: TrialConfig) -> str:
+def content_key(config: TrialConfig) -> str:
+    """What is equal for configurations with the same images in the same splits."""
     return repr([item for item in sorted(config.datamodule.items()) if item[0] not in _NOT_CONTENT])
 
 
