@@ -27,10 +27,10 @@ _WEBHOOK = "webhook"
 
 def _announced(event: str) -> str:
     if not any(fnmatchcase(name, event) for name in EVENTS):
-        near = difflib.get_close_matches(event, EVENTS, n=2, cutoff=0.8)
+        near = ", ".join(difflib.get_close_matches(event, EVENTS, n=2, cutoff=0.8))
         raise ValueError(
-            f"nothing of that name is announced of a model{f'; nearest: {chr(44).join(near)}' if near else ''}. Known are "
-            f"{', '.join(EVENTS)}. Of other events tells an automation of your own: docs/events.md"
+            f"nothing of that name is announced of a model{near and f'; nearest: {near}'}. Known are {', '.join(EVENTS)}. Of "
+            "other events tells an automation of your own: docs/events.md"
         )
     return event
 
