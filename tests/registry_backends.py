@@ -24,8 +24,7 @@ from ratchet.registry import DirectoryModelManager, LedgerModelManager, MlflowMo
 from ratchet.registry.tracking import client, ensure_experiment
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
-# A server over SQLite adds nothing to one over Postgres and SQLite itself, and takes two minutes.
-KINDS = ("directory", "sqlite", "postgres", "http_postgres" if POSTGRES.is_dir() else "http")
+KINDS = ("directory", "sqlite", "http", "postgres", "http_postgres")
 _names = itertools.count(1)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from mlflow.utils import requirements_utils
 from weights_hub import encoder_file, serve_hub
@@ -16,6 +18,7 @@ from weights_hub import encoder_file, serve_hub
 from ratchet.config import compose, instantiate
 from ratchet.errors import ConfigError, ExportError, WeightsUnavailableError
 from ratchet.evaluation.served import ModelCard, ServedModel, SilentModel
+from ratchet.settings import TrialConfig
 from ratchet.training.callback import ProgressCallback
 from ratchet.training.export import export_network
 from ratchet.training.fitting import build_module, resolve_precision
@@ -23,6 +26,22 @@ from ratchet.training.network import create_network, load_encoder_weights
 from ratchet.training.progress import Progress
 
 TINY = ["backbone.model.encoder_name=mobilenet_v2", "backbone.model.encoder_weights=null"]
+
+
+def fit_one_batch(config: TrialConfig, folder: Path, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
+    """Train a network for two classes, with one batch in an epoch."""
+    trainer: pl.Trainer = instantiate(
+        config.trainer | {"precision": resolve_precision(config.trainer)},
+        callbacks=list(callbacks),
+        default_root_dir=str(folder),
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.randint(0, 3, (2, 32, 32))}
+    loader = torch.utils.data.DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
+    trainer.fit(build_module(config, ("disc", "polygon")), loader, loader)
+    return trainer
 
 
 @pytest.mark.trains
@@ -58,18 +77,8 @@ def test_every_loss_and_optimizer_takes_a_step(override: str, classes: tuple[str
 )
 def test_every_schedule_trainer_and_callback_takes_a_step(override: str, tmp_path: Path) -> None:
     config = compose([*TINY, override, "trainer.accelerator=cpu", "trainer.max_epochs=2"])
-    module = build_module(config, ("disc", "polygon"))
-    batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.randint(0, 3, (2, 32, 32))}
-    trainer = instantiate(
-        config.trainer | {"precision": resolve_precision(config.trainer)},
-        callbacks=[instantiate(node) for node in config.callbacks.values() if node is not None],
-        default_root_dir=str(tmp_path),
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    loader = torch.utils.data.DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
-    trainer.fit(module, loader, loader)
+    callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
+    trainer = fit_one_batch(config, tmp_path, callbacks)
     assert trainer.global_step == 2
     assert torch.isfinite(trainer.callback_metrics["val_loss_epoch"])
     wanted = config.callbacks["early_stopping"] is not None
@@ -79,40 +88,19 @@ def test_every_schedule_trainer_and_callback_takes_a_step(override: str, tmp_pat
 @pytest.mark.trains
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_plateau_is_looked_for_only_in_epochs_with_a_validation(tmp_path: Path) -> None:
-    config = compose([*TINY, "scheduler=plateau", "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4"])
-    module = build_module(config, ("disc", "polygon"))
-    trainer = instantiate(
-        config.trainer | {"precision": "32-true", "accelerator": "cpu"},
-        default_root_dir=str(tmp_path),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.randint(0, 2, (2, 32, 32))}
-    loader = torch.utils.data.DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
-    trainer.fit(module, loader, loader)
+    epochs = ("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4")
+    config = compose([*TINY, "scheduler=plateau", "trainer.accelerator=cpu", *epochs])
+    trainer = fit_one_batch(config, tmp_path)
     assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 2
 
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("ratchet_home")
 def test_progress_counts_epochs_also_where_not_every_one_is_validated(tmp_path: Path) -> None:
-    options = ("check_val_every_n_epoch=2", "max_epochs=5", "num_sanity_val_steps=1")
+    options = ("accelerator=cpu", "check_val_every_n_epoch=2", "max_epochs=5", "num_sanity_val_steps=1")
     config = compose([*TINY, *(f"trainer.{option}" for option in options)])
     told: list[Progress] = []
-    trainer = instantiate(
-        config.trainer | {"precision": "32-true", "accelerator": "cpu"},
-        callbacks=[ProgressCallback(told.append, max_epochs=5, metric="val_iou")],
-        default_root_dir=str(tmp_path),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.randint(0, 2, (2, 32, 32))}
-    loader = torch.utils.data.DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
-    trainer.fit(build_module(config, ("disc", "polygon")), loader, loader)
+    fit_one_batch(config, tmp_path, [ProgressCallback(told.append, max_epochs=5, metric="val_iou")])
     assert list(dict.fromkeys((one.epoch, one.validated) for one in told)) == [
         *((1, 0), (2, 0), (2, 2), (3, 2), (4, 2), (4, 4), (5, 4))
     ]

@@ -91,7 +91,6 @@ class Poll(threading.Thread):
         while not self.stop.is_set():
             observed = self.store.observe(self.name_of_model)
             self.seen[observed.aliases.get("production") if observed else None] += 1
-            time.sleep(0.05)  # the server is the writers'
 
 
 def assert_agreement(manager: LedgerModelManager, name: str) -> None:
