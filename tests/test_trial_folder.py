@@ -84,12 +84,27 @@ def test_a_snapshot_takes_the_place_of_the_one_before_with_its_checkpoints(tmp_p
         assert folder.newest() is None
 
 
-def test_a_snapshot_that_its_process_did_not_get_onto_the_disk_counts_for_nobody_else(tmp_path: Path) -> None:
+@pytest.mark.skipif(platform.system() != "Linux", reason="other systems do not say when they were started")
+def test_a_snapshot_that_is_not_on_the_disk_yet_counts_until_the_machine_is_started_again(tmp_path: Path) -> None:
     folder = TrialFolder(tmp_path, "abc")
     with folder.locked():
         folder.begin()
         publish(folder, 1)
-    lost = folder.path / "snapshot-000001"  # as a process leaves it that dies meanwhile
+    (folder.path / "newest").unlink()  # as a process leaves it that dies before it is on the disk
+    after = TrialFolder(tmp_path, "abc")
+    newest = after.newest()
+    assert newest is not None
+    assert newest.facts.step == 1
+    (newest.path / "boot").write_text("at another time, or elsewhere")
+    assert after.newest() is None
+
+
+def test_a_snapshot_that_its_machine_did_not_get_onto_the_disk_counts_for_nobody_else(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path, "abc")
+    with folder.locked():
+        folder.begin()
+        publish(folder, 1)
+    lost = folder.path / "snapshot-000001"  # as a machine leaves it that loses its power meanwhile
     lost.mkdir()
     (lost / FACTS_FILE).write_text(facts(2).model_dump_json())
     after = TrialFolder(tmp_path, "abc")

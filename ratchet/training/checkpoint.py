@@ -174,10 +174,7 @@ class Snapshots(Checkpoint):
             best=self._best(trainer),
         )
         if trainer.is_global_zero:
-            snapshot = self._folder.publish(facts, trainer.save_checkpoint)
-            if not trained:  # the last one goes to the disk while its weights are scored
-                self._folder.settle()
-            self._after(snapshot)
+            self._after(self._folder.publish(facts, trainer.save_checkpoint))
         else:
             trainer.save_checkpoint(self._folder.work / "not-written")
         self._saved, self._moment = time.monotonic(), "other"

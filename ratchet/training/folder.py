@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict
 RESUME_FILE = "resume.ckpt"
 FACTS_FILE = "snapshot.json"
 _NEWEST_FILE = "newest"
+_BOOT_FILE = "boot"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # Linux: another one each time that the machine starts
 
 
 class _Value(BaseModel):
@@ -70,8 +72,9 @@ class Snapshot(_Value):
 class TrialFolder:
     """`<home>/trials/<fingerprint>`: a lock, the run's id, the newest snapshot, and files that are being worked on.
 
-    A snapshot is put on the disk in the background; `settle` waits for that. It is the newest for other processes when the
-    file `newest` names it, which is written then; for this one at once.
+    A snapshot is put on the disk in the background; `settle` waits for that. Until then the machine's memory holds it, which
+    outlives the process but not the machine: it counts while the machine that wrote it runs. From then on the file `newest`
+    names it.
     """
 
     def __init__(self, home: Path, fingerprint: str) -> None:
@@ -111,7 +114,9 @@ class TrialFolder:
         if self._on_its_way is not None:
             return self._on_its_way[0]
         named = self.path / _NEWEST_FILE
-        return Snapshot.read(self.path / named.read_text()) if named.is_file() else None
+        on_disk = named.read_text() if named.is_file() else None
+        whole = [path for path in self._snapshots() if path.name == on_disk or _written_since_boot(path)]
+        return Snapshot.read(whole[-1]) if whole else None
 
     def settle(self) -> None:
         """Wait until the newest snapshot is on the disk. Raises `OSError` if it does not get there."""
@@ -151,18 +156,25 @@ class TrialFolder:
 
     def _take(self, draft: Path, facts: Facts) -> Snapshot:
         (draft / FACTS_FILE).write_text(facts.model_dump_json())
-        others = sorted(
-            self.path.glob("snapshot-*")
-        )  # the one before, and one that was on its way when its process died
+        (draft / _BOOT_FILE).write_text(_boot())
+        others = self._snapshots()  # the one before, and one that was on its way when its process died
         number = int(others[-1].name.split("-")[1]) + 1 if others else 0
         snapshot = Snapshot(path=draft.rename(self.path / f"snapshot-{number:06d}"), facts=facts)
         self._on_its_way = snapshot, self._disk.submit(self._put_on_disk, snapshot.path, others)
         return snapshot
 
+    def _snapshots(self) -> list[Path]:
+        """Oldest first."""
+        return sorted(self.path.glob("snapshot-*"))
+
     def _put_on_disk(self, snapshot: Path, others: list[Path]) -> None:
-        for path in [*snapshot.rglob("*"), snapshot]:
-            _sync(path)
-        _write(self.path / _NEWEST_FILE, snapshot.name)
+        try:
+            for path in [*snapshot.rglob("*"), snapshot]:
+                _sync(path)
+            _write(self.path / _NEWEST_FILE, snapshot.name)
+        except OSError:
+            shutil.rmtree(snapshot)  # nobody knows what of it is there
+            raise
         for other in others:
             shutil.rmtree(other)
 
@@ -214,6 +226,16 @@ def link(source: str, target: str) -> str:
     except OSError:
         shutil.copyfile(source, target)
     return target
+
+
+def _boot() -> str:
+    """Which start of which machine this is; empty where it does not say."""
+    return _BOOT_ID.read_text() if _BOOT_ID.is_file() else ""
+
+
+def _written_since_boot(snapshot: Path) -> bool:
+    file = snapshot / _BOOT_FILE
+    return file.is_file() and file.read_text() == _boot() != ""
 
 
 def _write(path: Path, text: str) -> None:

@@ -134,7 +134,7 @@ def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> tup
     keep_checkpoints(config, snapshot, load_exported(config, module, snapshot), artifacts / CHECKPOINTS_PATH)
     work.report(Progress(phase="scoring"))
     metrics, notes, test_counts, test_masks = _score(module, data)
-    folder.settle()  # an export yields to the next trial: what is killed meanwhile is not trained again
+    folder.settle()  # a disk that does not take it is an error now rather than after the export
     _make_way(module)
     work.spending.begin_export()
     work.report(Progress(phase=EXPORTING))
