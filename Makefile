@@ -20,7 +20,7 @@ retrain: setup  ## train, judge and promote a model on generated images, on the 
 		backbone.model.encoder_name=resnet18,mobilenet_v2 --model shapes_model
 
 test: setup  ## all tests
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fast: setup  ## the tests that need neither training nor a server nor much time
 	$(BIN)/python -m pytest -n 2 -m "not trains and not server and not flow and not postgres and not slow and not pets and not browser" --durations=5

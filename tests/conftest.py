@@ -32,9 +32,17 @@ WITHOUT_RULES = (
 )
 """Promotes whatever a tiny training gave."""
 
+_LONG = {"browser", "flow", "postgres", "server", "trains"}
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--pictures", help="folder that the browser's tests put the pictures of the docs into")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long: one that comes last keeps one core waiting for the other."""
+    long = {item.path for item in items if any(mark.name in _LONG for mark in item.iter_markers())}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture
