@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import TINY
-from parts import write_pair
+from parts import write_pair, write_parts
 
 from ratchet.config import compose_space
 from ratchet.errors import SweepFailedError
@@ -19,7 +19,7 @@ from ratchet.training.sweep import run
 SEARCH = ("optimizer.lr=interval(0.001,0.01)", "sweep.max_trials=1")
 
 
-def plan(folder: Path) -> SweepPlan:
+def plan(folder: Path | str, *overrides: str) -> SweepPlan:
     data = (
         "datamodule=base/segmentation",
         f"datamodule.data_path={folder}",
@@ -28,7 +28,13 @@ def plan(folder: Path) -> SweepPlan:
     tiny = [key for key in TINY if not key.startswith(("datamodule.", "experiment="))]
     return plan_sweep(
         compose_space(
-            ["experiment=base/segmentation/smp", *data, *tiny, "backbone.model.encoder_weights=null", *SEARCH]
+            [
+                "experiment=base/segmentation/smp",
+                *data,
+                *tiny,
+                "backbone.model.encoder_weights=null",
+                *(overrides or SEARCH),
+            ]
         )
     )
 
@@ -53,3 +59,13 @@ def test_images_that_come_after_the_plan_take_no_part_and_one_that_changes_fails
     write_pair(folder, "part_00", 77)
     with pytest.raises(SweepFailedError, match="changed since this sweep was planned"):
         run(planned)
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_data_that_cannot_be_read_fail_their_own_trials_alone(folder: Path, tmp_path: Path) -> None:
+    broken = write_parts(tmp_path / "broken") / "images" / "part_05.png"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    outcome = run(plan(f"{folder},{broken.parents[1]}", "optimizer.lr=0.01"))
+    assert [trial.status for trial in outcome.trials] == ["finished", "failed"]
+    assert "part_05.png" in str(outcome.trials[1].error)

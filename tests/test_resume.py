@@ -26,7 +26,7 @@ from ratchet.training.plan import PlannedTrial, plan_trials
 from ratchet.training.process import TrialOrder, TrialProcess
 from ratchet.training.progress import Progress, TrialEnd
 from ratchet.training.reuse import REUSED_TAG, TrainedBefore
-from ratchet.training.run_names import CHECKPOINT_TAG
+from ratchet.training.run_names import CHECKPOINT_TAG, ENDED_TAG
 from ratchet.training.sweep import run_sweep
 
 pytestmark = pytest.mark.trains
@@ -191,6 +191,13 @@ def test_a_trial_that_is_left_after_an_epoch_or_terminated_goes_on_to_the_same_e
 
 
 @pytest.mark.usefixtures("ratchet_home")
+def test_a_trial_that_has_made_its_last_step_is_over_and_does_not_pause() -> None:
+    end = train(plan("+trainer.max_steps=18"), until_epoch=3)  # two epochs
+    assert end is not None
+    assert end.status == "finished"
+
+
+@pytest.mark.usefixtures("ratchet_home")
 def test_more_epochs_continue_a_finished_trial_as_if_trained_straight_through(
     undisturbed: Record, tmp_path: Path
 ) -> None:
@@ -226,6 +233,7 @@ def test_early_stopping_counts_on_and_what_it_ended_is_not_trained_further() -> 
     end = train(trial, kill=lambda progress: phases.append(progress.phase) or False)
     assert end is not None
     assert phases == ["scoring", "exporting"]
+    assert client().get_run(end.run_id).data.tags[ENDED_TAG] == "training ended early, in epoch 3 of 9"
     assert len(client().get_metric_history(end.run_id, "loss_epoch")) == 3
     assert len(client().get_metric_history(end.run_id, "val_iou")) == 4  # the exported weights' is the last
     longer = train(plan(*impatient, "trainer.max_epochs=12"))

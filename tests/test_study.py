@@ -19,6 +19,7 @@ from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
 from ratchet.training.queue import Pruned, StudyQueue, Turn
 from ratchet.training.run_names import FINGERPRINT_TAG
 from ratchet.training.study import STORAGE, SweepStudy
+from ratchet.training.sweep import _at_work
 
 OVERRIDES = [*TINY, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "sweep.max_trials=5"]
 
@@ -164,6 +165,22 @@ def test_what_another_process_has_ended_is_taken_as_it_is(force: str) -> None:
     assert first.begun() == 3
     first.close()
     second.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_search_that_has_what_it_wants_draws_no_more_and_its_begun_trials_are_known() -> None:
+    wanted = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=3")
+    queue = StudyQueue(wanted, at_once=1)
+    turn = queue.next()
+    assert isinstance(turn, Turn)
+    queue.ended(turn, 0.9)
+    assert queue.next(new=False) is None
+    assert queue.begun() == 1
+    queue.close()
+    experiment = ensure_experiment("tiny")
+    client().create_run(experiment, tags={FINGERPRINT_TAG: "paused on Friday", wanted.tag: "true"})
+    assert _at_work(wanted) == {wanted.trials[0].fingerprint, "paused on Friday"}
 
 
 @pytest.mark.slow

@@ -22,11 +22,11 @@ from ratchet.errors import MetricNotLoggedError, NoFinishedRunError, SweepFailed
 from ratchet.registry.selection import SWEEP_RUN_TAG
 from ratchet.registry.tracking import client
 from ratchet.training.halving import rungs
-from ratchet.training.parent import BEST_TAG, OUTCOME_TAG, PLAN_TAG
+from ratchet.training.parent import BEST_TAG, OUTCOME_TAG, PLAN_TAG, SweepRun
 from ratchet.training.plan import plan_sweep
 from ratchet.training.preview import Preview
 from ratchet.training.results import SweepOutcome
-from ratchet.training.run_names import NESTED_TAG, PRUNED_TAG, STOPPED_TAG
+from ratchet.training.run_names import FAILURE_TAG, NESTED_TAG, PRUNED_TAG, STOPPED_TAG
 from ratchet.training.sweep import run
 
 pytestmark = pytest.mark.trains
@@ -155,8 +155,16 @@ def test_a_trial_ends_with_its_time_and_exports_what_it_has() -> None:
 
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_sweep_whose_time_ends_before_any_trial_does_says_so() -> None:
+    rates = RATES.rpartition(",0.0005")[0]
     with pytest.raises(SweepFailedError, match="2 of 2 trials not started, max_time 0s"):
-        sweep(RATES.rpartition(",0.0005")[0], "sweep.max_time=0.001s")
+        sweep(rates, "sweep.max_time=0.001s")
+    (failed,) = runs().values()
+    assert "not started" in failed.data.tags[FAILURE_TAG]
+    with SweepRun.of(plan_sweep(compose_space([*SMALL, rates])), {}):
+        pass
+    (again,) = runs().values()
+    assert again.info.status == "FINISHED"
+    assert FAILURE_TAG not in again.data.tags
 
 
 # One after the other, so that the second is at its beginning when the first has finished.

@@ -128,9 +128,10 @@ def test_a_snapshot_that_cannot_be_put_on_the_disk_is_an_error_and_the_one_befor
         folder.begin()
         publish(folder, 1)
         folder.settle()
+        broken = folder.publish(facts(2), lambda path: block_the_name(folder, path))
         with pytest.raises(OSError, match="newest"):
-            folder.publish(facts(2), lambda path: block_the_name(folder, path))
             folder.settle()
+        assert not broken.path.exists()
         newest = folder.newest()
         assert newest is not None
         assert newest.facts.step == 1
@@ -163,14 +164,14 @@ def test_old_and_large_leftovers_go_with_a_message_and_the_newest_stay(tmp_path:
         folder = TrialFolder(tmp_path, name)
         with folder.locked():
             folder.begin()
-            (folder.checkpoints / "kept.ckpt").write_bytes(bytes(1000))
+            (folder.checkpoints / "kept.ckpt").write_bytes(bytes(3_000_000))
             publish(folder, 1)
         for entry in folder.path.rglob("*"):
             os.utime(entry, (time.time() - 86400 * age,) * 2)
         (folder.path / "gone").symlink_to("nowhere")  # as what a trial at work removes between two looks
     told = prune(tmp_path, keep={"middle"}, seconds=1.5 * 86400)
     assert len(told) == 1
-    assert "interrupted trial old" in told[0]
+    assert "interrupted trial old: 3 MB" in told[0]  # the snapshot has it too, and it is one file
     assert "2.0 days" in told[0]
     assert prune(tmp_path, keep={"middle"}, most=100.0) == []
     told = prune(tmp_path, keep=set(), most=100.0)

@@ -153,8 +153,9 @@ class Snapshots(Checkpoint):
         self._validated_before = {}
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Save the end; where training is only to pause, a stop that came by itself is still the end."""
-        paused = self._pause_at is not None and not trainer.should_stop
+        """Save the end; where training is only to pause, a stop that came by itself is still the end, as is the last step."""
+        over = trainer.should_stop or trainer.global_step >= trainer.max_steps >= 0
+        paused = self._pause_at is not None and not over
         self._save(trainer, "end", trained=not paused)
         if self._told_to_end:
             raise SIGTERMException

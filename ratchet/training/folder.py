@@ -121,9 +121,13 @@ class TrialFolder:
     def settle(self) -> None:
         """Wait until the newest snapshot is on the disk. Raises `OSError` if it does not get there."""
         if self._on_its_way is not None:
-            _, written = self._on_its_way
+            snapshot, written = self._on_its_way
             self._on_its_way = None
-            written.result()
+            try:
+                written.result()
+            except OSError:
+                shutil.rmtree(snapshot.path)
+                raise
 
     def begin(self) -> None:
         """Put `checkpoints/` back as the newest snapshot has them, and empty `work/`."""
@@ -139,7 +143,7 @@ class TrialFolder:
     def publish(self, facts: Facts, write: Callable[[Path], None]) -> Snapshot:
         """Make a snapshot: `write` writes `resume.ckpt` at the path it is given; `checkpoints/` is taken as it is.
 
-        It takes the place of the one before in one step, when it is on the disk: what is published next waits for that.
+        The one before stays until this one is on the disk: what is published next waits for that.
         """
         self.settle()
         draft = self.path / "draft"
@@ -173,7 +177,7 @@ class TrialFolder:
                 _sync(path)
             _write(self.path / _NEWEST_FILE, snapshot.name)
         except OSError:
-            shutil.rmtree(snapshot)  # nobody knows what of it is there
+            (snapshot / _BOOT_FILE).unlink()  # nobody knows what of it is there: it counts for no other process
             raise
         for other in others:
             shutil.rmtree(other)

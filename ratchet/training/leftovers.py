@@ -47,14 +47,14 @@ def prune(home: Path, *, keep: set[str], seconds: float = KEPT_SECONDS, most: fl
 
 def _age_and_size(path: Path) -> tuple[float, int]:
     """Seconds since a folder was touched, and its bytes. What a trial that is at work removes meanwhile is left out."""
-    touched, size = [], 0
+    touched, sizes = [], dict[tuple[int, int], int]()  # a checkpoint that a snapshot keeps has two names
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
             with suppress(FileNotFoundError):
                 found = Path(folder, name).stat()
                 touched.append(found.st_mtime)
-                size += found.st_size if name in files else 0
+                sizes[found.st_dev, found.st_ino] = found.st_size if name in files else 0
     if not touched:
         with suppress(FileNotFoundError):
             touched.append(path.stat().st_mtime)
-    return time.time() - max(touched, default=time.time()), size
+    return time.time() - max(touched, default=time.time()), sum(sizes.values())

@@ -63,6 +63,8 @@ class SweepRun:
         before = [] if plan.settings.force else _runs(store, experiment, plan.digest)
         if before:
             store.update_run(before[0].info.run_id, status="RUNNING")
+            if FAILURE_TAG in before[0].data.tags:
+                store.delete_tag(before[0].info.run_id, FAILURE_TAG)
             return cls(plan, before[0], tags.get(_NOTE_TAG))
         user_tag = {"tag": plan.config.core.tag} if plan.config.core.tag else {}
         tags = {**tags, **user_tag, SWEEP_RUN_TAG: plan.digest}

@@ -50,7 +50,7 @@ def preview(plan: SweepPlan, found: Mapping[str, Run], *, at_once: int) -> Previ
 
     Of a search the first point stands for all, unless trials of it have finished before: then they do.
     """
-    searched = [] if plan.space is None or plan.settings.force else _finished(plan)
+    searched = [] if plan.space is None or plan.settings.force else runs_of(plan, "attributes.status = 'FINISHED'")
     expected = _expected([trial for trial in plan.trials if trial.fingerprint not in found], searched)
     trials = [
         PreviewedTrial(
@@ -75,12 +75,12 @@ def preview(plan: SweepPlan, found: Mapping[str, Run], *, at_once: int) -> Previ
     )
 
 
-def _finished(plan: SweepPlan) -> list[Run]:
-    """The trials of a search that have finished, in this process or one before."""
+def runs_of(plan: SweepPlan, condition: str) -> list[Run]:
+    """The runs of a sweep's trials, of this process or one before, that meet an MLflow filter."""
     store = client()
     experiment = store.get_experiment_by_name(plan.config.core.name)
-    condition = f"attributes.status = 'FINISHED' and tags.`{plan.tag}` = 'true'"
-    return [] if experiment is None else list(store.search_runs([experiment.experiment_id], condition))
+    wanted = f"{condition} and tags.`{plan.tag}` = 'true'"
+    return [] if experiment is None else list(store.search_runs([experiment.experiment_id], wanted))
 
 
 def _expected(trials: Sequence[PlannedTrial], searched: Sequence[Run]) -> dict[str, float]:

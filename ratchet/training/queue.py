@@ -48,8 +48,11 @@ class Pruned:
 class TrialQueue(Protocol):
     """What the engine asks for work. A queue is for one thread."""
 
-    def next(self) -> Turn | Pruned | None:
-        """The next thing to do; None: nothing, before a trial that is worked on comes to its end."""
+    def next(self, *, new: bool = True) -> Turn | Pruned | None:
+        """The next thing to do; None: nothing, before a trial that is worked on comes to its end.
+
+        Without `new`, no trial is begun by it: the rest comes all the same.
+        """
 
     def paused(self, turn: Turn, run_id: str) -> None:
         """Take a trial that came to the epoch where it was to pause."""
@@ -71,9 +74,10 @@ class TrialList:
         turns = [Turn(trial, found=found.get(trial.fingerprint)) for trial in plan.trials]
         self._turns = deque(sorted(turns, key=lambda turn: turn.found is None))
 
-    def next(self) -> Turn | None:
+    def next(self, *, new: bool = True) -> Turn | None:
         """The next in the list."""
-        return self._turns.popleft() if self._turns else None
+        there = self._turns and (new or self._turns[0].found is not None)
+        return self._turns.popleft() if there else None
 
     def paused(self, turn: Turn, run_id: str) -> None:
         """Nothing pauses here."""
@@ -110,10 +114,12 @@ class StudyQueue:
         self._held: dict[int, list[tuple[Turn, float]]] = defaultdict(list)
         self._repeats = 0
 
-    def next(self) -> Turn | Pruned | None:
+    def next(self, *, new: bool = True) -> Turn | Pruned | None:
         """A trial that goes on, or else a new one."""
         if not self._ready:
             self._ready.extend(self._ended_elsewhere())
+        if not self._ready and not new:
+            return None
         while not self._ready:
             asked = self._study.ask() if self._repeats < _REPEATS else None
             if asked is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
 
-from ratchet.errors import RatchetError, SweepFailedError
+from ratchet.errors import DataError, RatchetError, SweepFailedError
 from ratchet.training.board import Board
 from ratchet.training.budget import Budget
 from ratchet.training.caching import cache_key, fill_cache
@@ -20,14 +20,14 @@ from ratchet.training.leftovers import prune
 from ratchet.training.memory import has_memory_for
 from ratchet.training.parent import SweepRun
 from ratchet.training.plan import PlannedTrial, SweepPlan
-from ratchet.training.preview import Preview, preview
+from ratchet.training.preview import Preview, preview, runs_of
 from ratchet.training.process import TrialProcess, start_server
 from ratchet.training.progress import EXPORTING
 from ratchet.training.queue import Pruned, StudyQueue, TrialList, TrialQueue, Turn, trained_before
 from ratchet.training.results import OnProgress, SweepOutcome, TrialResult
 from ratchet.training.reuse import TrainedBefore
 from ratchet.training.run import close_dead_run, end_run, last_values
-from ratchet.training.run_names import PRUNED_TAG, STOPPED_TAG
+from ratchet.training.run_names import FINGERPRINT_TAG, PRUNED_TAG, STOPPED_TAG
 from ratchet.training.slots import order, trials_at_once
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ def run(
     Raises `SweepFailedError` when none finished.
     """
     board = Board(plan, on_progress)
-    for removed in prune(plan.config.core.home, keep={trial.fingerprint for trial in plan.trials}):
-        logger.warning("%s", removed)
     found = trained_before(plan.trials) if plan.space is None else {}
     if len(found) < len(plan.trials):
         start_server()  # it imports while this process plans
+    for removed in prune(plan.config.core.home, keep=_at_work(plan)):
+        logger.warning("%s", removed)
     told = preview(plan, found, at_once=trials_at_once(plan.config))
     on_plan(told)
     with SweepRun.of(plan, tags or {}) as sweep_run:
@@ -74,6 +74,13 @@ def run(
             reasons = [f"{result.name}: {result.error}" for result in outcome.trials if result.error]
             raise SweepFailedError(f"no trial finished. {'; '.join([*filter(None, [outcome.stopped]), *reasons])}")
         return sweep_run.conclude(outcome)
+
+
+def _at_work(plan: SweepPlan) -> set[str]:
+    """The fingerprints of its trials; of those of a search, the ones that have begun and not finished."""
+    unfinished = [] if plan.space is None else runs_of(plan, "attributes.status != 'FINISHED'")
+    begun = {run.data.tags.get(FINGERPRINT_TAG, "") for run in unfinished}
+    return {trial.fingerprint for trial in plan.trials} | begun
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,7 @@ class _Engine:
         """Start as many trials as there is room for; return the reason if no more may be trained. What is there is free."""
         while True:
             reason = self._budget.used_up(result.metrics for result in self._board.results if result.trained)
-            turn = self._queue.next() if self._has_room() else None
+            turn = self._queue.next(new=reason is None) if self._has_room() else None
             if isinstance(turn, Pruned):
                 self._prune(turn)
             elif turn is not None and turn.found is not None:
@@ -165,7 +172,15 @@ class _Engine:
         self._board.update(pruned.trial, status="pruned", note=pruned.why, run_id=run_id)
 
     def _begin(self, turn: Turn) -> None:
-        self._fill_cache(turn.trial)
+        """Start its process; where its images cannot be cached, it fails alone, unless nothing has been trained yet."""
+        try:
+            self._fill_cache(turn.trial)
+        except DataError as error:
+            if not self._running and not any(result.trained for result in self._board.results):
+                raise
+            self._board.update(turn.trial, status="failed", error=f"{type(error).__name__}: {error}")
+            self._queue.ended(turn, None)
+            return
         before, slot = self._board.add(turn.trial), self._free.pop()
         process = TrialProcess.start(order(turn, self._tags, slot, self._slots))
         process.run_id = before.run_id

@@ -116,7 +116,7 @@ def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:
     epochs = config.trainer["max_epochs"]
     metrics, notes = _conclude(work, module, snapshot)
     if snapshot.facts.stopped and snapshot.facts.epoch < epochs:  # by early stopping, or by sweep.trial_max_time
-        ended = f"training ended early, in epoch {snapshot.facts.epoch + 1} of {epochs}"
+        ended = f"training ended early, in epoch {snapshot.facts.epoch} of {epochs}"
         run.tag({ENDED_TAG: ended})
         notes.append(ended)
     note = "; ".join(filter(None, [note, *notes])) or None
