@@ -84,7 +84,7 @@ def retrain(
     if verdict.passed and plan.settings.to == "production" and (answer is None or answer.approved):
         move(plan, verdict, Stage.PRODUCTION)
     elif answer is not None:
-        turn_down(plan, version, answer.sentence)
+        turn_down(plan, version, verdict.sentence if answer.approved else answer.sentence)
     return _completed(report(conclude(plan, best, trials, verdict, answer)))
 
 

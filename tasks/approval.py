@@ -150,7 +150,13 @@ def _asked(hours: float) -> str:
 
 
 def _silence(hours: float) -> EventTrigger:
-    ends = (_RESUMED, "Cancelling", "Cancelled", "Failed", "Crashed", "Completed")
+    ends = (
+        _RESUMED,
+        "Cancelling",
+        "Cancelled",
+        "Failed",
+        "Completed",
+    )  # a crashed run is taken up, and asks no second time
     return EventTrigger(
         posture=Posture.Proactive,
         after={_asked(hours)},

@@ -23,6 +23,7 @@ from ratchet.data.shapes import generate
 from ratchet.registry import Event, EventKind, Stage
 from ratchet.registry.questions import answer_to, open_question, question_of
 from ratchet.registry.tracking import client
+from tasks.approval import _silence
 
 MODEL = "asked"
 RATES = ("0.001", "0.002", "0.003", "0.004", "0.005")
@@ -84,6 +85,12 @@ def test_a_person_decides_before_production(prefect_service: Service, deployment
     _approve_after_the_champion_moved(service, deployment, overtaken)
     _approve_though_the_data_changed(service, deployment, approved, home)
     _let_the_deadline_pass(service, late)
+
+
+def test_a_run_that_crashes_while_it_waits_keeps_its_deadline() -> None:
+    ended = {name.rpartition(".")[2] for name in _silence(72).expect}
+    assert "Cancelled" in ended
+    assert "Crashed" not in ended  # it is taken up again, and asks no second time
 
 
 def _rates() -> list[str]:

@@ -234,6 +234,50 @@ def test_a_description_edited_in_the_ui_keeps_what_stands_above_the_history(
     assert [event.kind for event in manager.history(name)] == [EventKind.REGISTERED, EventKind.PROMOTED]
 
 
+@sqlite
+def test_a_registration_that_is_sent_twice_keeps_the_files_of_the_version_that_stays(
+    backend: Backend, name: str, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, send = MlflowModelManager(backend.address), MlflowClient.create_model_version
+
+    def twice(*given: Any, **named: Any) -> Any:
+        """As MLflow's own requests do when the answer to the first one is lost."""
+        send(*given, **named)
+        return send(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", twice)
+        assert manager.register_model(str(make_model()), name).version == 1
+    assert manager.download_model(name, 1, tmp_path / "first").is_dir()
+    assert [version.version for version in manager.versions(name)] == [1]
+
+    kept = client(backend.address).get_model_version(name, "1")
+    by_hand = client(backend.address).create_model_version(name, str(kept.source))
+    manager.delete_model(name, int(by_hand.version))
+    assert manager.download_model(name, 1, tmp_path / "again").is_dir()
+
+
+@sqlite
+def test_a_server_that_goes_away_behind_a_rollback_is_not_told_as_one_that_did_nothing(
+    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = MlflowModelManager(backend.address)
+    for _ in range(3):
+        manager.promote(name, manager.register_model(str(make_model()), name).version)
+
+    def away(*_: Any) -> None:
+        raise ConnectionResetError("connection reset by peer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", away)
+        with pytest.raises(ServerUnreachableError, match=r"rolled back of v3 is in the history.*before you repeat it"):
+            manager.rollback(name)
+    champion = manager.champion(name)
+    assert champion is not None
+    assert champion.version == 2
+    assert [version.version for version in manager.versions(name) if version.quarantined] == [3]
+
+
 def test_a_server_that_does_not_answer_is_named_within_seconds() -> None:
     port, begun = free_port(), time.monotonic()
     for address in (f"http://127.0.0.1:{port}", f"postgresql+psycopg://me:secret@127.0.0.1:{port}/mlflow"):

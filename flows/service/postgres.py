@@ -52,11 +52,10 @@ def databases(where: str, processes: Processes) -> Iterator[tuple[str, str]]:
 def _addresses(url: URL) -> tuple[str, str]:
     for name in (_MLFLOW, _PREFECT):
         _ensure(url, name)
-    drivers = ((_MLFLOW, "postgresql+psycopg"), (_PREFECT, "postgresql+asyncpg"))
-    mlflow, prefect = (
-        url.set(drivername=driver, database=name).render_as_string(hide_password=False) for name, driver in drivers
-    )
-    return mlflow, prefect
+    query = {"ssl" if key == "sslmode" else key: value for key, value in url.query.items()}  # as asyncpg calls it
+    mlflow = url.set(drivername="postgresql+psycopg", database=_MLFLOW)
+    prefect = url.set(drivername="postgresql+asyncpg", database=_PREFECT, query=query)
+    return mlflow.render_as_string(hide_password=False), prefect.render_as_string(hide_password=False)
 
 
 def _ensure(url: URL, database: str) -> None:

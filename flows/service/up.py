@@ -128,7 +128,8 @@ def _start(
     for address in (addresses.mlflow, addresses.api):
         require_listening(address)
     stack.callback(processes.end, "worker")  # by SIGKILL: the next `ratchet up` takes its runs up again
-    alone = addresses.own_prefect and options.host in servers.LOCAL
+    # Another `ratchet up` may be at work on a Postgres that is not ours.
+    alone = addresses.own_prefect and options.host in servers.LOCAL and options.postgres in (None, "embedded")
     bring_to_work(options, declared, processes, journal, alone=alone)
     kind = "sqlite" if database is None else "postgresql"
     return Running(

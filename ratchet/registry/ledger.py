@@ -10,6 +10,8 @@ import os
 import socket
 import time as clock
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -96,7 +98,8 @@ class Ledger:
                 clock.sleep(0.2 * 2**attempt)
                 if any(written.id == event.id for written in self.read(model)[1]):
                     break
-        state, events = self.read(model)
+        with written_down(model, event):
+            state, events = self.read(model)
         for written in events:
             if written.id == event.id:
                 return state, written
@@ -257,3 +260,15 @@ def difference_of(look: Look) -> Difference | None:
     if render(observed.description, state, look.events) != observed.description:
         return Difference(by_hand=False, moves=())
     return None
+
+
+@contextmanager
+def written_down(model: str, event: Event) -> Iterator[None]:
+    """Say of a server that goes away behind an event that the event is there: who repeats it goes one step further."""
+    try:
+        yield
+    except ServerUnreachableError as error:
+        raise ServerUnreachableError(
+            f"the event {event.kind} of v{event.version} is in the history of {model!r}, and the next operation does what "
+            f"follows from it. See `ratchet history {model}` before you repeat it: {error}"
+        ) from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ratchet.errors import ModelFilesError, NoFinishedRunError, NothingToRollBackError, RegistryError
 from ratchet.registry.events import Event, EventKind
 from ratchet.registry.files import load_torchscript, verify
-from ratchet.registry.ledger import event_id
+from ratchet.registry.ledger import event_id, written_down
 from ratchet.registry.reading import RegistryReader, number_of, shown
 from ratchet.registry.refusal import refuse
 from ratchet.registry.registration import register, with_digests
@@ -145,8 +145,9 @@ class LedgerModelManager(RegistryReader):
             )
         self.load_model(model_name, target)
         mark = look.observed.versions[left].tags.get(FINGERPRINT_TAG)
-        self._move(model_name, EventKind.ROLLED_BACK, left, target=target, reason=reason, fingerprint=mark)
-        return self.version(model_name, target)
+        return self._move(
+            model_name, EventKind.ROLLED_BACK, left, shown=target, target=target, reason=reason, fingerprint=mark
+        )
 
     def release(self, model_name: str, version: int | str, reason: str = "") -> ModelVersion:
         """Lift the quarantine of a version, so that it or an identical training may be promoted again."""
@@ -225,7 +226,9 @@ class LedgerModelManager(RegistryReader):
         event = self._ledger.event(EventKind.DELETED, number, reason=reason, forced=force, created=seen.created_ms)
         self._write(model_name, event)
         self._store.delete_version(model_name, number)
-        self._store.discard(seen.location)
+        others = {found.location for other, found in look.observed.versions.items() if other != number}
+        if seen.location not in others:
+            self._store.discard(seen.location)
         self._ledger.project(model_name)
 
     def prune(
@@ -293,10 +296,14 @@ class LedgerModelManager(RegistryReader):
         finally:
             shutil.rmtree(holder, ignore_errors=True)
 
-    def _move(self, model_name: str, kind: EventKind, version: int, **fields: object) -> ModelVersion:
-        self._write(model_name, self._ledger.event(kind, version, **fields))
-        self._ledger.project(model_name)
-        return self.version(model_name, version)
+    def _move(
+        self, model_name: str, kind: EventKind, version: int, *, shown: int | None = None, **fields: object
+    ) -> ModelVersion:
+        event = self._ledger.event(kind, version, **fields)
+        self._write(model_name, event)
+        with written_down(model_name, event):
+            self._ledger.project(model_name)
+            return self.version(model_name, shown or version)
 
     def _write(self, model_name: str, event: Event) -> None:
         """Write an event that moves something, or raise what its author must be told.

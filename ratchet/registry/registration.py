@@ -69,7 +69,8 @@ def _create(ledger: Ledger, model: str, source: Source, kept: Kept, wish: _Wish)
         # Another process registered the same source at the same time, and came first: whoever can see both agrees on
         # which is the lower number, so exactly one of them stays.
         ledger.store.delete_version(model, number)
-        ledger.store.discard(kept.location)
+        if all(observed.versions[v].location != kept.location for v in same if v != number):
+            ledger.store.discard(kept.location)  # else one request that was sent twice made both of the same copy
         return min(same)
     if number in observed.versions:
         ledger.append(model, ledger.registered(model, observed.versions[number]))
