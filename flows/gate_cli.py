@@ -124,6 +124,7 @@ def backtest(model: str, policy: str, last: int) -> None:
     """
     with errors_told():
         from ratchet import MlflowModelManager  # noqa: PLC0415
+        from ratchet.errors import VerdictChangedError  # noqa: PLC0415
         from ratchet.gate import load_policy  # noqa: PLC0415
         from ratchet.gate.backtest import backtest as judge_again  # noqa: PLC0415
         from ratchet.gate.record import read_record  # noqa: PLC0415
@@ -132,13 +133,15 @@ def backtest(model: str, policy: str, last: int) -> None:
 
         chosen = load_policy(policy)
         with tempfile.TemporaryDirectory(prefix="backtest-") as folder:
-            rows = judge_again(
-                chosen,
-                [
-                    read_record(fetch_record(event, Path(folder) / str(event.number)), digest=event.verdict_digest)
-                    for event in judgements(MlflowModelManager().history(model))[-last:]
-                ],
-            )
+            records = []
+            for event in judgements(MlflowModelManager().history(model))[-last:]:
+                try:
+                    verdict = fetch_record(event, Path(folder) / str(event.number))
+                except VerdictChangedError as gone:  # with its run, say; one that was altered is an error
+                    click.echo(f"left out: {gone}", err=True)
+                    continue
+                records.append(read_record(verdict, digest=event.verdict_digest))
+            rows = judge_again(chosen, records)
         open_console().print(backtest_table(rows))
         click.echo(backtest_summary(chosen.name, rows))
 

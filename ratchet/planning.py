@@ -14,6 +14,8 @@ from ratchet.config import compose_space, instantiate
 from ratchet.data.classes import foreground
 from ratchet.errors import ConfigError, ModelNotFoundError
 from ratchet.gate import Policy, load_policy
+from ratchet.gate.contrasts import needed_metadata, wanted_columns
+from ratchet.gate.digests import Metadata, metadata_digest
 from ratchet.registry import EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import open_question
 from ratchet.settings import RetrainSettings, TrialConfig
@@ -103,11 +105,22 @@ def plan_retraining(
     sweep = plan_sweep(composed)
     chosen, policy = sweep.config.retrain, load_policy(sweep.config.gate)
     inputs = [sweep.asked, sweep.settings.extent(), chosen.metric, chosen.mode, policy.model_dump(mode="json")]
+    if needed := _needed_metadata(policy, sweep.config):  # it decides verdicts, and is no part of the trials' data
+        inputs.append(metadata_digest(needed))
     fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     plan = Plan(sweep=sweep, fingerprint=fingerprint, unchanged_since=None, flow_run=flow_run)
     if sweep.settings.force:
         return plan
     return plan.model_copy(update={"unchanged_since": _judged_before(manager or MlflowModelManager(), plan)})
+
+
+def _needed_metadata(policy: Policy, config: TrialConfig) -> Metadata:
+    """What the policy reads of the metadata of all images."""
+    if not wanted_columns(policy):
+        return {}
+    rows = instantiate(config.datamodule | {"train_transform": None}).read_metadata()
+    columns = {column: {name: row[column] for name, row in rows.items()} for row in rows.values() for column in row}
+    return needed_metadata(policy, tuple(rows), columns)
 
 
 def check_trials(composed: Composed) -> None:

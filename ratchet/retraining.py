@@ -9,8 +9,11 @@ from pydantic import BaseModel, ConfigDict
 
 from ratchet.approval import Answer
 from ratchet.config import instantiate
+from ratchet.data.samples import metadata_columns
 from ratchet.errors import ConfigError, GateError
 from ratchet.gate import Verdict
+from ratchet.gate.contrasts import needed_metadata
+from ratchet.gate.digests import metadata_digest
 from ratchet.judgement.records import kept_verdict, model_ref
 from ratchet.planning import RETRAINING_TAG, FlowRun, Plan, plan_retraining, titled
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
@@ -111,8 +114,9 @@ def register(plan: Plan, best: BestRun, *, manager: MlflowModelManager | None = 
 def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None, on_image: OnImage = None) -> Verdict:
     """Judge the challenger against the champion of this moment; the outcome is recorded on the version.
 
-    A verdict that is there already, under the same policy, on the same images and against the same champion, holds. So
-    does the one that a person is being asked about, until the answer is there, and after it while production is the same.
+    A verdict that is there already, under the same policy, on the same images, with the same metadata where the policy
+    reads it, and against the same champion, holds. So does the one that a person is being asked about, until the answer
+    is there, and after it while production is the same.
     Raises `RegistryError`, `DataError`, `GateError`: then nothing may be promoted.
     """
     manager = manager or MlflowModelManager()
@@ -122,7 +126,10 @@ def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None,
     data = instantiate(plan.config.datamodule | {"train_transform": None})  # which would import torchvision
     kept = _last(manager, plan.settings.model, version)
     if kept is not None and (kept.policy, kept.gate_set) == (plan.policy, data.gate_fingerprint):
-        return kept
+        samples = data.samples[data.gate_split]
+        needed = needed_metadata(plan.policy, tuple(sample.name for sample in samples), metadata_columns(samples))
+        if kept.counts.get("metadata") == (metadata_digest(needed) if needed else None):
+            return kept
     from ratchet.judgement import judge_version  # noqa: PLC0415 - imports torch, which planning does not need
 
     return judge_version(

@@ -21,7 +21,9 @@ def judge_again(model: str, version: int, policy: Policy | str | None, against: 
         verdict = judge_anytime(
             model, version, manager=MlflowModelManager(), policy=policy, against=against, on_image=on_image
         )
-    announce_history(model, EventKind.GATED, version)
+    judged = [line for line in MlflowModelManager().history(model) if line.version == version and line.verdict_digest]
+    if judged and judged[-1].kind is EventKind.GATED:  # a mere comparison decides nothing, and is noted
+        announce_history(model, EventKind.GATED, version)
     return verdict
 
 

@@ -11,6 +11,7 @@ from parts import write_pair, write_parts
 
 from ratchet.config import compose_space
 from ratchet.errors import SweepFailedError
+from ratchet.planning import plan_retraining
 from ratchet.registry.tracking import client
 from ratchet.training.plan import SweepPlan, plan_sweep
 from ratchet.training.run_names import DATA_FINGERPRINT_TAG, IMAGES_TAG
@@ -19,24 +20,18 @@ from ratchet.training.sweep import run
 SEARCH = ("optimizer.lr=interval(0.001,0.01)", "sweep.max_trials=1")
 
 
-def plan(folder: Path | str, *overrides: str) -> SweepPlan:
+def overrides(folder: Path | str) -> list[str]:
     data = (
         "datamodule=base/segmentation",
         f"datamodule.data_path={folder}",
         "datamodule.idx_to_class={1: scratch, 2: dent}",
     )
     tiny = [key for key in TINY if not key.startswith(("datamodule.", "experiment="))]
-    return plan_sweep(
-        compose_space(
-            [
-                "experiment=base/segmentation/smp",
-                *data,
-                *tiny,
-                "backbone.model.encoder_weights=null",
-                *(overrides or SEARCH),
-            ]
-        )
-    )
+    return ["experiment=base/segmentation/smp", *data, *tiny, "backbone.model.encoder_weights=null"]
+
+
+def plan(folder: Path | str, *more: str) -> SweepPlan:
+    return plan_sweep(compose_space([*overrides(folder), *(more or SEARCH)]))
 
 
 @pytest.mark.trains
@@ -69,3 +64,19 @@ def test_data_that_cannot_be_read_fail_their_own_trials_alone(folder: Path, tmp_
     outcome = run(plan(f"{folder},{broken.parents[1]}", "optimizer.lr=0.01"))
     assert [trial.status for trial in outcome.trials] == ["finished", "failed"]
     assert "part_05.png" in str(outcome.trials[1].error)
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_corrected_row_of_the_metadata_is_news_to_the_policy_that_reads_its_column(folder: Path) -> None:
+    asked = [*overrides(folder), "gate.non_inferiority.columns=[site]"]
+
+    def fingerprints(**sites: str) -> tuple[str, str]:
+        rows = [f"part_{number:02d},{sites.get(f'part_{number:02d}', 'north')},{len(sites)}\n" for number in range(40)]
+        (folder / "metadata.csv").write_text("name,site,shift\n" + "".join(rows))
+        return plan_retraining(asked).fingerprint, plan_retraining(overrides(folder)).fingerprint
+
+    before, unread = fingerprints()
+    after = fingerprints(part_05="south")
+    assert after[0] != before
+    assert after[1] == unread
+    assert fingerprints()[0] == before

@@ -93,7 +93,24 @@ def test_metadata_comes_with_the_samples(folder: Path) -> None:
     assert rows["part_04"] == {}
 
 
-@pytest.mark.parametrize("text", ["site,name\nn,part_00\n", "", "name,site\npart_00\n", "name\npart_00\npart_00\n"])
+@pytest.mark.parametrize("name", ["part_03", "part_03.png", "images/part_03.png"])
+def test_metadata_names_images_as_the_lists_do(folder: Path, name: str) -> None:
+    (folder / "metadata.csv").write_text(f"name,site\n{name},north\nof another set,south\n")
+    rows = {s.name: s.metadata for samples in module(folder).samples.values() for s in samples}
+    assert rows["part_03"] == {"site": "north"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "site,name\nn,part_00\n",
+        "",
+        "name,site\npart_00\n",
+        "name\npart_00\npart_00\n",
+        "name\na\n",
+        "name\npart_00\npart_00.png\n",
+    ],
+)
 def test_metadata_that_cannot_be_used_is_an_error(folder: Path, text: str) -> None:
     (folder / "metadata.csv").write_text(text)
     with pytest.raises(MetadataError, match=r"metadata\.csv"):

@@ -217,6 +217,18 @@ def test_a_backtest_says_what_another_policy_would_have_decided(store: Path) -> 
     assert "against v1" in strict.output
 
 
+def test_a_record_that_is_gone_is_left_out_of_a_backtest(store: Path) -> None:
+    there = record(2)
+    gone = there.rename(there.with_name("gone"))
+    try:
+        done = gate("backtest", "discs", "--policy", json.dumps(POLICY))
+    finally:
+        gone.rename(there)
+    assert done.exit_code == 0, done.output
+    assert "left out: the record of v2's verdict" in done.output
+    assert "v3" in done.output
+
+
 def test_a_version_without_a_run_is_judged_on_the_champions_data(store: Path) -> None:
     manager = MlflowModelManager()
     made = manager.register_model(str(export(store / "elsewhere", ALSO_BETTER)), "discs")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ratchet.data.cache import OnImage, PixelCache, PixelSource, open_cache
 from ratchet.data.classes import build_class_map
-from ratchet.data.listing import Listing
+from ratchet.data.listing import Listing, read_metadata
 from ratchet.data.prepared import PreparedData, gate_split, prepare_data
 from ratchet.data.samples import SPLITS, InputFormat, Sample
 from ratchet.data.splitting import SplitSizes
@@ -270,12 +270,21 @@ class SegmentationDataModule:
         return prepare_data(
             self.list_samples(),
             self._find_lists(),
-            self.data_path / "metadata.csv",
+            self._metadata_file,
             sizes=self._sizes,
             only=self.only,
             group_by=self._group_by,
             meaning={"classes": self.classes, "mask_values": sorted(self.mask_values.items())},
         )
+
+    def read_metadata(self) -> dict[str, dict[str, str]]:
+        """The rows of `metadata.csv` by image; nothing is hashed. Raises `MetadataError`."""
+        self.fetch()
+        return read_metadata(self._metadata_file, self.list_samples().images)
+
+    @property
+    def _metadata_file(self) -> Path:
+        return self.data_path / "metadata.csv"
 
     def _find_lists(self) -> dict[str, Path]:
         folder = self.list_folder()

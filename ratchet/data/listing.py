@@ -100,12 +100,12 @@ def check_disjoint(lists: Mapping[str, Collection[str]]) -> None:
             seen[name] = split
 
 
-def read_metadata(path: Path) -> dict[str, dict[str, str]]:
-    """The rows of a CSV file by their first column, `name`; empty if there is no such file.
+def read_metadata(path: Path, images: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """The rows of a CSV file by the image that their first column, `name`, names; empty if there is no such file.
 
     Raises:
-        MetadataError: the first column is not `name`, a row has too many or too few columns, a name comes twice, or it is
-            not UTF-8.
+        MetadataError: the first column is not `name`, a row has too many or too few columns, a name comes twice, none of
+            them names an image, or it is not UTF-8.
     """
     if not path.is_file():
         return {}
@@ -116,10 +116,13 @@ def read_metadata(path: Path) -> dict[str, dict[str, str]]:
             raise MetadataError(f"{path}: the first column must be 'name', found {header[:1]}")
         rows: dict[str, dict[str, str]] = {}
         for row in filter(None, reader):
-            if len(row) != len(header) or row[0] in rows:
-                what = "comes a second time" if row[0] in rows else f"has {len(row)} columns, the header {len(header)}"
+            name = next((form for form in _forms(row[0]) if form in images), row[0])
+            if len(row) != len(header) or name in rows:
+                what = "comes a second time" if name in rows else f"has {len(row)} columns, the header {len(header)}"
                 raise MetadataError(f"{path}, line {reader.line_num}: {row[0]!r} {what}")
-            rows[row[0]] = dict(zip(header[1:], row[1:], strict=True))
+            rows[name] = dict(zip(header[1:], row[1:], strict=True))
+    if rows and images and not rows.keys() & images.keys():
+        raise MetadataError(f"{path} names no image: it has {next(iter(rows))!r}, and there is {next(iter(images))!r}")
     return rows
 
 
@@ -168,10 +171,15 @@ def _text(path: Path, error: type[DataError]) -> str:
 def _spellings(entry: str) -> Iterable[str]:
     """The names that a line of a split list can mean: all of it, or its first column, as a name or as a path."""
     for text in (entry, entry.split(maxsplit=1)[0]):
-        yield text
-        path = PurePosixPath(text)
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            path = path.with_suffix("")
-            yield path.as_posix()
-        if path.parts[:1] == ("images",):
-            yield PurePosixPath(*path.parts[1:]).as_posix()
+        yield from _forms(text)
+
+
+def _forms(text: str) -> Iterable[str]:
+    """The names that a text can mean, as a name or as a path."""
+    yield text
+    path = PurePosixPath(text)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        path = path.with_suffix("")
+        yield path.as_posix()
+    if path.parts[:1] == ("images",):
+        yield PurePosixPath(*path.parts[1:]).as_posix()

@@ -45,7 +45,7 @@ def prepare_data(
     check_pairs(listing, names, complete="train" not in lists and only is None)
     pairs = {name: (listing.images[name], listing.masks[name]) for name in names}
     contents = read_contents(pairs)
-    metadata = read_metadata(metadata_file)
+    metadata = read_metadata(metadata_file, listing.images)
     images = {name: content.image for name, content in contents.items()}
     groups = images if group_by is None else read_groups(group_by, names, metadata)
     splits = assign_splits(names, lists, groups, sizes)

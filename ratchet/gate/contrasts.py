@@ -144,11 +144,16 @@ def _values(column: str, names: tuple[str, ...], values: Mapping[str, str]) -> I
 
 def needed_metadata(policy: Policy, names: tuple[str, ...], metadata: Metadata) -> dict[str, dict[str, str]]:
     """The part of the metadata that the policy reads: its columns, and in them these images."""
-    wanted = {policy.group_by, *(policy.non_inferiority.columns if policy.non_inferiority else ())}
     return {
         column: {name: metadata[column][name] for name in names if metadata[column].get(name)}
-        for column in sorted(column for column in wanted if column is not None and column in metadata)
+        for column in sorted(wanted_columns(policy) & metadata.keys())
     }
+
+
+def wanted_columns(policy: Policy) -> frozenset[str]:
+    """The columns of the metadata that the policy reads."""
+    sliced = policy.non_inferiority.columns if policy.non_inferiority else ()
+    return frozenset(filter(None, [policy.group_by, *sliced]))
 
 
 def missing_values(column: str, names: tuple[str, ...], metadata: Metadata) -> str | None:

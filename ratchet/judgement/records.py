@@ -76,11 +76,11 @@ def judgements(history: Iterable[Event]) -> list[Event]:
 
 
 def last_verdict(manager: LedgerModelManager, model: str, version: int) -> Event:
-    """The last judgement or comparison of one version. Raises `RegistryError` where there is none."""
-    number = manager.version(model, version).version
-    found = [event for event in _with_record(manager.history(model)) if event.version == number]
+    """The last judgement or comparison of a version, deleted or not. Raises `RegistryError` where there is none."""
+    found = [event for event in _with_record(manager.history(model)) if event.version == version]
     if not found:
-        raise RegistryError(f"there is no record of a verdict on {model} v{number}: ratchet gate {model} {number}")
+        manager.version(model, version)
+        raise RegistryError(f"there is no record of a verdict on {model} v{version}: ratchet gate {model} {version}")
     return found[-1]
 
 

@@ -51,7 +51,7 @@ def take_reading(
     champion = manager.champion(model)
     if champion is None:
         return None
-    config = configuration([champion])
+    config = configuration([champion, *reversed(manager.versions(model))])
     data, policy = gate_data(config), load_policy(config.get("gate") or "default")
     with tempfile.TemporaryDirectory(prefix="monitor-") as folder:
         files = manager.download_model(model, champion.version, Path(folder) / "model")
