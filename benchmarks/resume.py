@@ -45,7 +45,8 @@ def command(overrides: list[str]) -> list[str]:
 def run(home: Path, overrides: list[str], *, kill_after: float | None = None) -> tuple[float, str]:
     """Seconds that the sweep took, or that it had until it was killed, and what it said."""
     environment = {**os.environ, "RATCHET_HOME": str(home)}
-    environment.pop("MLFLOW_TRACKING_URI", None)
+    for name in ("MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE"):  # the latter compiles this tree at every start
+        environment.pop(name, None)
     started = time.monotonic()
     with tempfile.TemporaryFile("w+") as said:
         sweep = subprocess.Popen(command(overrides), env=environment, stdout=said, stderr=said)
