@@ -16,6 +16,7 @@ import psutil
 from flows.service import servers
 from flows.service.deployments import RUNS
 from flows.service.journal import Journal
+from flows.service.postgres import EMBEDDED, databases
 from flows.service.processes import Processes
 from flows.service.running import Running, find, noted
 from ratchet.errors import PortTakenError
@@ -108,8 +109,6 @@ def _start(
     declared = load_declaration(options.models)  # a mistake in it is told before anything starts
     store, database = addresses.store, None
     if options.postgres is not None:
-        from flows.service.postgres import databases  # noqa: PLC0415
-
         store, database = stack.enter_context(databases(options.postgres, processes))
     pages: dict[str, str] = {}
     if addresses.store is not None and store is not None:
@@ -129,7 +128,7 @@ def _start(
         require_listening(address)
     stack.callback(processes.end, "worker")  # by SIGKILL: the next `ratchet up` takes its runs up again
     # Another `ratchet up` may be at work on a Postgres that is not ours.
-    alone = addresses.own_prefect and options.host in servers.LOCAL and options.postgres in (None, "embedded")
+    alone = addresses.own_prefect and options.host in servers.LOCAL and options.postgres in (None, EMBEDDED)
     bring_to_work(options, declared, processes, journal, alone=alone)
     kind = "sqlite" if database is None else "postgresql"
     return Running(
