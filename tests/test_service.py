@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import make_url
 
 from flows.service.check import prefect_client
-from flows.service.postgres import _addresses, _initialise
+from flows.service.postgres import _initialise, addresses
 from flows.service.running import Running, find, noted, use_running
 from flows.service.up import Options, _find_room
 from ratchet.errors import ConfigError, PortTakenError, ServerUnreachableError, ServiceEndedError
@@ -126,8 +126,7 @@ def test_what_is_not_prefects_api_is_told_with_what_to_do(status: int, body: byt
         pass
 
 
-def test_a_postgres_that_wants_tls_is_told_so_in_each_drivers_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.service.postgres._ensure", lambda url, name: None)  # asks the server
-    mlflow, prefect = _addresses(make_url("postgresql://me:secret@db/postgres?sslmode=require"))
+def test_a_postgres_that_wants_tls_is_told_so_in_each_drivers_words() -> None:
+    mlflow, prefect = addresses(make_url("postgresql://me:secret@db/postgres?sslmode=require"))
     assert mlflow == "postgresql+psycopg://me:secret@db/ratchet_mlflow?sslmode=require"
     assert prefect == "postgresql+asyncpg://me:secret@db/ratchet_prefect?ssl=require"

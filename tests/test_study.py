@@ -17,7 +17,7 @@ from ratchet.errors import ConfigError, RatchetError, ServerUnreachableError
 from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
 from ratchet.training.queue import Pruned, StudyQueue, Turn
-from ratchet.training.run_names import FINGERPRINT_TAG
+from ratchet.training.run_names import FINGERPRINT_TAG, PRUNED_TAG
 from ratchet.training.study import STORAGE, SweepStudy
 from ratchet.training.sweep import _at_work
 
@@ -180,6 +180,7 @@ def test_a_search_that_has_what_it_wants_draws_no_more_and_its_begun_trials_are_
     queue.close()
     experiment = ensure_experiment("tiny")
     client().create_run(experiment, tags={FINGERPRINT_TAG: "paused on Friday", wanted.tag: "true"})
+    client().create_run(experiment, tags={FINGERPRINT_TAG: "pruned", PRUNED_TAG: "why", wanted.tag: "true"})
     assert _at_work(wanted) == {wanted.trials[0].fingerprint, "paused on Friday"}
 
 

@@ -38,7 +38,7 @@ def databases(where: str, processes: Processes) -> Iterator[tuple[str, str]]:
 
     if where == EMBEDDED:
         with _server(processes) as socket:
-            yield _addresses(make_url(f"postgresql://{_USER}@/postgres?host={socket}"))
+            yield _made(make_url(f"postgresql://{_USER}@/postgres?host={socket}"))
         return
     try:
         url = make_url(where)
@@ -46,12 +46,17 @@ def databases(where: str, processes: Processes) -> Iterator[tuple[str, str]]:
         raise ConfigError(f"--postgres {where} is no address: write postgresql://user:password@host:5432") from error
     if not url.drivername.startswith("postgresql"):
         raise ConfigError(f"--postgres takes a PostgreSQL server's address, not {url.drivername}://")
-    yield _addresses(url)
+    yield _made(url)
 
 
-def _addresses(url: URL) -> tuple[str, str]:
+def _made(url: URL) -> tuple[str, str]:
     for name in (_MLFLOW, _PREFECT):
         _ensure(url, name)
+    return addresses(url)
+
+
+def addresses(url: URL) -> tuple[str, str]:
+    """Those of MLflow's and of Prefect's database on a server, each as its driver reads them."""
     query = {"ssl" if key == "sslmode" else key: value for key, value in url.query.items()}  # as asyncpg calls it
     mlflow = url.set(drivername="postgresql+psycopg", database=_MLFLOW)
     prefect = url.set(drivername="postgresql+asyncpg", database=_PREFECT, query=query)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ratchet.data.dataset import SegmentationDataset, Transform
 
 _MOST_WORKERS = 8
+_METADATA = "metadata.csv"
 
 
 class SegmentationDataModule:
@@ -270,7 +271,7 @@ class SegmentationDataModule:
         return prepare_data(
             self.list_samples(),
             self._find_lists(),
-            self._metadata_file,
+            self.data_path / _METADATA,
             sizes=self._sizes,
             only=self.only,
             group_by=self._group_by,
@@ -280,11 +281,7 @@ class SegmentationDataModule:
     def read_metadata(self) -> dict[str, dict[str, str]]:
         """The rows of `metadata.csv` by image; nothing is hashed. Raises `MetadataError`."""
         self.fetch()
-        return read_metadata(self._metadata_file, self.list_samples().images)
-
-    @property
-    def _metadata_file(self) -> Path:
-        return self.data_path / "metadata.csv"
+        return read_metadata(self.data_path / _METADATA, self.list_samples().images)
 
     def _find_lists(self) -> dict[str, Path]:
         folder = self.list_folder()

@@ -77,9 +77,9 @@ def run(
 
 
 def _at_work(plan: SweepPlan) -> set[str]:
-    """The fingerprints of its trials; of those of a search, the ones that have begun and not finished."""
+    """The fingerprints of its trials; of those of a search, the ones that have begun and may go on."""
     unfinished = [] if plan.space is None else runs_of(plan, "attributes.status != 'FINISHED'")
-    begun = {run.data.tags.get(FINGERPRINT_TAG, "") for run in unfinished}
+    begun = {run.data.tags.get(FINGERPRINT_TAG, "") for run in unfinished if PRUNED_TAG not in run.data.tags}
     return {trial.fingerprint for trial in plan.trials} | begun
 
 
