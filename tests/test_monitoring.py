@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
@@ -178,11 +179,12 @@ def test_a_champion_is_read_on_all_that_came_and_on_the_gate_images_of_its_promo
     node = {"_target_": "ratchet.data.FolderDataModule", "data_path": str(root), "idx_to_class": {1: "disc"}}
     node |= {"input_height": SIZE, "input_width": SIZE, "mean": [0.0] * 3, "std": [1.0] * 3}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"datamodule": node, "gate": "permissive"}))
-    run_id = store.create_run(ensure_experiment("m")).info.run_id
-    store.log_artifact(run_id, str(tmp_path / "config.yaml"))
     model = export(tmp_path / "model", Brightness(BEST), seen=SeenImages(train=seen, val=frozenset()))
-    store.log_artifacts(run_id, str(model), "deployment_model")
-    manager.register_model(f"runs:/{run_id}/deployment_model", "m")
+    first, _ = runs = [store.create_run(ensure_experiment("m")).info for _ in range(2)]
+    for run in runs:
+        store.log_artifact(run.run_id, str(tmp_path / "config.yaml"))
+        store.log_artifacts(run.run_id, str(model), "deployment_model")
+        manager.register_model(f"runs:/{run.run_id}/deployment_model", "m")
     judge_version("m", 1, data=data_module(root), policy=load_policy({"resamples": 1000}), manager=manager)
     manager.promote("m", 1)
 
@@ -190,3 +192,8 @@ def test_a_champion_is_read_on_all_that_came_and_on_the_gate_images_of_its_promo
     reading = take_reading("m", MonitorSettings(min_images=12), manager=manager)
     assert reading is not None
     assert (reading.images, reading.reference_images, reading.as_promoted) == (24, 4, True)
+
+    shutil.rmtree(str(first.artifact_uri).removeprefix("file://"))  # as `mlflow gc` does
+    reading = take_reading("m", MonitorSettings(min_images=12), manager=manager)
+    assert reading is not None
+    assert (reading.version, reading.reference_images, reading.as_promoted) == (1, 12, False)
