@@ -11,7 +11,7 @@ from ratchet.approval import Answer
 from ratchet.config import instantiate
 from ratchet.data.samples import metadata_columns
 from ratchet.errors import ConfigError, GateError
-from ratchet.gate import Verdict
+from ratchet.gate import Policy, Verdict
 from ratchet.gate.contrasts import needed_metadata
 from ratchet.gate.digests import metadata_digest
 from ratchet.judgement.records import kept_verdict, model_ref
@@ -25,6 +25,7 @@ from ratchet.training.results import OnProgress, SweepOutcome, TrialResult
 from ratchet.training.run_names import FINGERPRINT_TAG as TRIAL_TAG
 
 if TYPE_CHECKING:
+    from ratchet.data.datamodule import SegmentationDataModule
     from ratchet.judgement import OnImage
     from ratchet.training.preview import Preview
 
@@ -125,16 +126,21 @@ def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None,
         return shown
     data = instantiate(plan.config.datamodule | {"train_transform": None})  # which would import torchvision
     kept = _last(manager, plan.settings.model, version)
-    if kept is not None and (kept.policy, kept.gate_set) == (plan.policy, data.gate_fingerprint):
-        samples = data.samples[data.gate_split]
-        needed = needed_metadata(plan.policy, tuple(sample.name for sample in samples), metadata_columns(samples))
-        if kept.counts.get("metadata") == (metadata_digest(needed) if needed else None):
-            return kept
+    if kept is not None and _holds(kept, plan.policy, data):
+        return kept
     from ratchet.judgement import judge_version  # noqa: PLC0415 - imports torch, which planning does not need
 
     return judge_version(
         plan.settings.model, version, data=data, policy=plan.policy, manager=manager, on_image=on_image
     )
+
+
+def _holds(kept: Verdict, policy: Policy, data: SegmentationDataModule) -> bool:
+    """Whether a verdict is by this policy, on the gate's images as they are now, with what the policy reads of them."""
+    samples = data.samples[data.gate_split]
+    needed = needed_metadata(policy, tuple(sample.name for sample in samples), metadata_columns(samples))
+    digest = metadata_digest(needed) if needed else None
+    return (kept.policy, kept.gate_set, kept.counts.get("metadata")) == (policy, data.gate_fingerprint, digest)
 
 
 def _shown(plan: Plan, version: int, manager: MlflowModelManager) -> Verdict | None:

@@ -10,10 +10,12 @@ from test_judgement import BETTER, GOOD, NOT_WORSE, POOR, Registry
 from test_judgement import images as images  # noqa: PLC0414 - a fixture
 from test_judgement import registry as registry  # noqa: PLC0414 - a fixture
 
+from ratchet.data import FolderDataModule
+from ratchet.gate import load_policy
 from ratchet.judgement.records import judged_images
 from ratchet.registry import Stage
 from ratchet.registry.tracking import client
-from ratchet.retraining import _last
+from ratchet.retraining import _holds, _last
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +51,26 @@ def test_a_verdict_on_a_model_that_was_deleted_and_made_anew_holds_no_more(regis
     assert registry.add(POOR) == first
     assert _last(registry.manager, registry.name, first) is None
     assert registry.manager.version(registry.name, first).stage is Stage.NONE
+
+
+def test_a_verdict_holds_until_the_metadata_that_its_policy_reads_is_corrected(
+    registry: Registry, tmp_path: Path
+) -> None:
+    discs(tmp_path, range(60, 84))
+    (tmp_path / "test.txt").write_text("".join(f"disc{number:03}\n" for number in range(60, 80)))
+    champion, challenger = registry.add(POOR), registry.add(GOOD)
+    registry.manager.promote(registry.name, champion)
+
+    def now(site: str) -> FolderDataModule:
+        rows = "".join(f"disc{number:03},north\n" for number in range(61, 80))
+        (tmp_path / "metadata.csv").write_text(f"name,site\ndisc060,{site}\n{rows}")
+        return data_module(tmp_path)
+
+    asked = {"non_inferiority": {"margin": 0.1, "overall": True, "columns": ["site"]}, "superiority": None}
+    verdict = registry.judge(challenger, data=now("north"), anchor=None, **asked)
+    assert _holds(verdict, verdict.policy, now("north"))
+    assert not _holds(verdict, verdict.policy, now("south"))
+    assert not _holds(verdict, load_policy("default"), now("north"))
 
 
 def test_the_images_that_a_version_was_promoted_on_are_those_of_its_verdict_then(
