@@ -279,3 +279,18 @@ def test_a_machine_without_the_others_disk_goes_on_from_what_was_uploaded(
         "checkpoints/best.ckpt",
         "checkpoints/resume",
     }
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_trial_goes_on_where_its_store_has_another_address_by_now(
+    ratchet_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = plan("sweep.checkpoint_minutes=0", "trainer.max_epochs=1")
+    assert train(trial, kill=lambda progress: progress.step >= 4) is None
+    run = only_run()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{ratchet_home}/../{ratchet_home.name}/mlflow.db")
+    end = train(trial)
+    assert end is not None
+    assert (end.run_id, only_run().info.run_id) == (run.info.run_id, run.info.run_id)
+    assert str(end.note).startswith("resumed at epoch 0, step")
+    assert end.metrics.keys() == only_run().data.metrics.keys()

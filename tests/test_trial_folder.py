@@ -201,18 +201,36 @@ def test_a_run_is_never_taken_from_a_live_owner_and_only_once_from_a_dead_one(ra
     assert freed.wait(60)
     waiter.join()
 
-    found = store.get_run(run.info.run_id)
-    heirs = [Ownership(store, f"here/{number}") for number in (1, 2)]
-    claims: dict[str, bool] = {}
+    store.set_terminated(run.info.run_id, "KILLED")  # ended, so that nobody has to be waited for
+    took: list[str] = []
+    yielded: list[str] = []
+
+    def take_up(heir: Ownership, after: float) -> None:
+        time.sleep(after)
+        here = heir.owner.rpartition("/")[0]
+        while True:
+            found = await_owner(store, run.info.run_id, here, on_wait=yielded.append, poll=0.05)
+            if found.info.status == "FINISHED":
+                return
+            if heir.claim(found, settle=2.0):
+                took.append(heir.owner)
+                time.sleep(3.0)  # it fetches a checkpoint
+                heir.confirm()
+                heir.stop()
+                store.set_terminated(run.info.run_id)
+                return
+
     threads = [
-        threading.Thread(target=lambda heir=heir: claims.update({heir.owner: heir.claim(found, settle=2.0)}))
-        for heir in heirs
+        threading.Thread(target=take_up, args=(Ownership(store, f"heir/{number}", beat=0.2), after))
+        for number, after in enumerate((0.0, 1.0, 4.5))
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
-    assert sum(claims.values()) == 1
+        thread.join(60)
+        assert not thread.is_alive()
+    assert len(took) == 1
+    assert set(yielded) == set(took)
     alive.run_id = run.info.run_id
     with pytest.raises(TrialTakenError, match="took over"):
         alive.confirm()

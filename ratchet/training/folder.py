@@ -25,10 +25,9 @@ class _Value(BaseModel):
 
 
 class Note(_Value):
-    """Which run the trial is logged to, and on which tracking store. `forced`: it was begun by `sweep.force`."""
+    """Which run the trial is logged to. `forced`: it was begun by `sweep.force`."""
 
     run_id: str
-    tracking_uri: str
     forced: bool
 
 

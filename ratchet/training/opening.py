@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ratchet.registry.tracking import client, tracking_uri
+from ratchet.registry.tracking import client
 from ratchet.settings import TrialConfig
 from ratchet.training.fingerprint import fixed_length, schedule_fingerprint
 from ratchet.training.folder import Note, Snapshot, TrialFolder
@@ -73,10 +73,15 @@ def begin(
         marks = {FINGERPRINT_TAG: fingerprint, SCHEDULE_TAG: schedule_fingerprint(config, data_fingerprint)}
         run, note = _new(store, before, config, folder, ownership, name, {**marks, **tags})
     else:
-        if upload is not None:
-            folder.adopt(_fetch(store, chosen.info.run_id, upload, folder))
-        run, note = _resumed(store, chosen, folder, ownership, tags)
-    folder.write_note(Note(run_id=run.run_id, tracking_uri=tracking_uri(), forced=config.sweep.force))
+        try:
+            if upload is not None:
+                folder.adopt(_fetch(store, chosen.info.run_id, upload, folder))
+            run, note = _resumed(store, chosen, folder, ownership, tags)
+        except BaseException:
+            ownership.stop()
+            store.set_terminated(chosen.info.run_id, "KILLED")
+            raise
+    folder.write_note(Note(run_id=run.run_id, forced=config.sweep.force))
     return Beginning(run=run, note=note)
 
 
@@ -93,7 +98,7 @@ def _chosen(folder: TrialFolder, runs: list[Run]) -> tuple[Run | None, str | Non
     """The run that got furthest, by its snapshot here or the one that it uploaded; with the latter's path."""
     note, snapshot = folder.note(), folder.newest()
     by_id = {run.info.run_id: run for run in runs}
-    here = by_id.get(note.run_id) if note is not None and note.tracking_uri == tracking_uri() else None
+    here = by_id.get(note.run_id) if note is not None else None  # by its id: a store may have another address by now
     step = snapshot.facts.step if here is not None and snapshot is not None else -1
     uploads = [(json.loads(run.data.tags[CHECKPOINT_TAG]), run) for run in runs if CHECKPOINT_TAG in run.data.tags]
     further = [(upload["step"], upload["path"], run) for upload, run in uploads if upload["step"] > step]

@@ -69,18 +69,24 @@ class Ownership:
     def claim(self, run: Run, *, settle: float = _SETTLE_SECONDS) -> bool:
         """Take over a run whose owner is dead; False where another machine did in the same moment.
 
-        Two machines may see the same dead owner. Both write their name, wait, and the one that was overwritten yields.
+        Two machines may see the same dead owner. Both write their name, wait, and the one that was overwritten yields. The
+        run is RUNNING from here on, and the heart beats, so that whoever comes now, or yielded, waits for the end.
         """
         self.run_id = run.info.run_id
         self._write()
+        self._store.update_run(self.run_id, status="RUNNING")
         if not run.data.tags.get(OWNER_TAG, "").startswith(f"{self._machine}/"):
             time.sleep(settle)
-        return self._holder() == self.owner
+        held = self._holder() == self.owner
+        if held:
+            self.start(self.run_id)
+        return held
 
     def start(self, run_id: str) -> None:
-        """Start the heartbeat of a run that this process owns."""
+        """Start the heartbeat of a run that this process owns; one that beats goes on."""
         self.run_id = run_id
-        self._thread.start()
+        if not self._thread.is_alive():
+            self._thread.start()
 
     def stop(self) -> None:
         """Stop it."""

@@ -73,7 +73,6 @@ class TrialRun:
     @classmethod
     def reopen(cls, store: MlflowClient, run: Run, ownership: Ownership, *, tags: Mapping[str, str]) -> TrialRun:
         """Open an interrupted run again, which this process has claimed."""
-        store.update_run(run.info.run_id, status="RUNNING")
         for tag in {FAILURE_TAG, PRUNED_TAG, STOPPED_TAG} & run.data.tags.keys():
             store.delete_tag(run.info.run_id, tag)
         opened = cls(store, run, ownership, metric_history(store, run))

@@ -123,7 +123,7 @@ def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:
     metrics |= {"duration": work.spending.seconds(), "peak_memory": work.spending.peak_memory()}
     run.confirm_owner()
     run.log_metrics(metric_rows(metrics, snapshot.facts.step))
-    return TrialEnd(status="finished", run_id=run.run_id, metrics=metrics, note=note)
+    return TrialEnd(status="finished", run_id=run.run_id, metrics={row.key: row.value for row in run.rows}, note=note)
 
 
 def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> tuple[dict[str, float], list[str]]:
