@@ -21,7 +21,7 @@ from ratchet.form import (
     RetrainForm,
 )
 from ratchet.registry import Stage
-from ratchet.retraining import Outcome, conclude, skip
+from ratchet.retraining import Outcome, conclude, skip, stand, standing
 from tasks.approval import ask_for_approval, require_deployment, turn_down
 from tasks.retraining import gate, move, plan_retraining, register, report, select_best, sweep
 from tasks.run_page import first_name
@@ -74,13 +74,16 @@ def retrain(
         return _completed(report(skip(plan)))
     trials = sweep(plan)
     best = select_best(plan)
+    if (there := standing(plan, best)) is not None:
+        return _completed(report(stand(plan, best, trials, there)))
     version = register(plan, best).version
     verdict, answer = gate(plan, version), None
     if verdict.passed:
         move(plan, verdict, Stage.STAGING)
     if verdict.passed and approval and plan.settings.to == "production":
-        answer = ask_for_approval(plan, verdict, conclude(plan, best, trials, verdict), approval_hours)
-        verdict = gate(plan, version)  # the same, unless production changed while the run waited
+        answer = ask_for_approval(plan, best, verdict, conclude(plan, best, trials, verdict), approval_hours)
+        if answer.approved:
+            verdict = gate(plan, version)  # the same, unless production changed while the run waited
     if verdict.passed and plan.settings.to == "production" and (answer is None or answer.approved):
         move(plan, verdict, Stage.PRODUCTION)
     elif answer is not None:

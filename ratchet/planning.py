@@ -28,6 +28,10 @@ FLOW_RUN_TAG = "prefect.flow_run"
 """Of the runs and the version that a flow run made: where its page is."""
 
 
+ARRIVED = {"staging": (Stage.STAGING, Stage.PRODUCTION), "production": (Stage.PRODUCTION,)}
+"""The stages in which a version is as far as a retraining may take it."""
+
+
 class FlowRun(BaseModel):
     """The run of a flow that a retraining belongs to: its id, and where its page is."""
 
@@ -119,7 +123,10 @@ def _needed_metadata(policy: Policy, config: TrialConfig) -> Metadata:
     if not wanted_columns(policy):
         return {}
     rows = instantiate(config.datamodule | {"train_transform": None}).read_metadata()
-    columns = {column: {name: row[column] for name, row in rows.items()} for row in rows.values() for column in row}
+    columns: dict[str, dict[str, str]] = {}
+    for name, row in rows.items():
+        for column, value in row.items():
+            columns.setdefault(column, {})[name] = value
     return needed_metadata(policy, tuple(rows), columns)
 
 
@@ -154,13 +161,12 @@ def _judged_before(manager: MlflowModelManager, plan: Plan) -> int | None:
         versions = manager.versions(plan.settings.model)
     except ModelNotFoundError:
         return None
-    arrived = {"staging": (Stage.STAGING, Stage.PRODUCTION), "production": (Stage.PRODUCTION,)}[plan.settings.to]
     for version in sorted(versions, key=lambda v: v.version, reverse=True):
         if version.tags.get(RETRAINING_TAG) != plan.fingerprint:
             continue
         if plan.flow_run is not None and version.tags.get(FLOW_RUN_TAG) == plan.flow_run.page:
             return None  # this retraining made it itself, and was interrupted: it goes on where it was
-        if version.stage in arrived or version.quarantined or _settled(manager, version):
+        if version.stage in ARRIVED[plan.settings.to] or version.quarantined or _settled(manager, version):
             return version.version
     return None
 

@@ -37,6 +37,7 @@ _HEADLINES = {
     "inconclusive": "v{version} is not proven better",
     "waiting": "v{version} waits for approval",
     "refused": "v{version} was refused",
+    "unchanged": "v{version} stays",
     "skipped": "unchanged since v{version}",
 }
 

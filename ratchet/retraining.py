@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict
 from ratchet.approval import Answer
 from ratchet.config import instantiate
 from ratchet.data.samples import metadata_columns
-from ratchet.errors import ConfigError, GateError
+from ratchet.errors import ConfigError, GateError, ModelNotFoundError
 from ratchet.gate import Policy, Verdict
 from ratchet.gate.contrasts import needed_metadata
 from ratchet.gate.digests import metadata_digest
 from ratchet.judgement.records import kept_verdict, model_ref
-from ratchet.planning import RETRAINING_TAG, FlowRun, Plan, plan_retraining, titled
+from ratchet.planning import ARRIVED, RETRAINING_TAG, FlowRun, Plan, plan_retraining, titled
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import answer_to, question_of
 from ratchet.registry.tracking import client
@@ -40,10 +40,12 @@ __all__ = [
     "register",
     "select",
     "skip",
+    "stand",
+    "standing",
     "train",
 ]
 
-Status = Literal["promoted", "staged", "waiting", "rejected", "inconclusive", "refused", "skipped"]
+Status = Literal["promoted", "staged", "waiting", "rejected", "inconclusive", "refused", "unchanged", "skipped"]
 
 
 class Outcome(BaseModel):
@@ -71,7 +73,7 @@ class Outcome(BaseModel):
         """The outcome as the flow run is called: `cvsd_model: 4 trials → v7 promoted`."""
         if self.status == "skipped":
             return f"{self.model}: unchanged since v{self.version}"
-        ended = "waits for approval" if self.status == "waiting" else self.status
+        ended = {"waiting": "waits for approval", "unchanged": "stays"}.get(self.status, self.status)
         return f"{titled(self.model, len(self.trials))} → v{self.version} {ended}"
 
 
@@ -91,6 +93,21 @@ def select(plan: Plan, *, manager: MlflowModelManager | None = None) -> BestRun:
     return (manager or MlflowModelManager()).best_run(
         plan.config.core.name, settings.metric, settings.mode, tags={plan.sweep.tag: "true"}
     )
+
+
+def standing(plan: Plan, best: BestRun, *, manager: MlflowModelManager | None = None) -> ModelVersion | None:
+    """The version of the best trial where it is as far already as it may go, and was brought there by another retraining."""
+    manager, model = manager or MlflowModelManager(), plan.settings.model
+    try:
+        versions = manager.versions(model)
+    except ModelNotFoundError:
+        return None
+    found = next((v for v in versions if v.run_id == best.run_id and v.stage in ARRIVED[plan.settings.to]), None)
+    if found is None or plan.flow_run is None:
+        return found
+    moves = (e for e in manager.history(model) if e.kind in (EventKind.STAGED, EventKind.PROMOTED))
+    # This flow run moved it itself, before an interruption.
+    return None if any((e.version, e.flow_run) == (found.version, plan.flow_run.id) for e in moves) else found
 
 
 def register(plan: Plan, best: BestRun, *, manager: MlflowModelManager | None = None) -> ModelVersion:
@@ -230,6 +247,22 @@ def conclude(
         best_run=best.run_id,
         verdict=verdict,
         answer=answer,
+    )
+
+
+def stand(
+    plan: Plan, best: BestRun, sweep: SweepOutcome, version: ModelVersion, *, manager: MlflowModelManager | None = None
+) -> Outcome:
+    """Sum up a retraining whose best trial is the version that is there already."""
+    champion = (manager or MlflowModelManager()).champion(plan.settings.model)
+    return Outcome(
+        status="unchanged",
+        model=plan.settings.model,
+        version=version.version,
+        champion=champion.version if champion else None,
+        summary=f"the best trial is that of v{version.version}, which is in {version.stage.value.lower()} already",
+        sweep=sweep,
+        best_run=best.run_id,
     )
 
 

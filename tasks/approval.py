@@ -23,11 +23,11 @@ from ratchet import approval
 from ratchet.approval import Answer
 from ratchet.errors import ConfigError
 from ratchet.gate import Verdict
-from ratchet.registry import Event, ModelVersion
+from ratchet.registry import BestRun, Event, ModelVersion
 from ratchet.registry.pages import version_page
 from ratchet.registry.questions import deadline
 from ratchet.retraining import Outcome, Plan
-from tasks.run_page import artifact_key, artifact_page, describe_run, keep_plan, write_page
+from tasks.run_page import Choice, artifact_key, artifact_page, describe_run, keep_plan, write_page
 
 _SUSPENDED, _RESUMED, _EXPIRED = "Suspended", "Resuming", "Deadline"  # states; the first two are Prefect's
 _SECONDS_TO_BE_KNOWN = 10.0  # a server reads its automations every five seconds, and an event before that is not seen
@@ -52,23 +52,24 @@ def require_deployment() -> None:
         )
 
 
-def ask_for_approval(plan: Plan, verdict: Verdict, outcome: Outcome, hours: float) -> Answer:
+def ask_for_approval(plan: Plan, best: BestRun, verdict: Verdict, outcome: Outcome, hours: float) -> Answer:
     """Show what would be promoted, ask, and suspend the flow run: what comes after runs in another process, when it is answered.
 
     Called again in the same flow run, it asks no second time. After `hours` without an answer the answer is no.
     """
-    asked = ask(plan, verdict, outcome, hours)
+    asked = ask(plan, best, verdict, outcome, hours)
     return approval.answered(plan, asked) or settle(plan, asked, _answer(asked, outcome.model))
 
 
 @task(task_run_name="ask for approval")
-def ask(plan: Plan, verdict: Verdict, outcome: Outcome, hours: float) -> Event:
+def ask(plan: Plan, best: BestRun, verdict: Verdict, outcome: Outcome, hours: float) -> Event:
     """Show the report, see to it that the question's time ends, and write the question into the history."""
     known = approval.find_question(plan, outcome.version)
     if known is not None:
         return known
     waiting = outcome.model_copy(update={"status": "waiting"})
-    keep_plan(plan)
+    assert outcome.sweep is not None
+    keep_plan(plan, Choice(sweep=outcome.sweep, best=best))
     write_page(waiting)
     describe_run(waiting.title)
     _set_alarm(hours)

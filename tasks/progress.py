@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 from uuid import UUID
 
+from httpx import HTTPError, HTTPStatusError, codes
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
@@ -20,6 +22,8 @@ from ratchet.training.display import print_plan, show_sweep
 from ratchet.training.preview import Preview, rows
 from ratchet.training.results import ENDED, OnProgress, TrialResult
 from tasks.run_page import artifact_key
+
+_T = TypeVar("_T")
 
 _SECONDS_BETWEEN = 5.0  # an update is a request to the server
 
@@ -37,14 +41,11 @@ def sweep_progress(plan: Plan) -> Iterator[SweepProgress]:
 @contextmanager
 def gate_progress(model: str) -> Iterator[Callable[[int, int], None]]:
     """Report the share of the gate's images that are scored, while the block runs; nothing where none has to be."""
-    artifact: UUID | None = None
-    due = _Seldom()
+    bar, due = _bar("gate", model, "share of the gate images scored"), _Seldom()
 
     def report(done: int, total: int) -> None:
-        nonlocal artifact
-        artifact = artifact or _bar("gate", model, "share of the gate images scored")
         if due(now=done == total):
-            update_progress_artifact(artifact, progress=100 * done / total)
+            bar.set(100 * done / total)
 
     yield report
 
@@ -84,13 +85,35 @@ class _Seldom:
     """Lets an update through if the last was long enough ago not to burden the server."""
 
     def __init__(self) -> None:
-        self._told = time.monotonic()
+        self._told = -_SECONDS_BETWEEN
 
     def __call__(self, *, now: bool) -> bool:
         if not now and time.monotonic() - self._told < _SECONDS_BETWEEN:
             return False
         self._told = time.monotonic()
         return True
+
+
+@dataclass
+class _Shown(Generic[_T]):
+    """An artifact that is made when there is something to show, and anew where somebody deleted it.
+
+    What is shown is beside the work: that goes on where Prefect takes nothing of it, a server that is away say.
+    """
+
+    make: Callable[[], UUID]
+    update: Callable[[UUID, _T], object]
+    made: UUID | None = None
+
+    def set(self, value: _T) -> None:
+        """Show it."""
+        try:
+            self.made = self.made or self.make()
+            self.update(self.made, value)
+        except HTTPError as error:
+            if isinstance(error, HTTPStatusError) and error.response.status_code == codes.NOT_FOUND:
+                self.made = None
+            get_run_logger().warning("the progress is not shown: %s", error)
 
 
 class _Sweep:
@@ -101,7 +124,10 @@ class _Sweep:
         self._bar = _bar("training", model, "share of the training done")
         description = f"{expected}, selected by {self._metric}"
         key = artifact_key("trials", model)
-        self._table = cast("UUID", create_markdown_artifact("Training begins.", key=key, description=description))
+        self._table = _Shown[str](
+            lambda: cast("UUID", create_markdown_artifact("Training begins.", key=key, description=description)),
+            _update_table,
+        )
         self._due = _Seldom()
 
     def set(self, trials: Sequence[TrialResult], *, now: bool = False) -> None:
@@ -110,10 +136,17 @@ class _Sweep:
             return
         done = [1.0 if trial.status in ENDED else trial.progress.fraction for trial in trials]
         size = len(done) if now else max(len(done), self._size)
-        update_progress_artifact(self._bar, progress=100 * sum(done) / size)
-        with get_client(sync_client=True) as client:
-            client.update_artifact(self._table, ArtifactUpdate(data=trial_table(trials, metric=self._metric)))
+        self._bar.set(100 * sum(done) / size)
+        self._table.set(trial_table(trials, metric=self._metric))
 
 
-def _bar(kind: str, model: str, description: str) -> UUID:
-    return cast("UUID", create_progress_artifact(0.0, key=artifact_key(kind, model), description=description))
+def _bar(kind: str, model: str, description: str) -> _Shown[float]:
+    key = artifact_key(kind, model)
+    return _Shown(
+        lambda: cast("UUID", create_progress_artifact(0.0, key=key, description=description)), update_progress_artifact
+    )
+
+
+def _update_table(artifact: UUID, table: str) -> None:
+    with get_client(sync_client=True) as client:
+        client.update_artifact(artifact, ArtifactUpdate(data=table))

@@ -16,7 +16,7 @@ from ratchet.retraining import Outcome, Plan
 from ratchet.training.results import SweepOutcome
 from tasks.events import announce_history
 from tasks.progress import gate_progress, sweep_progress
-from tasks.run_page import describe_run, kept_plan, tell_errors_in_sentences, this_flow_run, write_page
+from tasks.run_page import describe_run, kept_choice, kept_plan, tell_errors_in_sentences, this_flow_run, write_page
 
 
 @task(task_run_name="plan")
@@ -32,7 +32,9 @@ def plan_retraining(form: RetrainForm) -> Plan:
 
 @task(task_run_name="sweep")
 def sweep(plan: Plan) -> SweepOutcome:
-    """Train the trials, each in a process of its own."""
+    """Train the trials, each in a process of its own. A run that has asked a person trains nothing more."""
+    if (kept := kept_choice()) is not None:
+        return kept.sweep
     with sweep_progress(plan) as progress:
         outcome = retraining.train(plan, on_plan=progress.plan, on_progress=progress.trials)
     for trial in outcome.trials:
@@ -44,7 +46,9 @@ def sweep(plan: Plan) -> SweepOutcome:
 
 @task(task_run_name="select the best")
 def select_best(plan: Plan) -> BestRun:
-    """Choose the trial with the best metric."""
+    """Choose the trial with the best metric; a run that has asked a person has chosen."""
+    if (kept := kept_choice()) is not None:
+        return kept.best
     best = retraining.select(plan)
     get_run_logger().info("best: run %s with %s=%.4f", best.run_id, best.metric, best.value)
     return best

@@ -6,17 +6,30 @@ import logging
 import re
 from typing import cast
 
+import yaml
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.input.actions import create_flow_run_input, read_flow_run_input
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL
+from pydantic import BaseModel, ConfigDict
 
 from ratchet import report as pages
 from ratchet.errors import RatchetError
+from ratchet.registry import BestRun
 from ratchet.retraining import FlowRun, Outcome, Plan
+from ratchet.training.results import SweepOutcome
 
-_PLAN = "ratchet-plan"
+_PLAN, _CHOICE = "ratchet-plan", "ratchet-choice"
+
+
+class Choice(BaseModel):
+    """What became of the trials, and which one was chosen."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sweep: SweepOutcome
+    best: BestRun
 
 
 def this_flow_run() -> FlowRun:
@@ -54,8 +67,14 @@ def artifact_page(key: str) -> str:
     return f"{PREFECT_UI_URL.value()}/artifacts/key/{key}"
 
 
-def keep_plan(plan: Plan) -> None:
-    """Keep the plan of this flow run with Prefect, for when it is taken up again: data and settings may be others then."""
+def keep_plan(plan: Plan, choice: Choice) -> None:
+    """Keep the plan of this flow run, and what came of it, with Prefect, for when it is taken up again.
+
+    Data and settings may be others then, and a sweep that its budget ended could train on, and choose what nobody was asked
+    about.
+    """
+    if kept_choice() is None:
+        create_flow_run_input(_CHOICE, yaml.safe_dump(choice.model_dump(mode="json"), sort_keys=False))
     if kept_plan() is None:
         create_flow_run_input(_PLAN, plan.model_copy(update={"sweep": plan.sweep.unforced()}).to_yaml())
 
@@ -64,6 +83,12 @@ def kept_plan() -> Plan | None:
     """Return the plan that this flow run has kept."""
     text = cast("str | None", read_flow_run_input(_PLAN))
     return None if text is None else Plan.from_yaml(text)
+
+
+def kept_choice() -> Choice | None:
+    """Return what this flow run has kept of its trials."""
+    text = cast("str | None", read_flow_run_input(_CHOICE))
+    return None if text is None else Choice.model_validate(yaml.safe_load(text))
 
 
 def tell_errors_in_sentences() -> None:

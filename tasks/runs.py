@@ -23,8 +23,8 @@ from prefect.states import Cancelled
 from ratchet.errors import RunAbandonedError
 from tasks.run_page import kept_plan
 
-MOST_STARTS = 4
-"""The first start, and three after crashes: what kills a run three times again is not bad luck."""
+MOST_CRASHES = 4
+"""What kills a run three times again is not bad luck."""
 
 
 def begin_run() -> None:
@@ -33,9 +33,9 @@ def begin_run() -> None:
     After downtime every run that was missed is late: this one, which reads the data as they are now, stands for them
     all. Runs that a person or an event started are left waiting. Raises `RunAbandonedError`.
     """
-    if flow_run.run_count > MOST_STARTS:
+    if flow_run.run_count > MOST_CRASHES and (crashes := _crashes()) >= MOST_CRASHES:
         raise RunAbandonedError(
-            f"this run crashed {flow_run.run_count - 1} times, so it is not taken up again. Its logs, and the worker's, say "
+            f"this run crashed {crashes} times, so it is not taken up again. Its logs, and the worker's, say "
             "why: out of memory, most often. Start a new run once that is mended: what is trained is reused"
         )
     if deployment.id is None or flow_run.run_count > 1 or kept_plan() is not None:
@@ -47,6 +47,13 @@ def begin_run() -> None:
                 get_run_logger().info(
                     "the run missed at %s is cancelled: this one does its work", run.expected_start_time
                 )
+
+
+def _crashes() -> int:
+    """How often this run crashed. It also begins anew when a person answers, and when `ratchet up` was started anew."""
+    with get_client(sync_client=True) as client:
+        states = client.read_flow_run_states(UUID(flow_run.id))
+    return sum(state.type is StateType.CRASHED for state in states)
 
 
 def missed_runs(client: SyncPrefectClient, *, deployment_id: UUID | None = None) -> list[FlowRun]:

@@ -10,20 +10,27 @@ from typing import Any
 
 import pytest
 from conftest import TINY, WITHOUT_RULES
+from prefect import flow
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.states import AwaitingRetry, Crashed, Running
 from prefect_service import Service
 from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 - a fixture
 
 from flows.retrain import retrain
-from ratchet import MlflowModelManager
+from ratchet import MlflowModelManager, retraining
 from ratchet.data.shapes import generate
-from ratchet.registry import Event, EventKind, Stage
+from ratchet.registry import BestRun, Event, EventKind, Stage
 from ratchet.registry.questions import answer_to, open_question, question_of
 from ratchet.registry.tracking import client
+from ratchet.training.results import SweepOutcome, TrialResult
 from tasks.approval import _silence
+from tasks.progress import gate_progress
+from tasks.retraining import select_best, sweep
+from tasks.run_page import Choice, keep_plan
 
 MODEL = "asked"
 RATES = ("0.001", "0.002", "0.003", "0.004", "0.005")
@@ -79,6 +86,7 @@ def test_a_person_decides_before_production(prefect_service: Service, deployment
     first = service.start(deployment, overrides=overrides(",".join(RATES)), approval=False)
     first = work(service, first)
     assert (first.state_name, first.name) == ("promoted", f"{MODEL}: 5 trials → v1 promoted")
+    _keep_the_champion_that_is_the_best_again(service, deployment)
     unanswered, refused, overtaken, approved = _rates()
     late = ask(service, deployment, unanswered, approval_hours=0.003)
     _refuse(service, deployment, refused)
@@ -91,6 +99,17 @@ def test_a_run_that_crashes_while_it_waits_keeps_its_deadline() -> None:
     ended = {name.rpartition(".")[2] for name in _silence(72).expect}
     assert "Cancelled" in ended
     assert "Crashed" not in ended  # it is taken up again, and asks no second time
+
+
+def _keep_the_champion_that_is_the_best_again(service: Service, deployment: str) -> None:
+    before = MlflowModelManager().version(MODEL, 1).tags
+    best = next(rate for rate in RATES if rate not in _rates())
+    ended = work(service, service.start(deployment, overrides=overrides(f"{best},{_rates()[0]}")))
+    assert ended.state is not None
+    assert (ended.state_name, ended.name) == ("unchanged", f"{MODEL}: 2 trials → v1 stays")
+    assert ended.state.message == "the best trial is that of v1, which is in production already"
+    assert MlflowModelManager().version(MODEL, 1).tags == before
+    assert [str(event.kind) for event in history()] == ["registered", "gated", "staged", "promoted"]
 
 
 def _rates() -> list[str]:
@@ -159,6 +178,7 @@ def _let_the_deadline_pass(service: Service, run: FlowRun) -> None:
     assert (ended.state_name, ended.name) == ("refused", f"{MODEL}: 1 trial → v2 refused")
     assert "nobody answered" in history(EventKind.REFUSED, 2)[0].reason
     assert stage(2) is Stage.ARCHIVED
+    assert len(history(EventKind.GATED, 2)) == 1  # though production changed: what is refused is not judged again
 
 
 @pytest.mark.flow
@@ -202,3 +222,57 @@ def test_the_last_question_counts_and_its_own_answer() -> None:
     assert open_question(history, 7, now=datetime(2026, 1, 1, tzinfo=UTC)) == two
     assert (answer_to(one, history), answer_to(two, history)) == (refused, None)
     assert (question_of(history, 7, "one"), question_of(history, 7, None)) == (one, None)
+
+
+@pytest.mark.flow
+def test_a_run_that_has_asked_trains_and_chooses_nothing_anew(prefect_service: Service, home: Path) -> None:
+    plan = retraining.plan_retraining([*TINY, "core.name=untouched"])
+    trial = TrialResult(name="fpn", fingerprint="f", status="failed", metrics={"val_iou": float("nan")})
+    outcome = SweepOutcome(trials=(trial,), metric="val_iou", mode="max", stopped="max_time 1h reached")
+    best = BestRun("run", "val_iou", 0.5, None, datetime(2026, 1, 1, tzinfo=UTC), "runs:/run/deployment_model")
+
+    @flow
+    def taken_up() -> tuple[SweepOutcome, BestRun]:
+        for _ in range(2):
+            keep_plan(plan, Choice(sweep=outcome, best=best))
+        return sweep(plan), select_best(plan)
+
+    kept, chosen = taken_up()
+    assert (repr(kept), chosen) == (repr(outcome), best)
+    assert client().get_experiment_by_name("untouched") is None
+
+
+@pytest.mark.flow
+def test_only_crashes_count_against_a_run(prefect_service: Service, deployment: str) -> None:
+    service = prefect_service
+    for between, told in ((None, "retrain.metric=val_iu"), (Crashed(), "this run crashed 4 times")):
+        run = service.start(deployment, metric="val_iu", approval=False)
+        for _ in range(4):
+            service.client.set_flow_run_state(run.id, Running())
+            if between is not None:
+                service.client.set_flow_run_state(run.id, between)
+            service.client.set_flow_run_state(run.id, AwaitingRetry())
+        ended = work(service, run)
+        assert ended.run_count == 5
+        assert ended.state is not None
+        assert told in str(ended.state.message)
+
+
+@pytest.mark.flow
+def test_progress_that_somebody_deleted_is_shown_anew_and_stops_nothing(prefect_service: Service) -> None:
+    def shown() -> list[Any]:
+        of_key = ArtifactFilter(key=ArtifactFilterKey(any_=["gate-shown"]))
+        return prefect_service.client.read_artifacts(artifact_filter=of_key)
+
+    @flow
+    def judges() -> None:
+        with gate_progress("shown") as report:
+            report(3, 3)
+            (first,) = shown()
+            prefect_service.client.delete_artifact(first.id)
+            report(3, 3)
+            assert not shown()
+            report(3, 3)
+
+    judges()
+    assert [artifact.data for artifact in shown()] == [100.0]
