@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -100,3 +101,16 @@ def test_the_anchor_of_its_own_line_is_the_best_of_its_champions() -> None:
 
 def test_no_judgements_give_no_rows() -> None:
     assert backtest(Policy.model_validate(THEN), []) == ()
+
+
+def test_counts_from_before_contours_were_counted_leave_the_answer_unknown() -> None:
+    def with_contours(version: int) -> ImageCounts:
+        bare = counts(version)
+        return replace(bare, boundary=np.stack([bare.tp, bare.fp, bare.fn]) // 9)
+
+    old, new = record(2, 1), record(3, 1)
+    new = Record(new.verdict, {"challenger": with_contours(3), "champion": with_contours(1)}, {})
+    rows = run({"metric": "boundary_iou", "anchor": {}}, [old, new])
+    assert [row.same.outcome for row in rows] == ["unknown", "unknown"]  # there is no anchor in the records
+    assert rows[1].own.verdict is not None
+    assert rows[1].own.verdict.context.anchor == ModelRef(version=1, digest="d1")

@@ -117,3 +117,13 @@ def test_every_per_class_metric_is_judged_by_the_same_rules(metric: str) -> None
 def test_pixel_accuracy_has_no_classes_to_slice_by() -> None:
     with pytest.raises(PolicyError, match="pixel_accuracy"):
         load_policy({"metric": "pixel_accuracy", "non_inferiority": {"classes": True}})
+
+
+def test_a_column_that_is_called_as_a_slice_is_takes_none_away() -> None:
+    one = counts(1, images=90)
+    rule = NonInferiority(classes=False, sizes=True, columns=("size",))
+    sites = {name: ("small", "large", "huge")[number % 3] for number, name in enumerate(one.names)}
+    parts, missing = slices(Policy(non_inferiority=rule), one, one, {"size": sites})
+    assert not missing
+    names = [part.name for part in parts]
+    assert names == ["size: small", "size: medium", "size: large", "size: huge", "size: large", "size: small"]

@@ -12,8 +12,8 @@ from test_judgement import registry as registry  # noqa: PLC0414 - a fixture
 
 from ratchet.data import FolderDataModule
 from ratchet.gate import load_policy
-from ratchet.judgement.records import judged_images
-from ratchet.registry import Stage
+from ratchet.judgement.records import REPORT_FILE, judged_images, record_location
+from ratchet.registry import EventKind, Stage
 from ratchet.registry.tracking import client
 from ratchet.retraining import _holds, _last
 
@@ -93,3 +93,31 @@ def test_the_images_that_a_version_was_promoted_on_are_those_of_its_verdict_then
     assert judged_images(registry.manager, registry.manager.version(registry.name, version)) == first
     registry.manager.rollback(registry.name)
     assert judged_images(registry.manager, registry.manager.version(registry.name, version)) == first
+
+
+def test_a_verdict_against_one_that_is_champion_no_more_decides_nothing(registry: Registry) -> None:
+    first, second, challenger = registry.add(POOR), registry.add(GOOD), registry.add(POOR - 0.01)
+    for version in (first, second):
+        registry.manager.promote(registry.name, version)
+    moved: list[int] = []
+
+    def roll_back(*_: int) -> None:
+        if not moved:
+            moved.append(registry.manager.rollback(registry.name).version)
+
+    assert not registry.judge(challenger, on_image=roll_back, **BETTER).passed
+    assert moved == [first]
+    (event,) = [e for e in registry.manager.history(registry.name) if e.verdict_digest]
+    assert (event.kind, event.version) == (EventKind.NOTED, challenger)
+    assert event.reason.startswith(f"compared with v{second}: ")
+    assert _last(registry.manager, registry.name, challenger) is None
+
+
+def test_the_place_of_a_record_is_a_path_that_is_there(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "mein Büro"))
+    here = Registry("m", registry.folder, registry.data.data_path)
+    verdict = here.judge(here.add(GOOD), **NOT_WORSE)
+    event = here.manager.history("m")[-1]
+    assert (Path(record_location(verdict.digest, str(event.run_id))) / REPORT_FILE).is_file()

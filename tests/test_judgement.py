@@ -21,7 +21,7 @@ from ratchet.errors import ModelFilesError
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.gate import Verdict, load_policy
 from ratchet.gate.record import replay
-from ratchet.judgement import judge_version
+from ratchet.judgement import OnImage, judge_version
 from ratchet.judgement.cache import LIMIT, CountsCache
 from ratchet.judgement.records import fetch_record, last_verdict
 
@@ -60,9 +60,11 @@ class Registry:
             self.manager.transition_model(self.name, version, stage)
         return version
 
-    def judge(self, version: int, data: FolderDataModule | None = None, **rules: Any) -> Verdict:
-        policy = load_policy({"resamples": 1_000, **rules})
-        return judge_version(self.name, version, data=data or self.data, policy=policy, manager=self.manager)
+    def judge(
+        self, version: int, data: FolderDataModule | None = None, on_image: OnImage = None, **rules: Any
+    ) -> Verdict:
+        policy, data = load_policy({"resamples": 1_000, **rules}), data or self.data
+        return judge_version(self.name, version, data=data, policy=policy, manager=self.manager, on_image=on_image)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -130,3 +131,15 @@ def test_the_signature_is_that_of_mlmodel_and_else_that_of_the_card(tmp_path: Pa
         )
         assert (read_signature(directory) == by_card) == ((channels, size) == (1, SIZE))
         assert expected_shape(directory) == (1, channels, size, size)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away, and loses what others own")
+def test_root_keeps_its_right_to_the_folders_of_others(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "module.py").touch()
+    private.chmod(0o700)
+    os.chown(private, 12345, 12345)
+    code = "import runpy, sys\nrunpy.run_path(sys.argv[1])['forbid_network']()\nprint(open(sys.argv[2]).read() == '')\n"
+    command = [sys.executable, "-c", code, str(probe_process.__file__), str(private / "module.py")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"

@@ -49,7 +49,7 @@ def backtest(policy: Policy, records: Sequence[Record]) -> tuple[Row, ...]:
     anchor is the best of those on the same images. A version can be judged against another champion than it was if
     some record holds that one's counts on the same gate set.
     """
-    scored = _scored(records)
+    scored = _scored(records, policy.metric)
     champion = records[0].verdict.champion if records else None
     reigned = [] if champion is None else [champion]
     rows = []
@@ -69,13 +69,14 @@ _Scored = Mapping[tuple[str, str], tuple[ImageCounts, Evidence | None]]
 """By a model's files and the gate set: its counts, and the evidence on it if it was the challenger."""
 
 
-def _scored(records: Sequence[Record]) -> _Scored:
+def _scored(records: Sequence[Record], metric: str) -> _Scored:
+    """The counts that the metric can be read from."""
     found: dict[tuple[str, str], tuple[ImageCounts, Evidence | None]] = {}
     for record in records:
         context = record.verdict.context
         refs = {"champion": context.champion, "anchor": context.anchor, "challenger": context.challenger}
         for role, ref in refs.items():
-            if ref is not None and role in record.counts:
+            if ref is not None and role in record.counts and not unmeasured(metric, record.counts[role]):
                 key, evidence = (ref.digest, context.gate_set), record.verdict.evidence
                 if role == "challenger" or key not in found:
                     found[key] = record.counts[role], evidence if role == "challenger" else None

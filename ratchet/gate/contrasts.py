@@ -108,14 +108,14 @@ def slices(
         for k, name in enumerate(challenger.classes):
             images = int((truth[:, k] > 0).sum())
             found.append(Contrast(f"class: {name}", pair.classes(slice(k, k + 1)), images))
-    parts = dict(_sizes(challenger.names, truth)) if rule.sizes else {}
-    for column in rule.columns:
+    parts = list(_sizes(challenger.names, truth)) if rule.sizes else []
+    for column in dict.fromkeys(rule.columns):
         if reason := missing_values(column, challenger.names, metadata):
             missing[column] = reason
         else:
-            parts.update(_values(column, challenger.names, metadata[column]))
+            parts += _values(column, challenger.names, metadata[column])
     pair = _pair(policy, challenger, champion, policy.average)
-    for name, keep in parts.items():
+    for name, keep in parts:
         found.append(Contrast(name, _present(pair, keep, truth), int(keep.sum())))
     return found, missing
 

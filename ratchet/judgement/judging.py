@@ -46,7 +46,7 @@ def judge_version(
 
     The verdict, the counts and the report become artifacts of the challenger's run (`judgement_path`); an event with
     the verdict's digest goes into the history: *gated*, or *noted* where it decides nothing, because it is of the champion
-    itself or against another version. Raises `RegistryError`, `DataError`, `GateError`.
+    itself, against another version, or against one that is champion no more. Raises `RegistryError`, `DataError`, `GateError`.
     """
     challenger, champion = manager.version(model, version), manager.champion(model)
     other = champion if against is None else manager.version(model, against)
@@ -79,6 +79,8 @@ def judge_version(
         page = artifacts / REPORT_FILE
         page.write_text(html_report(verdict), encoding="utf-8")
         run_id = keep_record(artifacts, verdict, challenger)
+        now = manager.champion(model)  # production may have changed meanwhile
+        decides = decides and (now and now.version) == (champion and champion.version)
         manager.record(
             model,
             "gated" if decides else "noted",

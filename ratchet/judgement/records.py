@@ -13,6 +13,7 @@ from ratchet.errors import ModelFilesError, RegistryError, VerdictChangedError
 from ratchet.gate import ModelRef
 from ratchet.gate.record import VERDICT_FILE
 from ratchet.registry import EventKind
+from ratchet.registry.mlflow_files import local_path
 from ratchet.registry.tracking import answering, client, ensure_experiment, shown, tracking_uri
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def record_location(digest: str, run_id: str) -> str:
         info = client().get_run(run_id).info
     if tracking_uri().startswith("http"):
         return f"{shown(tracking_uri())}/#/experiments/{info.experiment_id}/runs/{run_id}/artifacts/{_path(digest)}"
-    return f"{info.artifact_uri}/{_path(digest)}".removeprefix("file://")
+    return f"{local_path(info.artifact_uri) or info.artifact_uri}/{_path(digest)}"
 
 
 def judgements(history: Iterable[Event]) -> list[Event]:
