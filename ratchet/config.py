@@ -37,7 +37,7 @@ from pydantic import ValidationError
 
 from ratchet.data.classes import foreground
 from ratchet.duration import parse_duration
-from ratchet.errors import ConfigError, UnknownKeyError
+from ratchet.errors import ConfigError, RatchetError, UnknownKeyError
 from ratchet.grammar import read_space, requested
 from ratchet.paths import check_paths
 from ratchet.settings import Node, TrialConfig
@@ -142,9 +142,7 @@ def compose_space(overrides: Sequence[str], origin: Origin = COMMON, *, trusted:
         for config in configs:
             check_paths(config)
     _require_one_sweep(space, configs)
-    if search:
-        return Composed(configs=(first,), points=tuple(points[:1]), size=size, space=space)
-    return Composed(configs=tuple(configs), points=tuple(points), size=size)
+    return Composed(configs=tuple(configs), points=tuple(points), size=size, space=space if search else None)
 
 
 def compose_point(space: Space, point: Point) -> TrialConfig:
@@ -167,7 +165,8 @@ def instantiate(node: Node, **keywords: Any) -> Any:
         raise cause from error
 
 
-_OPERATORS = ("datamodule.download_url", "datamodule.checksums")
+_DOWNLOADS = ("download_url", "checksums")
+_OPERATORS = tuple(f"datamodule.{key}" for key in _DOWNLOADS)
 
 _hydra_lock = threading.RLock()  # Hydra keeps one global state for a process
 
@@ -209,7 +208,10 @@ def _require_harmless(parsed: Sequence[Override]) -> None:
             raise ConfigError(f"{override.input_line}: Hydra itself is not configured here. Leave this out.")
         if "${" in (override.input_line or ""):
             raise ConfigError(f"{override.input_line}: interpolations are not taken here. Write the value out.")
-        if os.environ.get("RATCHET_DATA_ROOTS") and (override.key_or_group or "").startswith(_OPERATORS):
+        named = override.key_or_group.startswith(_OPERATORS) or (
+            override.key_or_group == "datamodule" and any(key in (override.input_line or "") for key in _DOWNLOADS)
+        )
+        if named and os.environ.get("RATCHET_DATA_ROOTS"):
             raise ConfigError(
                 f"{override.input_line}: where data are downloaded from is the operator's to say, in a tree of "
                 "RATCHET_SEARCH_PATH. Leave this out."
@@ -281,6 +283,10 @@ def _translated(overrides: Sequence[str]) -> Iterator[None]:
         message = str(error).splitlines()[0]
         key = getattr(error, "full_key", None)
         raise ConfigError(f"{key}: {message}" if key else message) from error
+    except ValueError as error:  # Hydra's own, of a group that is given no name
+        if isinstance(error, RatchetError):
+            raise
+        raise ConfigError(str(error)) from error
 
 
 def _nearest(message: str, overrides: Sequence[str]) -> str:
@@ -290,10 +296,13 @@ def _nearest(message: str, overrides: Sequence[str]) -> str:
         return ""
     GlobalHydra.instance().clear()
     groups = [o for o in overrides if "=" in o and not o.startswith(("-", "hydra")) and _is_group(o.split("=")[0])]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        space = read_space(OverridesParser.create().parse_overrides(groups), COMMON)
-        tree = hydra_compose("config", overrides=space.at(next(space.grid())))
-        known = list(dict.fromkeys([*_keys(OmegaConf.to_container(tree, resolve=False)), *_policy_keys()]))
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            space = read_space(OverridesParser.create().parse_overrides(groups), COMMON)
+            tree = hydra_compose("config", overrides=space.at(next(space.grid())))
+            known = list(dict.fromkeys([*_keys(OmegaConf.to_container(tree, resolve=False)), *_policy_keys()]))
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return ""  # what is wrong may be a group, or be in a tree that only the command line named
     close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
     close += [key for key in known if key.split(".")[-1] == wanted.split(".")[-1] and key not in close]
     return f" Nearest known: {', '.join(close)}." if close else ""

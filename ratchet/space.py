@@ -111,7 +111,7 @@ class Space(_Value):
 
 
 class Composed(_Value):
-    """What overrides came to: the configuration of each point; where `space` is to be searched, of its first one only.
+    """What overrides came to: the configuration of each point; where `space` is to be searched, of one for each value.
 
     `size` is the number of trials that the overrides ask for, of a grid also those that `sweep.max_trials` leaves out;
     None where only time bounds a search.

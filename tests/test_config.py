@@ -194,8 +194,15 @@ def test_a_form_cannot_say_where_data_are_downloaded_from(monkeypatch: pytest.Mo
     pets = ["experiment=generic/oxford_pet/segmentation/smp", f"datamodule.data_path={tmp_path}"]
     assert compose([*pets, "+datamodule.download_url=http://10.0.0.1"]).datamodule["download_url"]
     monkeypatch.setenv("RATCHET_DATA_ROOTS", str(tmp_path))
-    with pytest.raises(ConfigError, match="operator"):
-        compose([*pets, "+datamodule.download_url=http://10.0.0.1"])
+    for told in ("+datamodule.download_url=http://10.0.0.1", "+datamodule={download_url: http://10.0.0.1}"):
+        with pytest.raises(ConfigError, match="operator"):
+            compose([*pets, told])
+
+
+@pytest.mark.parametrize("override", ["scheduler=null", "loss=5", "datamodule/base=segmentation"])
+def test_a_group_that_is_given_what_is_no_entry_is_told_in_a_message(override: str) -> None:
+    with pytest.raises(ConfigError):
+        compose([override])
 
 
 def test_a_forbidden_target_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,3 +156,20 @@ def test_a_retraining_that_is_searched_keeps_its_plan_and_judges_all_its_trials_
     ):
         with pytest.raises(ConfigError, match="judged by one standard"):
             plan_retraining([*overrides, searched])
+
+
+@pytest.mark.slow
+def test_a_search_is_another_one_where_what_its_choices_name_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loss").mkdir()
+    mine = tmp_path / "loss" / "mine.yaml"
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path))
+    plans = []
+    for smooth in (1.0, 1.0, 2.0):
+        mine.write_text(f"_target_: ratchet.training.losses.DiceLoss\nnum_outputs: 1\nsmooth: {smooth}\n")
+        plans.append(plan_retraining([*TINY, LR, "loss=choice(dice,mine)", "sweep.max_trials=3"]))
+    first, same, other = plans
+    assert (first.fingerprint, first.sweep.asked) == (same.fingerprint, same.sweep.asked)
+    assert first.fingerprint != other.fingerprint
+    assert first.sweep.digest != other.sweep.digest

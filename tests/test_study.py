@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY
+from optuna.trial import TrialState
 
 from ratchet.config import compose_space
 from ratchet.errors import ConfigError, RatchetError, ServerUnreachableError
@@ -258,3 +259,61 @@ def test_a_forced_search_that_is_gone_on_with_trains_nothing_anew() -> None:
 
 def searched(*overrides: str) -> SweepPlan:
     return plan_sweep(compose_space([*TINY, *overrides]))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_trial_that_failed_here_and_is_queued_again_elsewhere_is_taken_again() -> None:
+    search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=1")
+    first = StudyQueue(search, at_once=1)
+    turn = first.next()
+    assert isinstance(turn, Turn)
+    first.ended(turn, None)
+    second = StudyQueue(search, at_once=1)  # which queues what failed
+    again = first.next()
+    assert isinstance(again, Turn)
+    assert again.trial.fingerprint == turn.trial.fingerprint
+    first.ended(again, 0.5)
+    assert first.next() is None
+    first.close()
+    second.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_who_dies_while_it_draws_leaves_a_trial_that_is_handed_out_again(elsewhere: Callable[[str], str]) -> None:
+    elsewhere("study._distributions = lambda: print('nan', flush=True) or os._exit(9)\nstudy.ask()")
+    study = SweepStudy(plan(), at_once=1)
+    assert len(run_to_the_end(study)) == 5
+    study.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_trial_that_others_took_for_dead_goes_on_without_the_study() -> None:
+    grid = ("optimizer.lr=0.1,0.2", "sweep.halving=true", "sweep.max_trials=null")
+    study, other = (SweepStudy(plan(*grid), at_once=1) for _ in range(2))
+    asked = study.ask()
+    assert asked is not None
+    other._study.tell(asked[0], state=TrialState.FAIL)
+    study.report(asked[0], 1, 0.5)
+    assert not study.should_prune(asked[0])
+    study.finish(asked[0], 0.5)
+    study.close()
+    other.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_new_database_is_made_by_two_at_once(ratchet_home: Path) -> None:
+    ratchet_home.mkdir()
+    url = f"sqlite:///{ratchet_home / 'new.db'}"
+    script = (
+        "import sys\nfrom ratchet.training.study import _open_storage\nsys.stdin.read()\n_open_storage(sys.argv[1])"
+    )
+    starts = [subprocess.Popen([sys.executable, "-c", script, url], stdin=subprocess.PIPE) for _ in range(3)]
+    time.sleep(8)  # of imports
+    for process in starts:
+        assert process.stdin is not None
+        process.stdin.close()
+    assert [process.wait(120) for process in starts] == [0, 0, 0]

@@ -51,12 +51,14 @@ class PlannedTrial(_Value):
 class SweepPlan(_Value):
     """The trials in their order; where a space is searched, its first point, which may or may not be one of them.
 
-    `size` is the number of trials that were asked for, which `sweep.max_trials` may cut; None: as time allows.
+    `size` is the number of trials that were asked for, which `sweep.max_trials` may cut; None: as time allows. `values` are
+    what trials with each of the space's values would be, as pairs of `fingerprint` and `asked`.
     """
 
     trials: tuple[PlannedTrial, ...]
     size: int | None
     space: Space | None = None
+    values: tuple[tuple[str, str], ...] = ()
 
     @property
     def config(self) -> TrialConfig:
@@ -76,12 +78,12 @@ class SweepPlan(_Value):
     @property
     def digest(self) -> str:
         """What the sweep is, as a hash (12 hex digits); its budget is no part of it."""
-        return self._digest([trial.fingerprint for trial in self.trials])
+        return self._digest([*(trial.fingerprint for trial in self.trials), *(made for made, _ in self.values)])
 
     @property
     def asked(self) -> str:
         """The same of what was asked for."""
-        return self._digest([trial.asked for trial in self.trials])
+        return self._digest([*(trial.asked for trial in self.trials), *(asked for _, asked in self.values)])
 
     def unforced(self) -> SweepPlan:
         """The same for when it is gone on with: what was to be trained anew has been by then."""
@@ -150,11 +152,14 @@ def content_key(config: TrialConfig) -> str:
 def plan_sweep(composed: Composed) -> SweepPlan:
     """Plan what overrides were composed to. Raises `ConfigError` and the errors of the data."""
     if composed.space is None:
-        trials = plan_trials(composed.configs, composed.points)
-    else:
-        name = point_name(composed.points[0], composed.space)
-        trials = [Planner().trial(composed.configs[0], composed.points[0], name)]
-    return SweepPlan(trials=tuple(trials), size=composed.size, space=composed.space)
+        return SweepPlan(trials=tuple(plan_trials(composed.configs, composed.points)), size=composed.size)
+    planner, space = Planner(), composed.space
+    first, *others = (
+        planner.trial(config, point, point_name(point, space))
+        for config, point in zip(composed.configs, composed.points, strict=True)
+    )
+    values = tuple((trial.fingerprint, trial.asked) for trial in others)
+    return SweepPlan(trials=(first,), size=composed.size, space=space, values=values)
 
 
 def get_ready(home: Path) -> None:

@@ -110,6 +110,7 @@ class StudyQueue:
         self._before = TrainedBefore()
         self._study = SweepStudy(plan, at_once=at_once)
         self._values: dict[str, float | None] = {}  # of the trials handed out, by fingerprint
+        self._failed: set[str] = set()  # those of them that others may queue again
         self._ready: deque[Turn | Pruned] = deque(self._ended_elsewhere())
         self._held: dict[int, list[tuple[Turn, float]]] = defaultdict(list)
         self._repeats = 0
@@ -146,6 +147,7 @@ class StudyQueue:
         if turn.number is None:
             return
         if value is None:
+            self._failed.add(turn.trial.fingerprint)
             self._study.end(turn.number, pruned=False)
             return
         if turn.found is not None:
@@ -164,11 +166,13 @@ class StudyQueue:
     def _take(self, number: int, point: Point | str) -> None:
         """Make a turn of what the study handed out; a point that was drawn before is told its value again."""
         trial = self._trial(point)
-        if trial.fingerprint in self._values:
+        again = trial.fingerprint in self._failed and self._study.is_retry(number)
+        if trial.fingerprint in self._values and not again:
             self._repeats += 1
             self._study.repeat(number, self._values[trial.fingerprint])
             return
         self._values[trial.fingerprint], self._repeats = None, 0
+        self._failed.discard(trial.fingerprint)
         reported, rungs = self._study.reported(number), self._rungs(trial)
         force = self._plan.settings.force
         found = None if force else self._before.finished(trial.fingerprint, trial.config.core.name)

@@ -9,11 +9,12 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.study import StudyDirection
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 BEAT_SECONDS = 60
 STALE_SECONDS = 180
 _LOCK_SECONDS = 60
+_UNSIGNED = timedelta(days=1)
 _GRID_KEY = "trial"  # of a grid, only which of its trials is a parameter
 _WORKER = "worker"
 _FORCED = "forced at"  # of a study: when it was begun by force, in seconds since 1970
@@ -89,16 +91,19 @@ class SweepStudy:
             if bound is not None and sum(_REPEAT not in trial.user_attrs for trial in counted) >= bound:
                 return None
         self._study.sampler = self._sampler(len(counted))
-        trial = self._study.ask(self._distributions())
-        trial.set_user_attr(_WORKER, self._worker)
+        trial = self._study.ask()
+        trial.set_user_attr(_WORKER, self._worker)  # before anything is drawn: whoever dies now is known to be dead
+        self._storage.record_heartbeat(trial._trial_id)
         self._live[trial.number] = trial
         self._known.add(trial.number)
-        self._storage.record_heartbeat(trial._trial_id)
+        for name, distribution in self._distributions().items():
+            trial._suggest(name, distribution)
         return trial.number, self._point(trial.params)
 
     def report(self, number: int, epochs: int, value: float) -> None:
-        """Note the value at a rung."""
-        self._live[number].report(value, epochs)
+        """Note the value at a rung; nothing of a trial that others took for dead, and train again."""
+        with suppress(UpdateFinishedTrialError):
+            self._live[number].report(value, epochs)
 
     def reported(self, number: int) -> dict[int, float]:
         """The values at the rungs that the trial has passed, in this process or one before."""
@@ -106,7 +111,15 @@ class SweepStudy:
 
     def should_prune(self, number: int) -> bool:
         """Whether the trial is to stop at the rung that was reported last."""
-        return self._live[number].should_prune()
+        try:
+            return self._live[number].should_prune()
+        except UpdateFinishedTrialError:  # others took it for dead: they wait for its run, and reuse it
+            return False
+
+    def is_retry(self, number: int) -> bool:
+        """Whether the trial was queued because one of the same point had failed."""
+        trial = self._storage.get_trial(self._live[number]._trial_id)
+        return RetryHeartbeatStaleTrialCallback.retried_trial_number(trial) is not None
 
     def finish(self, number: int, value: float) -> None:
         """Note the value of the exported weights; one that is not finite counts as failed."""
@@ -195,11 +208,13 @@ class SweepStudy:
     def _take_over_the_dead(self) -> None:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if self._dead(trial):
-                self._study.tell(trial.number, state=TrialState.FAIL)
+                self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
     def _dead(self, trial: FrozenTrial) -> bool:
-        """Whether a trial's process was of this machine, and is no more."""
+        """Whether a trial's process was of this machine, and is no more; or died before it could sign, wherever that was."""
         home, _, pid = str(trial.user_attrs.get(_WORKER, "")).rpartition("/")
+        if not pid:  # Optuna's times are local ones
+            return trial.datetime_start is not None and datetime.now() - trial.datetime_start > _UNSIGNED
         return home == self._worker.rpartition("/")[0] and not _alive(int(pid))
 
     def _retry_the_failed(self) -> None:
@@ -221,7 +236,7 @@ def _again(study: optuna.Study, trial: FrozenTrial) -> None:
     RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
 
 
-def _open_storage(url: str) -> RDBStorage:
+def _open_storage(url: str, tries: int = 3) -> RDBStorage:
     options = {"connect_args": {"timeout": _LOCK_SECONDS}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
         return RDBStorage(
@@ -234,7 +249,10 @@ def _open_storage(url: str) -> RDBStorage:
     except (ArgumentError, ImportError, ValueError) as error:
         raise ConfigError(f"{STORAGE}={shown(url)} cannot be used: {error}") from error
     except SQLAlchemyError as error:
-        raise ServerUnreachableError(f"the study's database {shown(url)} does not answer: {error}") from error
+        if tries == 1:
+            raise ServerUnreachableError(f"the study's database {shown(url)} does not answer: {error}") from error
+    time.sleep(1.0)  # of two processes that make the tables of a new database at once, one fails
+    return _open_storage(url, tries - 1)
 
 
 def _retried(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
