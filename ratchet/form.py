@@ -94,7 +94,7 @@ def overrides_of(form: RetrainForm) -> list[str]:
     free = {_key(override) for override in form.overrides}
     chosen = {key: getattr(form, field) for field, key in _KEYS.items() if key not in free}
     return [
-        *(f"{key}={_written(value)}" for key, value in chosen.items() if value and value != AS_CONFIGURED),
+        *(f"{key}={written(value)}" for key, value in chosen.items() if value and value != AS_CONFIGURED),
         *form.overrides,
     ]
 
@@ -132,7 +132,7 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~").strip()
 
 
-def _written(value: str | int | tuple[str, ...]) -> str:
+def written(value: str | int | tuple[str, ...]) -> str:
     """Write a value in Hydra's grammar; several make a sweep."""
     if isinstance(value, tuple):
         return ",".join(value)

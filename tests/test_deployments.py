@@ -302,6 +302,19 @@ def test_a_model_without_a_file_is_reported_and_goes_when_asked(service: Service
     assert set(_deploy(service).values()) == {"unchanged"}
 
 
+def test_what_would_be_done_is_told_before_it_is_there(service: Service) -> None:
+    models = service.home / "deployments" / "models"
+    (models / "third.yaml").write_text((models / "m.yaml").read_text().replace("name: m\n", "name: third\n"))
+    try:
+        found = _deploy(service, dry_run=True)
+    finally:
+        (models / "third.yaml").unlink()
+    assert found["deployment", "retrain/scheduled-third"] == "created"
+    assert found["automation", "retrain third on new data"] == "created"
+    assert found["automation", "retrain m on new data"] == "unchanged"
+    assert set(_deploy(service).values()) == {"unchanged"}
+
+
 def test_what_somebody_paused_stays_paused(service: Service) -> None:
     deployment = service.client.read_deployment_by_name("retrain/scheduled-m")
     service.client.pause_deployment(deployment.id)

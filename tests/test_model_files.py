@@ -88,6 +88,7 @@ def test_a_rollback_is_never_repeated_after_a_crash(tmp_path: Path) -> None:
         ({"experiment": None}, "experiment=None"),
         ({"overrides": ["retrain.metric=val_dice"]}, "belongs into the key metric of this file"),
         ({"overrides": ["experiment=other"]}, "belongs into the key experiment of this file"),
+        ({"overrides": ["datamodule.data_path=data/parts"]}, "belongs into the key data of this file"),
     ],
 )
 def test_a_mistake_is_told_with_its_file_and_key(keys: dict[str, object], told: str, tmp_path: Path) -> None:
@@ -154,9 +155,11 @@ def test_a_folder_or_a_file_that_is_none_is_told(tmp_path: Path) -> None:
         load_models(tmp_path)
 
 
-def test_a_data_folder_with_odd_signs_composes(tmp_path: Path) -> None:
-    folder = tmp_path / "it's, {a} folder=1"
-    (model,) = [load_model(written(tmp_path, data=str(folder)))]
+@pytest.mark.parametrize("folder", ["/it's, {a} folder=1", "/data/prüfung", "~/parts", "/data/a\\b"])
+def test_a_data_folder_with_odd_signs_composes(folder: str, tmp_path: Path) -> None:
+    (model,) = [load_model(written(tmp_path, data=folder))]
     from ratchet.config import compose_sweep
+    from ratchet.form import overrides_of
 
-    assert compose_sweep(model.all_overrides)[0].datamodule["data_path"] == str(folder)
+    for overrides in (model.all_overrides, overrides_of(model.form)):
+        assert compose_sweep(overrides)[0].datamodule["data_path"] == folder

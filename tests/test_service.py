@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ from sqlalchemy import make_url
 
 from flows.service.check import prefect_client
 from flows.service.postgres import _initialise, addresses
+from flows.service.processes import Processes
 from flows.service.running import Running, find, noted, use_running
-from flows.service.up import Options, _find_room
+from flows.service.up import Options, _find_room, _write_whole_paths
 from ratchet.errors import ConfigError, PortTakenError, ServerUnreachableError, ServiceEndedError
 
 INITDB = """#!/bin/sh
@@ -130,3 +132,29 @@ def test_a_postgres_that_wants_tls_is_told_so_in_each_drivers_words() -> None:
     mlflow, prefect = addresses(make_url("postgresql://me:secret@db/postgres?sslmode=require"))
     assert mlflow == "postgresql+psycopg://me:secret@db/ratchet_mlflow?sslmode=require"
     assert prefect == "postgresql+asyncpg://me:secret@db/ratchet_prefect?ssl=require"
+
+
+def test_a_service_goes_on_where_its_log_takes_no_more(tmp_path: Path) -> None:
+    (tmp_path / "noisy.log").symlink_to("/dev/full")
+    heard: list[str] = []
+    processes = Processes(tmp_path, lambda _, line: heard.append(line))
+    try:
+        processes.start("noisy", [sys.executable, "-c", "print('word\\n' * 100_000)"])  # more than a pipe holds
+        with pytest.raises(ServiceEndedError, match="noisy ended with status 0"):
+            processes.wait_for("noisy", lambda: False, seconds=60)
+    finally:
+        processes.end_all()
+    assert heard.count("word") > 10_000
+
+
+def test_what_is_relative_to_the_folder_means_the_same_in_a_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", "conf;pkg://acme.conf;file:///etc/conf")
+    monkeypatch.setenv("RATCHET_DATA_ROOTS", f"data{os.pathsep}/data")
+    monkeypatch.setenv("RATCHET_OXFORD_PET", "pets")
+    _write_whole_paths()
+    assert os.environ["RATCHET_SEARCH_PATH"] == f"file://{tmp_path}/conf;pkg://acme.conf;file:///etc/conf"
+    assert os.environ["RATCHET_DATA_ROOTS"] == f"{tmp_path}/data{os.pathsep}/data"
+    assert os.environ["RATCHET_OXFORD_PET"] == f"{tmp_path}/pets"

@@ -86,11 +86,14 @@ def deploy(
         name, shape = full_name(deployment), _shape(deployment, flows[deployment["entrypoint"]])
         change = compared("deployment", name, shape, _shape_of(there[name]) if name in there else None)
         changes.append(change)
-        if change.action != "unchanged" and not dry_run:
+        if dry_run:
+            ids.setdefault(name, UUID(int=0))  # not there yet; nothing is written with it
+        elif change.action != "unchanged":
             ids[name] = _write(client, deployment, shape)
-    chains = [] if dry_run and len(ids) < len(wanted) else chain_automations(wanted, ids)
     off = {notice.name for notice in declared.notices if not notice.enabled}
-    return changes + automate(client, [*chains, *automations], unwanted=off, prune=prune, dry_run=dry_run)
+    return changes + automate(
+        client, [*chain_automations(wanted, ids), *automations], unwanted=off, prune=prune, dry_run=dry_run
+    )
 
 
 def _existing(client: SyncPrefectClient) -> Iterator[tuple[str, DeploymentResponse]]:

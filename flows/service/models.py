@@ -12,7 +12,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from ratchet.errors import ConfigError, RegistryError
-from ratchet.form import Hours, RetrainForm, form_of
+from ratchet.form import Hours, RetrainForm, form_of, written
 from ratchet.monitoring import MonitorSettings
 from ratchet.registry.values import checked_model_name
 from ratchet.settings import Mode, Settings
@@ -118,7 +118,7 @@ class ModelFile(Settings):
     @property
     def all_overrides(self) -> tuple[str, ...]:
         """The overrides that compose this model's trials."""
-        data = () if self.data is None else (f"datamodule.data_path={_quoted(self.data)}",)
+        data = () if self.data is None else (f"datamodule.data_path={written(self.data)}",)
         return (f"experiment={self.experiment}", *data, *self.overrides)
 
     @property
@@ -140,10 +140,9 @@ class ModelFile(Settings):
     def _keeps_the_keys_apart(self) -> ModelFile:
         for override in self.overrides:
             key = override.split("=")[0].lstrip("+~")
-            if key == "experiment" or key.startswith("retrain."):
-                raise ValueError(
-                    f"overrides: {override} belongs into the key {key.removeprefix('retrain.')} of this file"
-                )
+            if key in ("experiment", "datamodule.data_path") or key.startswith("retrain."):
+                own = "data" if key == "datamodule.data_path" else key.removeprefix("retrain.")
+                raise ValueError(f"overrides: {override} belongs into the key {own} of this file")
         return self
 
 
@@ -195,8 +194,3 @@ def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             found += _keys(inner, f"{prefix}{name}.")
     return found
-
-
-def _quoted(path: str) -> str:
-    """A path as a value of Hydra's grammar, whatever signs it holds."""
-    return path if re.fullmatch(r"[\w./~-]+", path) else "'" + path.replace("\\", "\\\\").replace("'", "\\'") + "'"

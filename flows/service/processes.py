@@ -107,11 +107,13 @@ class Processes:
                     yield process
 
     def _listen(self, name: str, process: subprocess.Popen[str]) -> None:
-        with (self._logs / f"{name}.log").open("a", encoding="utf-8") as log:
+        """Read what it writes, to its end: who is not read any more stands still once the pipe is full."""
+        with (self._logs / f"{name}.log").open("ab", buffering=0) as log:
             for line in process.stdout or ():
-                log.write(line)
-                log.flush()
-                self._on_line(name, line.rstrip())
+                with suppress(OSError):  # a full disk
+                    log.write(line.encode("utf-8", "replace"))
+                with suppress(OSError, UnicodeError):  # a terminal that is gone, or that does not know a sign
+                    self._on_line(name, line.rstrip())
 
     def _where(self, name: str) -> str:
         return f"Its log: {self._logs / f'{name}.log'}"

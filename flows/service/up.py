@@ -22,6 +22,7 @@ from flows.service.running import Running, find, noted
 from ratchet.errors import PortTakenError
 from ratchet.home import home
 from ratchet.registry.tracking import require_listening, shown, tracking_uri
+from ratchet.trees import user_trees
 
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -58,6 +59,7 @@ def up(options: Options, journal: Journal) -> None:
     for sign in _ENDINGS:
         if sign != signal.SIGHUP or signal.getsignal(sign) != signal.SIG_IGN:  # nohup ignores it
             signal.signal(sign, _interrupt)
+    _write_whole_paths()
     started, addresses = time.monotonic(), _find_room(options)
     os.environ |= {"RATCHET_HOME": str(home()), "MLFLOW_TRACKING_URI": addresses.mlflow}
     os.environ["PREFECT_API_URL"] = addresses.api  # Prefect reads it once, when it is first imported
@@ -78,6 +80,16 @@ def up(options: Options, journal: Journal) -> None:
         journal.say("ended")
     finally:
         processes.end_all()
+
+
+def _write_whole_paths() -> None:
+    """Let what is relative to this folder mean the same in the runs' processes: a worker starts each in a folder of its own."""
+    if trees := user_trees():
+        os.environ["RATCHET_SEARCH_PATH"] = ";".join(trees)
+    for variable in ("RATCHET_DATA_ROOTS", "RATCHET_OXFORD_PET"):
+        if folders := os.environ.get(variable):
+            whole = (str(Path(folder).expanduser().absolute()) for folder in folders.split(os.pathsep) if folder)
+            os.environ[variable] = os.pathsep.join(whole)
 
 
 def _find_room(options: Options) -> _Addresses:
