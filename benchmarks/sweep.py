@@ -27,7 +27,7 @@ from typing import Any
 
 import psutil
 from sweep_plain import plain
-from sweep_trials import BATCH, NETWORKS, SIZE, TEST, TRAIN, VAL, overrides
+from sweep_trials import BATCH, NETWORKS, SIZE, TRAIN, overrides, write_lists
 
 METRICS = ("val_loss_epoch", "val_iou", "test_iou")
 SECONDS_BETWEEN_LOOKS = 1.0  # a look at 5 GB takes 0.05 s of a core
@@ -101,12 +101,11 @@ def bare(folder: Path, epochs: int, seed: int) -> dict[str, Any]:
 ARMS = {"bare": bare, "ratchet": ratchet, "plain": plain}
 
 
-def measure(arm: str, epochs: int, seed: int, lists: dict[str, list[str]]) -> dict[str, Any]:
+def measure(arm: str, epochs: int, seed: int) -> dict[str, Any]:
     """Run one arm in a fresh process with a home of its own; seconds from its start to its end, and its peak memory."""
     with tempfile.TemporaryDirectory(prefix="sweep-") as name:
         folder = Path(name)
-        for split, names in lists.items():
-            (folder / f"{split}.txt").write_text("\n".join(names) + "\n")
+        write_lists(folder)
         environment = {
             **os.environ,
             "RATCHET_OXFORD_PET": str(Path(os.environ["RATCHET_OXFORD_PET"]).resolve()),
@@ -162,23 +161,6 @@ def memory(pid: int) -> float:
     return total / 1e6
 
 
-def choose_images(root: Path) -> dict[str, list[str]]:
-    """Every breed in each split, the same images every time."""
-    listed = {
-        file: [line.split()[0] for line in (root / "annotations" / f"{file}.txt").read_text().splitlines()]
-        for file in ("trainval", "test")
-    }
-    step = len(listed["trainval"]) / (TRAIN + VAL)
-    chosen = [listed["trainval"][int(index * step)] for index in range(TRAIN + VAL)]
-    val = chosen[:: len(chosen) // VAL][:VAL]
-    step = len(listed["test"]) / TEST
-    return {
-        "train": [name for name in chosen if name not in val],
-        "val": val,
-        "test": [listed["test"][int(index * step)] for index in range(TEST)],
-    }
-
-
 def show(epochs: int, runs: dict[str, list[dict[str, Any]]]) -> None:
     """Print medians of time and memory, and what is to be seen from them."""
     print(f"\n{epochs} epoch(s), {len(next(iter(runs.values())))} repeat(s), medians")
@@ -227,12 +209,12 @@ def main() -> None:
         result = ARMS[options.arm](options.folder, options.epochs[0], options.seeds[0])
         (options.folder / "result.json").write_text(json.dumps(result))
         return
-    lists, figures = choose_images(Path(os.environ["RATCHET_OXFORD_PET"])), {}
+    figures = {}
     for epochs in options.epochs:
         runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options.arms}
         for seed in options.seeds:
             for arm in options.arms:
-                runs[arm].append(measure(arm, epochs, seed, lists))
+                runs[arm].append(measure(arm, epochs, seed))
                 print(f"{epochs} epoch(s), seed {seed}, {arm}: {runs[arm][-1]['total']:.1f} s", flush=True)
         show(epochs, runs)
         figures[epochs] = runs

@@ -149,7 +149,7 @@ class _Engine:
 
     def _has_room(self) -> bool:
         """Whether there is a slot. A trial that is exported leaves its own; not to many, where exports outlast training."""
-        return bool(self._free) and len(self._running) < 2 * self._slots
+        return bool(self._free) and len(self._running) < 3 * self._slots
 
     def _leave_slot(self, process: TrialProcess) -> None:
         if process.slot is not None:
