@@ -111,7 +111,7 @@ def compose_sweep(overrides: Sequence[str]) -> list[TrialConfig]:
 
 
 def compose_space(overrides: Sequence[str], origin: Origin = COMMON, *, trusted: bool = False) -> Composed:
-    """Compose every combination of the overrides' lists; or, to search in, their space and the first point of it.
+    """Compose every combination of the overrides' lists; or, to search in, their space and a point for each of its values.
 
     It is a search where a value is an `interval(…)`, or where `sweep.sampler` says so. Unless `trusted` (the command
     line's own user is), this refuses overrides of Hydra itself and values that read the environment: they may come

@@ -282,7 +282,7 @@ def test_a_trial_that_failed_here_and_is_queued_again_elsewhere_is_taken_again()
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_who_dies_while_it_draws_leaves_a_trial_that_is_handed_out_again(elsewhere: Callable[[str], str]) -> None:
-    elsewhere("study._distributions = lambda: print('nan', flush=True) or os._exit(9)\nstudy.ask()")
+    elsewhere("import optuna\noptuna.Trial._suggest = lambda *_: print('nan', flush=True) or os._exit(9)\nstudy.ask()")
     study = SweepStudy(plan(), at_once=1)
     assert len(run_to_the_end(study)) == 5
     study.close()
@@ -295,12 +295,55 @@ def test_a_trial_that_others_took_for_dead_goes_on_without_the_study() -> None:
     study, other = (SweepStudy(plan(*grid), at_once=1) for _ in range(2))
     asked = study.ask()
     assert asked is not None
-    other._study.tell(asked[0], state=TrialState.FAIL)
     study.report(asked[0], 1, 0.5)
+    other._study.tell(asked[0], state=TrialState.FAIL)
     assert not study.should_prune(asked[0])
+    study.report(asked[0], 2, 0.6)
     study.finish(asked[0], 0.5)
     study.close()
     other.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_trial_that_others_queued_again_while_it_lives_is_told_once() -> None:
+    search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=1")
+    first = StudyQueue(search, at_once=1)
+    turn = first.next()
+    assert isinstance(turn, Turn)
+    assert turn.number is not None
+    first._study._study.tell(turn.number, state=TrialState.FAIL)  # as who takes it for dead does
+    second = StudyQueue(search, at_once=1)  # queues it again
+    assert first.next() is None
+    first.ended(turn, 0.5)
+    (told,) = second._study._study.get_trials(states=(TrialState.COMPLETE,))
+    assert (told.value, "repeat" in told.user_attrs) == (0.5, False)
+    assert second.next() is not None  # the trial as it is
+    first.close()
+    second.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_trial_that_failed_here_and_was_trained_elsewhere_is_taken_as_it_is() -> None:
+    search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=1")
+    experiment = ensure_experiment("tiny")
+    first = StudyQueue(search, at_once=1)
+    turn = first.next()
+    assert isinstance(turn, Turn)
+    first.ended(turn, None)
+    second = StudyQueue(search, at_once=1)
+    again = second.next()
+    assert isinstance(again, Turn)
+    run = client().create_run(experiment, tags={FINGERPRINT_TAG: again.trial.fingerprint})
+    client().log_text(run.info.run_id, "its model", "deployment_model/model.json")
+    client().set_terminated(run.info.run_id)
+    second.ended(again, 0.5)
+    found = first.next()
+    assert isinstance(found, Turn)
+    assert found.found is not None
+    first.close()
+    second.close()
 
 
 @pytest.mark.slow
@@ -309,10 +352,16 @@ def test_a_new_database_is_made_by_two_at_once(ratchet_home: Path) -> None:
     ratchet_home.mkdir()
     url = f"sqlite:///{ratchet_home / 'new.db'}"
     script = (
-        "import sys\nfrom ratchet.training.study import _open_storage\nsys.stdin.read()\n_open_storage(sys.argv[1])"
+        "import sys\nfrom ratchet.training.study import _open_storage\nprint('imported', flush=True)\n"
+        "sys.stdin.read()\n_open_storage(sys.argv[1])"
     )
-    starts = [subprocess.Popen([sys.executable, "-c", script, url], stdin=subprocess.PIPE) for _ in range(3)]
-    time.sleep(8)  # of imports
+    starts = [
+        subprocess.Popen([sys.executable, "-c", script, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    for process in starts:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"imported\n"
     for process in starts:
         assert process.stdin is not None
         process.stdin.close()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlflow.exceptions import MlflowException
+
+from ratchet.errors import RatchetError
 from ratchet.registry.tracking import client
 from ratchet.settings import TrialConfig
 from ratchet.training.fingerprint import fixed_length, schedule_fingerprint
@@ -16,7 +20,14 @@ from ratchet.training.folder import Note, Snapshot, TrialFolder
 from ratchet.training.ownership import Ownership, await_owner, machine
 from ratchet.training.reuse import TrainedBefore
 from ratchet.training.run import TrialRun, close_dead_run, metric_history
-from ratchet.training.run_names import CHECKPOINT_TAG, CHECKPOINTS_PATH, FINGERPRINT_TAG, RESUME_PATH, SCHEDULE_TAG
+from ratchet.training.run_names import (
+    CHECKPOINT_TAG,
+    CHECKPOINTS_PATH,
+    FAILURE_TAG,
+    FINGERPRINT_TAG,
+    RESUME_PATH,
+    SCHEDULE_TAG,
+)
 from ratchet.training.warm_start import copy_ancestry
 
 if TYPE_CHECKING:
@@ -45,10 +56,11 @@ def begin(
     data_fingerprint: str,
     tags: Mapping[str, str],
     on_wait: Callable[[str], None],
+    on_start: Callable[[str], None],
 ) -> Beginning:
     """Find out what is there of this trial, and open the run to work in. The caller holds the folder's lock.
 
-    A trial that another machine works on is waited for. Raises `RegistryError`.
+    A trial that another machine works on is waited for; `on_start` is told a run that is taken up. Raises `RegistryError`.
     """
     store, before = client(), TrainedBefore()
     here = machine(config.core.home)
@@ -66,23 +78,36 @@ def begin(
         chosen, upload = _chosen(folder, ended)
         if chosen is None or ownership.claim(chosen):
             break
-    for dead in ended:
-        if chosen is None or dead.info.run_id != chosen.info.run_id:
-            close_dead_run(dead.info.run_id, "KILLED", "its process died, and left nothing to go on from")
-    if chosen is None:
-        marks = {FINGERPRINT_TAG: fingerprint, SCHEDULE_TAG: schedule_fingerprint(config, data_fingerprint)}
-        run, note = _new(store, before, config, folder, ownership, name, {**marks, **tags})
-    else:
-        try:
+    with _closed_at_an_error(store, chosen, ownership):
+        if chosen is not None:
+            on_start(chosen.info.run_id)
+        for dead in ended:
+            if chosen is None or dead.info.run_id != chosen.info.run_id:
+                close_dead_run(dead.info.run_id, "KILLED", "its process died, and left nothing to go on from")
+        if chosen is None:
+            marks = {FINGERPRINT_TAG: fingerprint, SCHEDULE_TAG: schedule_fingerprint(config, data_fingerprint)}
+            run, note = _new(store, before, config, folder, ownership, name, {**marks, **tags})
+        else:
             if upload is not None:
                 folder.adopt(_fetch(store, chosen.info.run_id, upload, folder))
             run, note = _resumed(store, chosen, folder, ownership, tags)
-        except BaseException:
-            ownership.stop()
-            store.set_terminated(chosen.info.run_id, "KILLED")
-            raise
-    folder.write_note(Note(run_id=run.run_id, forced=config.sweep.force))
+        folder.write_note(Note(run_id=run.run_id, forced=config.sweep.force))
     return Beginning(run=run, note=note)
+
+
+@contextmanager
+def _closed_at_an_error(store: MlflowClient, claimed: Run | None, ownership: Ownership) -> Iterator[None]:
+    """Close a claimed run with the reason where an error leaves the block, unless another machine has it by now."""
+    try:
+        yield
+    except BaseException as error:
+        if claimed is not None:
+            ownership.stop()
+            with suppress(RatchetError, MlflowException):  # not to hide the error
+                ownership.confirm()
+                store.set_tag(claimed.info.run_id, FAILURE_TAG, f"{type(error).__name__}: {error}")
+                store.set_terminated(claimed.info.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
 
 
 def _open_runs(before: TrainedBefore, folder: TrialFolder, fingerprint: str, force: bool) -> list[Run]:

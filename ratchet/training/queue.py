@@ -206,9 +206,10 @@ class StudyQueue:
         found = self._before.all_finished({t.fingerprint: t.config.core.name for t, pruned in over if not pruned})
         turns: list[Turn | Pruned] = []
         for trial, pruned in over:
-            if trial.fingerprint in self._values:
+            if trial.fingerprint in self._values and trial.fingerprint not in self._failed:
                 continue
             self._values[trial.fingerprint] = None
+            self._failed.discard(trial.fingerprint)
             if not pruned:  # where its run is gone, it is trained again
                 turns.append(Turn(trial, found=found.get(trial.fingerprint)))
                 continue

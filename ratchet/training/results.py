@@ -22,7 +22,8 @@ class _Value(BaseModel):
 
 
 class TrialResult(_Value):
-    """What became of one trial. `metrics` are those of its exported weights; `seconds` is zero where it was reused.
+    """What became of one trial. `metrics` are the last ones logged, of validation and test those of the exported weights;
+    `seconds` is zero where it was reused.
 
     `note` says where it began, if not at the start of a new run, or why it did not come to its end.
     """

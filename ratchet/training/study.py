@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
+import random
 import threading
 import time
 import warnings
@@ -98,6 +100,11 @@ class SweepStudy:
         self._known.add(trial.number)
         for name, distribution in self._distributions().items():
             trial._suggest(name, distribution)
+        before = RetryHeartbeatStaleTrialCallback.retry_history(self._now(trial.number))
+        if live := [number for number in before if number in self._live]:
+            # This process's own, which others took for dead and queued again: it goes on under the new number.
+            self._live[live[-1]] = self._live.pop(trial.number)
+            return self.ask()
         return trial.number, self._point(trial.params)
 
     def report(self, number: int, epochs: int, value: float) -> None:
@@ -107,19 +114,20 @@ class SweepStudy:
 
     def reported(self, number: int) -> dict[int, float]:
         """The values at the rungs that the trial has passed, in this process or one before."""
-        return dict(self._storage.get_trial(self._live[number]._trial_id).intermediate_values)
+        return dict(self._now(number).intermediate_values)
 
     def should_prune(self, number: int) -> bool:
         """Whether the trial is to stop at the rung that was reported last."""
-        try:
-            return self._live[number].should_prune()
-        except UpdateFinishedTrialError:  # others took it for dead: they wait for its run, and reuse it
-            return False
+        if self._now(number).state.is_finished():
+            return False  # others took it for dead: they wait for its run, and reuse it
+        return self._live[number].should_prune()
 
     def is_retry(self, number: int) -> bool:
         """Whether the trial was queued because one of the same point had failed."""
-        trial = self._storage.get_trial(self._live[number]._trial_id)
-        return RetryHeartbeatStaleTrialCallback.retried_trial_number(trial) is not None
+        return bool(RetryHeartbeatStaleTrialCallback.retry_history(self._now(number)))
+
+    def _now(self, number: int) -> FrozenTrial:
+        return self._storage.get_trial(self._live[number]._trial_id)
 
     def finish(self, number: int, value: float) -> None:
         """Note the value of the exported weights; one that is not finite counts as failed."""
@@ -183,7 +191,7 @@ class SweepStudy:
         seed = (self._plan.config.core.seed + 1_000_003 * number) % 2**32
         if self._plan.settings.sampler == "random" or self._plan.space is None:
             return RandomSampler(seed=seed)
-        # The trial before may still be exported, and others train elsewhere.
+        # The trials before may still be exported, and others train elsewhere.
         return TPESampler(seed=seed, constant_liar=True)
 
     def _distributions(self) -> dict[str, BaseDistribution]:
@@ -232,8 +240,10 @@ def _quieten() -> None:
 
 
 def _again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a failed trial again, with the values that it had at its rungs."""
-    RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, trial)
+    """Queue a failed trial again, with the values that it had at its rungs, and without the signature of who is dead."""
+    unsigned = copy.copy(trial)
+    unsigned.user_attrs = {key: value for key, value in trial.user_attrs.items() if key != _WORKER}
+    RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, unsigned)
 
 
 def _open_storage(url: str, tries: int = 3) -> RDBStorage:
@@ -251,7 +261,7 @@ def _open_storage(url: str, tries: int = 3) -> RDBStorage:
     except SQLAlchemyError as error:
         if tries == 1:
             raise ServerUnreachableError(f"the study's database {shown(url)} does not answer: {error}") from error
-    time.sleep(1.0)  # of two processes that make the tables of a new database at once, one fails
+    time.sleep(random.uniform(0.5, 1.5))  # of two processes that make the tables of a new database at once, one fails
     return _open_storage(url, tries - 1)
 
 

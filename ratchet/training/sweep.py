@@ -148,8 +148,9 @@ class _Engine:
                 self._begin(turn)
 
     def _has_room(self) -> bool:
-        """Whether there is a slot. A trial that is exported leaves its own; not to many, where exports outlast training."""
-        return bool(self._free) and len(self._running) < 3 * self._slots
+        """Whether there is a slot. A trial that is exported leaves its own, to no more than two, where exports take longer."""
+        exported = sum(process.slot is None for process in self._running)
+        return bool(self._free) and exported <= 2 * self._slots
 
     def _leave_slot(self, process: TrialProcess) -> None:
         if process.slot is not None:
@@ -161,7 +162,7 @@ class _Engine:
         assert turn.found is not None
         run, note = before.into_experiment(turn.found, trial.config, self._tags), before.note(turn.found, trial.config)
         metrics = last_values(run)
-        self._board.update(trial, status="reused", run_id=run.info.run_id, metrics=metrics, note=note)
+        self._board.update(trial, status="reused", run_id=run.info.run_id, metrics=metrics, note=note, error=None)
         self._queue.ended(turn, metrics.get(self._plan.metric))
 
     def _prune(self, pruned: Pruned) -> None:
@@ -241,7 +242,7 @@ class _Engine:
             kind, value = "failed", reason
         if kind == "started":
             process.run_id = value
-            self._board.update(trial, status="running", run_id=value)
+            self._board.update(trial, status="running", run_id=value, error=None)
         elif kind == "progress":
             process.exporting = value.phase == EXPORTING
             known = self._board.add(trial).progress

@@ -52,7 +52,7 @@ def run_trial(
 ) -> TrialEnd:
     """Train, export, score and log one configuration: what is left to do of it, under the lock of its folder.
 
-    The metrics are those of the exported weights: the last values logged, under the names that training used. With
+    The metrics are the last values logged: of validation and test those of the exported weights. With
     `until_epoch` the trial is left after so many epochs, its run SCHEDULED, and goes on at the next call; its metrics are
     then the latest. `on_start` is told the run's id. Images that are not among `samples`, the names that the fingerprint was
     made of, have come since and are left out. Raises `RatchetError`; the run is then FAILED with the reason.
@@ -77,6 +77,7 @@ def run_trial(
             data_fingerprint=data.fingerprint,
             tags=tags,
             on_wait=lambda owner: report(Progress(phase=f"waiting for {owner}, which trains it")),
+            on_start=on_start,
         )
         if begun.run is None:
             return _reused(begun)
