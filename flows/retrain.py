@@ -22,7 +22,7 @@ from ratchet.form import (
 )
 from ratchet.registry import Stage
 from ratchet.retraining import Outcome, conclude, skip, stand, standing
-from tasks.approval import ask_for_approval, require_deployment, turn_down
+from tasks.approval import ask_for_approval, earlier_answer, require_deployment, turn_down
 from tasks.retraining import gate, move, plan_retraining, register, report, select_best, sweep
 from tasks.run_page import first_name
 from tasks.runs import begin_run
@@ -84,6 +84,10 @@ def retrain(
         answer = ask_for_approval(plan, best, verdict, conclude(plan, best, trials, verdict), approval_hours)
         if answer.approved:
             verdict = gate(plan, version)  # the same, unless production changed while the run waited
+    elif approval:
+        answer = earlier_answer(
+            plan, version
+        )  # production changed then, and the run was interrupted before it was over
     if verdict.passed and plan.settings.to == "production" and (answer is None or answer.approved):
         move(plan, verdict, Stage.PRODUCTION)
     elif answer is not None:

@@ -24,6 +24,8 @@ from ratchet.training.metric_names import metric_names
 from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
 
 RETRAINING_TAG = "ratchet.retraining"
+STOOD_TAG = "ratchet.retraining.unchanged"
+"""Of a version: the retraining that found it to be the best again, beside the one that made it."""
 FLOW_RUN_TAG = "prefect.flow_run"
 """Of the runs and the version that a flow run made: where its page is."""
 
@@ -162,7 +164,7 @@ def _judged_before(manager: MlflowModelManager, plan: Plan) -> int | None:
     except ModelNotFoundError:
         return None
     for version in sorted(versions, key=lambda v: v.version, reverse=True):
-        if version.tags.get(RETRAINING_TAG) != plan.fingerprint:
+        if plan.fingerprint not in (version.tags.get(RETRAINING_TAG), version.tags.get(STOOD_TAG)):
             continue
         if plan.flow_run is not None and version.tags.get(FLOW_RUN_TAG) == plan.flow_run.page:
             return None  # this retraining made it itself, and was interrupted: it goes on where it was
@@ -203,7 +205,7 @@ def _require_metric(config: TrialConfig) -> None:
 
 
 def _require_one_job(configs: Sequence[TrialConfig], searched: Iterable[str]) -> None:
-    """A sweep may vary the trials, not what they are judged by; of a search only the keys that vary are known."""
+    """A sweep may vary the trials, not what they are judged by; `searched` are the keys that a search varies."""
     judged = ("retrain", "gate", "core.name", "export.types", *(f"datamodule.{key}" for key in _SOURCE))
     for key in searched:
         if key.lstrip("+").startswith(judged) or key in ("experiment", "datamodule", "export"):

@@ -15,7 +15,7 @@ from ratchet.gate import Policy, Verdict
 from ratchet.gate.contrasts import needed_metadata
 from ratchet.gate.digests import metadata_digest
 from ratchet.judgement.records import kept_verdict, model_ref
-from ratchet.planning import ARRIVED, RETRAINING_TAG, FlowRun, Plan, plan_retraining, titled
+from ratchet.planning import ARRIVED, RETRAINING_TAG, STOOD_TAG, FlowRun, Plan, plan_retraining, titled
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import answer_to, question_of
 from ratchet.registry.tracking import client
@@ -44,6 +44,8 @@ __all__ = [
     "standing",
     "train",
 ]
+
+_JUDGEMENTS = 3  # where production changes each time that one is made, the last one stands, and promotes nothing
 
 Status = Literal["promoted", "staged", "waiting", "rejected", "inconclusive", "refused", "unchanged", "skipped"]
 
@@ -105,9 +107,10 @@ def standing(plan: Plan, best: BestRun, *, manager: MlflowModelManager | None = 
     found = next((v for v in versions if v.run_id == best.run_id and v.stage in ARRIVED[plan.settings.to]), None)
     if found is None or plan.flow_run is None:
         return found
-    moves = (e for e in manager.history(model) if e.kind in (EventKind.STAGED, EventKind.PROMOTED))
-    # This flow run moved it itself, before an interruption.
-    return None if any((e.version, e.flow_run) == (found.version, plan.flow_run.id) for e in moves) else found
+    own = (EventKind.STAGED, EventKind.ASKED, EventKind.PROMOTED)
+    mine = [event for event in manager.history(model) if event.kind in own and event.flow_run == plan.flow_run.id]
+    # This flow run moved it itself, or has asked about it, before it was interrupted.
+    return None if any(event.version == found.version for event in mine) else found
 
 
 def register(plan: Plan, best: BestRun, *, manager: MlflowModelManager | None = None) -> ModelVersion:
@@ -133,8 +136,8 @@ def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None,
     """Judge the challenger against the champion of this moment; the outcome is recorded on the version.
 
     A verdict that is there already, under the same policy, on the same images, with the same metadata where the policy
-    reads it, and against the same champion, holds. So does the one that a person is being asked about, until the answer
-    is there, and after it while production is the same.
+    reads it, and against the same champion, holds. So does the one that a person is being asked about or has refused, and
+    one that was approved while production is the same.
     Raises `RegistryError`, `DataError`, `GateError`: then nothing may be promoted.
     """
     manager = manager or MlflowModelManager()
@@ -147,9 +150,14 @@ def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None,
         return kept
     from ratchet.judgement import judge_version  # noqa: PLC0415 - imports torch, which planning does not need
 
-    return judge_version(
-        plan.settings.model, version, data=data, policy=plan.policy, manager=manager, on_image=on_image
-    )
+    for _ in range(_JUDGEMENTS):
+        verdict = judge_version(
+            plan.settings.model, version, data=data, policy=plan.policy, manager=manager, on_image=on_image
+        )
+        champion = manager.champion(plan.settings.model)
+        if (champion and champion.version) == (verdict.champion and verdict.champion.version):
+            break
+    return verdict
 
 
 def _holds(kept: Verdict, policy: Policy, data: SegmentationDataModule) -> bool:
@@ -166,8 +174,9 @@ def _shown(plan: Plan, version: int, manager: MlflowModelManager) -> Verdict | N
     asked = question_of(history, version, plan.flow_run.id if plan.flow_run else None)
     if asked is None:
         return None
-    pending = answer_to(asked, history) is None
-    return _last(manager, plan.settings.model, version, digest=asked.verdict_digest, whoever_is_champion=pending)
+    answer = answer_to(asked, history)
+    final = answer is None or answer.kind is EventKind.REFUSED
+    return _last(manager, plan.settings.model, version, digest=asked.verdict_digest, whoever_is_champion=final)
 
 
 def _last(
@@ -253,8 +262,10 @@ def conclude(
 def stand(
     plan: Plan, best: BestRun, sweep: SweepOutcome, version: ModelVersion, *, manager: MlflowModelManager | None = None
 ) -> Outcome:
-    """Sum up a retraining whose best trial is the version that is there already."""
-    champion = (manager or MlflowModelManager()).champion(plan.settings.model)
+    """Sum up a retraining whose best trial is the version that is there already; the version remembers these inputs."""
+    manager = manager or MlflowModelManager()
+    manager.register_model(best.model_location, plan.settings.model, tags={STOOD_TAG: plan.fingerprint})
+    champion = manager.champion(plan.settings.model)
     return Outcome(
         status="unchanged",
         model=plan.settings.model,

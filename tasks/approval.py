@@ -61,6 +61,12 @@ def ask_for_approval(plan: Plan, best: BestRun, verdict: Verdict, outcome: Outco
     return approval.answered(plan, asked) or settle(plan, asked, _answer(asked, outcome.model))
 
 
+def earlier_answer(plan: Plan, version: int) -> Answer | None:
+    """What this flow run was answered before it was interrupted, if it has asked."""
+    asked = approval.find_question(plan, version)
+    return None if asked is None else approval.answered(plan, asked)
+
+
 @task(task_run_name="ask for approval")
 def ask(plan: Plan, best: BestRun, verdict: Verdict, outcome: Outcome, hours: float) -> Event:
     """Show the report, see to it that the question's time ends, and write the question into the history."""

@@ -73,10 +73,10 @@ def keep_plan(plan: Plan, choice: Choice) -> None:
     Data and settings may be others then, and a sweep that its budget ended could train on, and choose what nobody was asked
     about.
     """
-    if kept_choice() is None:
-        create_flow_run_input(_CHOICE, yaml.safe_dump(choice.model_dump(mode="json"), sort_keys=False))
     if kept_plan() is None:
         create_flow_run_input(_PLAN, plan.model_copy(update={"sweep": plan.sweep.unforced()}).to_yaml())
+    if kept_choice() is None:  # the second: without its plan it would be taken for what became of another
+        create_flow_run_input(_CHOICE, yaml.safe_dump(choice.model_dump(mode="json"), sort_keys=False))
 
 
 def kept_plan() -> Plan | None:

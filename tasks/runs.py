@@ -26,6 +26,9 @@ from tasks.run_page import kept_plan
 MOST_CRASHES = 4
 """What kills a run three times again is not bad luck."""
 
+WITH_ALL = "It died with all of ratchet up"
+"""How the message of a state begins that stands for a crash."""
+
 
 def begin_run() -> None:
     """Refuse a run that crashed too often, and cancel the scheduled runs of its deployment that were missed.
@@ -50,10 +53,10 @@ def begin_run() -> None:
 
 
 def _crashes() -> int:
-    """How often this run crashed. It also begins anew when a person answers, and when `ratchet up` was started anew."""
+    """How often this run crashed. It also begins anew when a person answers, and after a `ratchet up` that somebody ended."""
     with get_client(sync_client=True) as client:
         states = client.read_flow_run_states(UUID(flow_run.id))
-    return sum(state.type is StateType.CRASHED for state in states)
+    return sum(state.type is StateType.CRASHED or str(state.message).startswith(WITH_ALL) for state in states)
 
 
 def missed_runs(client: SyncPrefectClient, *, deployment_id: UUID | None = None) -> list[FlowRun]:

@@ -23,6 +23,7 @@ from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 
 from flows.retrain import retrain
 from ratchet import MlflowModelManager, retraining
 from ratchet.data.shapes import generate
+from ratchet.planning import STOOD_TAG
 from ratchet.registry import BestRun, Event, EventKind, Stage
 from ratchet.registry.questions import answer_to, open_question, question_of
 from ratchet.registry.tracking import client
@@ -31,6 +32,7 @@ from tasks.approval import _silence
 from tasks.progress import gate_progress
 from tasks.retraining import select_best, sweep
 from tasks.run_page import Choice, keep_plan
+from tasks.runs import WITH_ALL
 
 MODEL = "asked"
 RATES = ("0.001", "0.002", "0.003", "0.004", "0.005")
@@ -108,7 +110,11 @@ def _keep_the_champion_that_is_the_best_again(service: Service, deployment: str)
     assert ended.state is not None
     assert (ended.state_name, ended.name) == ("unchanged", f"{MODEL}: 2 trials → v1 stays")
     assert ended.state.message == "the best trial is that of v1, which is in production already"
-    assert MlflowModelManager().version(MODEL, 1).tags == before
+    after = dict(MlflowModelManager().version(MODEL, 1).tags)
+    assert after.pop(STOOD_TAG)
+    assert after == before
+    again = work(service, service.start(deployment, overrides=overrides(f"{best},{_rates()[0]}")))
+    assert again.state_name == "skipped: unchanged since v1"
     assert [str(event.kind) for event in history()] == ["registered", "gated", "staged", "promoted"]
 
 
@@ -245,13 +251,15 @@ def test_a_run_that_has_asked_trains_and_chooses_nothing_anew(prefect_service: S
 @pytest.mark.flow
 def test_only_crashes_count_against_a_run(prefect_service: Service, deployment: str) -> None:
     service = prefect_service
-    for between, told in ((None, "retrain.metric=val_iu"), (Crashed(), "this run crashed 4 times")):
+    crashed, again = "this run crashed 4 times", AwaitingRetry()
+    for states, told in (
+        ((again,), "retrain.metric=val_iu"),
+        ((Crashed(), again), crashed),
+        ((AwaitingRetry(message=f"{WITH_ALL}: its worker ended"),), crashed),
+    ):
         run = service.start(deployment, metric="val_iu", approval=False)
-        for _ in range(4):
-            service.client.set_flow_run_state(run.id, Running())
-            if between is not None:
-                service.client.set_flow_run_state(run.id, between)
-            service.client.set_flow_run_state(run.id, AwaitingRetry())
+        for state in 4 * (Running(), *states):
+            service.client.set_flow_run_state(run.id, state)
         ended = work(service, run)
         assert ended.run_count == 5
         assert ended.state is not None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from exported_models import Brightness, data_module, discs, export
-from test_judgement import BETTER, GOOD, NOT_WORSE, POOR, Registry
+from conftest import TINY
+from exported_models import SIZE, Brightness, data_module, discs, export
+from test_judgement import BETTER, FAIR, GOOD, NOT_WORSE, POOR, Registry
 from test_judgement import images as images  # noqa: PLC0414 - a fixture
 from test_judgement import registry as registry  # noqa: PLC0414 - a fixture
 
@@ -15,7 +16,8 @@ from ratchet.gate import load_policy
 from ratchet.judgement.records import REPORT_FILE, judged_images, record_location
 from ratchet.registry import EventKind, Stage
 from ratchet.registry.tracking import client
-from ratchet.retraining import _holds, _last
+from ratchet.retraining import _holds, _last, gate, plan_retraining
+from ratchet.training.plan import SweepPlan
 
 pytestmark = pytest.mark.slow
 
@@ -111,6 +113,35 @@ def test_a_verdict_against_one_that_is_champion_no_more_decides_nothing(registry
     assert (event.kind, event.version) == (EventKind.NOTED, challenger)
     assert event.reason.startswith(f"compared with v{second}: ")
     assert _last(registry.manager, registry.name, challenger) is None
+
+
+def test_a_retraining_judges_again_where_production_changed_meanwhile(registry: Registry) -> None:
+    first, second, challenger = registry.add(POOR), registry.add(GOOD), registry.add(FAIR)
+    for version in (first, second):
+        registry.manager.promote(registry.name, version)
+    rolled: list[int] = []
+
+    def roll_back(*_: int) -> None:
+        if not rolled:
+            rolled.append(registry.manager.rollback(registry.name).version)
+
+    plan = plan_retraining([*TINY, f"retrain.model={registry.name}", "gate=permissive", "gate.floor=0.2"])
+    data = {
+        "_target_": "ratchet.data.FolderDataModule",
+        "data_path": str(registry.data.data_path),
+        "idx_to_class": {1: "disc"},
+        "input_height": SIZE,
+        "input_width": SIZE,
+        "mean": [0.0, 0.0, 0.0],
+        "std": [1.0, 1.0, 1.0],
+    }
+    trial = plan.trials[0].model_copy(update={"config": plan.config.model_copy(update={"datamodule": data})})
+    plan = plan.model_copy(update={"sweep": SweepPlan(trials=(trial,), size=1)})
+    verdict = gate(plan, challenger, manager=registry.manager, on_image=roll_back)
+    assert verdict.champion is not None
+    assert (rolled, verdict.champion.version) == ([first], first)
+    judged = [event for event in registry.manager.history(registry.name) if event.verdict_digest]
+    assert [event.kind for event in judged] == [EventKind.NOTED, EventKind.GATED]
 
 
 def test_the_place_of_a_record_is_a_path_that_is_there(

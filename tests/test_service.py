@@ -17,7 +17,7 @@ from sqlalchemy import make_url
 from flows.service.check import prefect_client
 from flows.service.postgres import _initialise, addresses
 from flows.service.processes import Processes
-from flows.service.running import Running, find, noted, use_running
+from flows.service.running import Running, died, find, noted, use_running
 from flows.service.up import Options, _find_room, _write_whole_paths
 from ratchet.errors import ConfigError, PortTakenError, ServerUnreachableError, ServiceEndedError
 
@@ -52,6 +52,22 @@ def test_a_folder_in_the_databases_place_is_left_as_it_is_and_told(tmp_path: Pat
     with pytest.raises(ServiceEndedError, match="move it away"):
         _initialise(initdb(tmp_path / "bin", "exit 0"), data, None)
     assert (data / "notes").is_file()
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_ratchet_up_that_nobody_ended_is_known_to_the_next() -> None:
+    gone = Running(
+        2**22 + 1, 0.0, "http://127.0.0.1:5000", "http://127.0.0.1:4200", "sqlite"
+    )  # no process has this number
+    with noted(gone):
+        assert died()  # as after a kill
+    assert not died()
+    with pytest.raises(ServiceEndedError), noted(gone):
+        raise ServiceEndedError("mlflow ended with status 137")
+    assert died()
+    with pytest.raises(KeyboardInterrupt), noted(gone):
+        raise KeyboardInterrupt
+    assert not died()
 
 
 @pytest.fixture
@@ -153,8 +169,8 @@ def test_what_is_relative_to_the_folder_means_the_same_in_a_workers(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RATCHET_SEARCH_PATH", "conf;pkg://acme.conf;file:///etc/conf")
     monkeypatch.setenv("RATCHET_DATA_ROOTS", f"data{os.pathsep}/data")
-    monkeypatch.setenv("RATCHET_OXFORD_PET", "pets")
+    monkeypatch.setenv("RATCHET_OXFORD_PET", "pets:v2")
     _write_whole_paths()
     assert os.environ["RATCHET_SEARCH_PATH"] == f"file://{tmp_path}/conf;pkg://acme.conf;file:///etc/conf"
     assert os.environ["RATCHET_DATA_ROOTS"] == f"{tmp_path}/data{os.pathsep}/data"
-    assert os.environ["RATCHET_OXFORD_PET"] == f"{tmp_path}/pets"
+    assert os.environ["RATCHET_OXFORD_PET"] == f"{tmp_path}/pets:v2"

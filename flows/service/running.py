@@ -36,14 +36,24 @@ class Running:
 
 @contextmanager
 def noted(running: Running) -> Iterator[None]:
-    """Leave the note while the block runs, without passwords."""
+    """Leave the note while the block runs, without passwords. It stays where an error ends the block: a service that died."""
     _file().parent.mkdir(parents=True, exist_ok=True)
     told = replace(running, mlflow=shown(running.mlflow), prefect=shown(running.prefect))
     _file().write_text(json.dumps(asdict(told)))
+    ended = True
     try:
         yield
+    except Exception:
+        ended = False
+        raise
     finally:
-        _file().unlink(missing_ok=True)
+        if ended:
+            _file().unlink(missing_ok=True)
+
+
+def died() -> bool:
+    """Whether the `ratchet up` before was not ended by anybody: it was killed, or one of its services was."""
+    return _file().exists() and find() is None
 
 
 def find() -> Running | None:

@@ -18,7 +18,7 @@ from flows.service.deployments import RUNS
 from flows.service.journal import Journal
 from flows.service.postgres import EMBEDDED, databases
 from flows.service.processes import Processes
-from flows.service.running import Running, find, noted
+from flows.service.running import Running, died, find, noted
 from ratchet.errors import PortTakenError
 from ratchet.home import home
 from ratchet.registry.tracking import require_listening, shown, tracking_uri
@@ -86,10 +86,14 @@ def _write_whole_paths() -> None:
     """Let what is relative to this folder mean the same in the runs' processes: a worker starts each in a folder of its own."""
     if trees := user_trees():
         os.environ["RATCHET_SEARCH_PATH"] = ";".join(trees)
-    for variable in ("RATCHET_DATA_ROOTS", "RATCHET_OXFORD_PET"):
-        if folders := os.environ.get(variable):
-            whole = (str(Path(folder).expanduser().absolute()) for folder in folders.split(os.pathsep) if folder)
-            os.environ[variable] = os.pathsep.join(whole)
+    if roots := os.environ.get("RATCHET_DATA_ROOTS"):
+        os.environ["RATCHET_DATA_ROOTS"] = os.pathsep.join(map(_whole, filter(None, roots.split(os.pathsep))))
+    if pets := os.environ.get("RATCHET_OXFORD_PET"):
+        os.environ["RATCHET_OXFORD_PET"] = _whole(pets)
+
+
+def _whole(folder: str) -> str:
+    return str(Path(folder).expanduser().absolute())
 
 
 def _find_room(options: Options) -> _Addresses:
@@ -141,7 +145,7 @@ def _start(
     stack.callback(processes.end, "worker")  # by SIGKILL: the next `ratchet up` takes its runs up again
     # Another `ratchet up` may be at work on a Postgres that is not ours.
     alone = addresses.own_prefect and options.host in servers.LOCAL and options.postgres in (None, EMBEDDED)
-    bring_to_work(options, declared, processes, journal, alone=alone)
+    bring_to_work(options, declared, processes, journal, alone=alone, died=died())
     kind = "sqlite" if database is None else "postgresql"
     return Running(
         os.getpid(), psutil.Process().create_time(), addresses.mlflow, addresses.api.removesuffix("/api"), kind

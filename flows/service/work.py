@@ -28,23 +28,26 @@ from flows.service.deploying import Declaration, deploy
 from flows.service.deployments import POOL, RESTARTS
 from flows.service.journal import Journal
 from flows.service.processes import Processes
-from tasks.runs import cancel_missed, missed_runs
+from tasks.runs import WITH_ALL, cancel_missed, missed_runs
 
 if TYPE_CHECKING:
     from flows.service.up import Options
 
 
 def bring_to_work(
-    options: Options, declared: Declaration, processes: Processes, journal: Journal, *, alone: bool
+    options: Options, declared: Declaration, processes: Processes, journal: Journal, *, alone: bool, died: bool
 ) -> None:
-    """Deploy the models, and start a worker. `alone`: no worker on another machine can be at work on this server."""
+    """Deploy the models, and start a worker. `alone`: no worker on another machine can be at work on this server.
+
+    `died`: the `ratchet up` before was ended by nobody.
+    """
     check_models(declared.models)
     with get_client(sync_client=True) as client:
         journal.say(summary(deploy(declared, client)))
         if not declared.models:
             journal.say("no deployments: there is no model file; see --models, and ratchet doctor")
         if alone:
-            for name in take_up(client):
+            for name in take_up(client, died=died):
                 journal.say(f"{name} was interrupted, and goes on")
             if missed := skip_missed(client):
                 journal.say(f"{missed} scheduled runs were missed: of each deployment, the last one starts now")
@@ -60,8 +63,10 @@ def online(client: SyncPrefectClient) -> list[str]:
     return [worker.name for worker in client.read_workers_for_work_pool(POOL, worker_filter=alive)]
 
 
-def take_up(client: SyncPrefectClient) -> list[str]:
+def take_up(client: SyncPrefectClient, *, died: bool = False) -> list[str]:
     """Schedule the pool's unfinished runs again: their worker is gone. Returns their names.
+
+    Where all `died` with it, that counts as a crash of theirs: they may be what the memory did not suffice for.
 
     A run that must not be repeated is Crashed, and one that was being cancelled is Cancelled: Prefect takes no other state
     from it, and it would keep the slot of its model.
@@ -78,7 +83,7 @@ def take_up(client: SyncPrefectClient) -> list[str]:
         if run.state_type is StateType.CANCELLING:
             state = Cancelled(message=f"Cancelled: {gone}")
         elif RESTARTS in run.tags:
-            state = AwaitingRetry(message=f"Taken up again: {gone}")
+            state = AwaitingRetry(message=f"{WITH_ALL if died else 'Taken up again'}: {gone}")
             again.append(run.name)
         else:
             state = Crashed(message=gone)

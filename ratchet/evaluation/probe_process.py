@@ -30,14 +30,15 @@ def forbid_network(*, namespace: bool = True) -> str:
     """
     if namespace and sys.platform == "linux":
         identity = f"{os.getuid()} {os.getuid()} 1", f"{os.getgid()} {os.getgid()} 1"
+        unshare = ctypes.CDLL(None).unshare
         # Root needs no user namespace for it, and would have no right there to other users' private folders.
-        users = 0 if os.geteuid() == 0 else _CLONE_NEWUSER
-        if ctypes.CDLL(None).unshare(users | _CLONE_NEWNET) == 0:
-            if users:
-                with contextlib.suppress(OSError):  # without it the user has no name here, and needs none
-                    Path("/proc/self/uid_map").write_text(identity[0])
-                    Path("/proc/self/setgroups").write_text("deny")
-                    Path("/proc/self/gid_map").write_text(identity[1])
+        if os.geteuid() == 0 and unshare(_CLONE_NEWNET) == 0:
+            return "a network namespace of its own"
+        if unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
+            with contextlib.suppress(OSError):  # without it the user has no name here, and needs none
+                Path("/proc/self/uid_map").write_text(identity[0])
+                Path("/proc/self/setgroups").write_text("deny")
+                Path("/proc/self/gid_map").write_text(identity[1])
             return "a network namespace of its own"
 
     def refuse(event: str, _: object) -> None:
