@@ -5,7 +5,7 @@ The sweep is that of sweep.py, with `core.deterministic=true`: four networks, 10
 Reuse: the same `ratchet train … --multirun` again, timed from its start to its end. Resume: the sweep's process is killed
 at a moment drawn evenly from the undisturbed sweep's time, imports and export included, and the same command is given
 again; both parts together are compared with the undisturbed sweep, and so are the final metrics of every trial, which
-must be equal. No trial may outlive its sweep. A restart costs the imports again, whatever the sweep's length: the table
+must be equal. After every five kills comes an undisturbed sweep again. No trial may outlive its sweep. A restart costs the imports again, whatever the sweep's length: the table
 therefore also has the seconds lost, and the length from which they are 10 %.
 
     RATCHET_OXFORD_PET=... python benchmarks/resume.py [--kills 20] [--epochs 5] [--repeats 3] [OVERRIDES...]
@@ -30,6 +30,7 @@ from sweep_trials import networks, write_lists
 
 COST = {"duration", "peak_memory"}
 SECONDS_TO_DIE = 15.0
+_BETWEEN = 5  # kills: then comes an undisturbed sweep again, since what else the machine does changes with time
 
 
 def command(overrides: list[str]) -> list[str]:
@@ -82,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="of the sweep that is there already")
     parser.add_argument("--seed", type=int, default=0, help="of the moments to kill at")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
@@ -90,36 +91,33 @@ def main() -> None:
         write_lists(Path(folder))
         sweep = networks(Path(folder), arguments.epochs, seed=42)
         overrides = [*sweep, "core.deterministic=true", *arguments.overrides]
-        undisturbed, wanted = measure_undisturbed(Path(folder), overrides, arguments.repeats)
-        moments = random.Random(arguments.seed)
-        lost = [
-            kill_once(Path(folder) / f"killed-{number}", overrides, moments.uniform(0, undisturbed), wanted)
-            - undisturbed
-            for number in range(arguments.kills)
-        ]
-    if lost:
-        ratios = [1 + seconds / undisturbed for seconds in lost]
-        print(
-            f"\n{len(lost)} kills: total {statistics.median(ratios):.2f} of the undisturbed (worst {max(ratios):.2f})"
-        )
-        print(f"lost {statistics.median(lost):.1f} s a kill: 10 % of a sweep of {10 * statistics.median(lost):.0f} s")
+        home, moments = Path(folder) / "undisturbed", random.Random(arguments.seed)
+        undisturbed, together = [measure_undisturbed(home, overrides)], []
+        wanted = metrics(home)
+        for _ in range(arguments.repeats):
+            again, text = run(home, overrides)
+            assert metrics(home) == wanted
+            assert text.count(": reused") == len(wanted), text
+            print(f"again       {again:6.1f} s, all of it reused", flush=True)
+        for number in range(arguments.kills):
+            moment = moments.uniform(0, undisturbed[0])
+            together.append(kill_once(Path(folder) / f"killed-{number}", overrides, moment, wanted))
+            if number % _BETWEEN == _BETWEEN - 1:
+                undisturbed.append(measure_undisturbed(Path(folder) / f"undisturbed-{number}", overrides))
+    if together:
+        usual = statistics.median(undisturbed)
+        lost = statistics.median(together) - usual
+        worst = max(together) / usual
+        print(f"\n{len(together)} kills: total {1 + lost / usual:.2f} of the undisturbed (worst {worst:.2f})")
+        print(f"lost {lost:.1f} s a kill: 10 % of a sweep of {10 * lost:.0f} s")
         print("final metrics equal in all of them; no trial outlived its sweep")
 
 
-def measure_undisturbed(folder: Path, overrides: list[str], repeats: int) -> tuple[float, dict[str, dict[str, float]]]:
-    """The median seconds of sweeps that nobody disturbs, and their metrics; the last one is repeated, and must be reused."""
-    seconds = []
-    for number in range(repeats):
-        home = folder / f"undisturbed-{number}"
-        seconds.append(run(home, overrides)[0])
-        print(f"undisturbed {seconds[-1]:6.1f} s", flush=True)
-    before = metrics(home)
-    for _ in range(repeats):
-        again, text = run(home, overrides)
-        assert metrics(home) == before
-        assert text.count(": reused") == len(before), text
-        print(f"again       {again:6.1f} s, all of it reused", flush=True)
-    return statistics.median(seconds), before
+def measure_undisturbed(home: Path, overrides: list[str]) -> float:
+    """The seconds of a sweep that nobody disturbs."""
+    seconds, _ = run(home, overrides)
+    print(f"undisturbed {seconds:6.1f} s", flush=True)
+    return seconds
 
 
 def kill_once(home: Path, overrides: list[str], moment: float, wanted: dict[str, dict[str, float]]) -> float:
