@@ -5,8 +5,9 @@ The sweep is that of sweep.py, with `core.deterministic=true`: four networks, 10
 Reuse: the same `ratchet train … --multirun` again, timed from its start to its end. Resume: the sweep's process is killed
 at a moment drawn evenly from the undisturbed sweep's time, imports and export included, and the same command is given
 again; both parts together are compared with the undisturbed sweep, and so are the final metrics of every trial, which
-must be equal. After every five kills comes an undisturbed sweep again. No trial may outlive its sweep. A restart costs the imports again, whatever the sweep's length: the table
-therefore also has the seconds lost, and the length from which they are 10 %.
+must be equal. After every five kills comes an undisturbed sweep again. No trial may outlive its sweep. A restart costs the
+imports again, whatever the sweep's length: the end therefore also tells the seconds lost, and the length from which they
+are 10 %.
 
     RATCHET_OXFORD_PET=... python benchmarks/resume.py [--kills 20] [--epochs 5] [--repeats 3] [OVERRIDES...]
 """
