@@ -84,10 +84,8 @@ def retrain(
         answer = ask_for_approval(plan, best, verdict, conclude(plan, best, trials, verdict), approval_hours)
         if answer.approved:
             verdict = gate(plan, version)  # the same, unless production changed while the run waited
-    elif approval:
-        answer = earlier_answer(
-            plan, version
-        )  # production changed then, and the run was interrupted before it was over
+    elif approval:  # production may have changed, and the run have been interrupted, after it was answered
+        answer = earlier_answer(plan, version)
     if verdict.passed and plan.settings.to == "production" and (answer is None or answer.approved):
         move(plan, verdict, Stage.PRODUCTION)
     elif answer is not None:

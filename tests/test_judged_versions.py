@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -97,18 +98,34 @@ def test_the_images_that_a_version_was_promoted_on_are_those_of_its_verdict_then
     assert judged_images(registry.manager, registry.manager.version(registry.name, version)) == first
 
 
-def test_a_verdict_against_one_that_is_champion_no_more_decides_nothing(registry: Registry) -> None:
-    first, second, challenger = registry.add(POOR), registry.add(GOOD), registry.add(POOR - 0.01)
-    for version in (first, second):
+def two_champions(registry: Registry) -> tuple[int, int]:
+    """Two versions of which each was put into production."""
+    versions = registry.add(POOR), registry.add(GOOD)
+    for version in versions:
         registry.manager.promote(registry.name, version)
-    moved: list[int] = []
+    return versions
 
-    def roll_back(*_: int) -> None:
-        if not moved:
-            moved.append(registry.manager.rollback(registry.name).version)
 
-    assert not registry.judge(challenger, on_image=roll_back, **BETTER).passed
-    assert moved == [first]
+def roll_back(registry: Registry) -> Callable[[int, int], None]:
+    """Rolls production back when the first images are scored."""
+    rolled: list[int] = []
+
+    def once(*_: int) -> None:
+        if not rolled:
+            rolled.append(registry.manager.rollback(registry.name).version)
+
+    return once
+
+
+def test_a_verdict_against_one_that_is_champion_no_more_decides_nothing(registry: Registry) -> None:
+    first, second = two_champions(registry)
+    challenger = registry.add(POOR - 0.01)
+    verdict = registry.judge(challenger, on_image=roll_back(registry), **BETTER)
+    assert verdict.champion is not None
+    assert (verdict.passed, verdict.champion.version) == (False, second)
+    champion = registry.manager.champion(registry.name)
+    assert champion is not None
+    assert champion.version == first
     (event,) = [e for e in registry.manager.history(registry.name) if e.verdict_digest]
     assert (event.kind, event.version) == (EventKind.NOTED, challenger)
     assert event.reason.startswith(f"compared with v{second}: ")
@@ -116,15 +133,8 @@ def test_a_verdict_against_one_that_is_champion_no_more_decides_nothing(registry
 
 
 def test_a_retraining_judges_again_where_production_changed_meanwhile(registry: Registry) -> None:
-    first, second, challenger = registry.add(POOR), registry.add(GOOD), registry.add(FAIR)
-    for version in (first, second):
-        registry.manager.promote(registry.name, version)
-    rolled: list[int] = []
-
-    def roll_back(*_: int) -> None:
-        if not rolled:
-            rolled.append(registry.manager.rollback(registry.name).version)
-
+    first, _ = two_champions(registry)
+    challenger = registry.add(FAIR)
     plan = plan_retraining([*TINY, f"retrain.model={registry.name}", "gate=permissive", "gate.floor=0.2"])
     data = {
         "_target_": "ratchet.data.FolderDataModule",
@@ -137,9 +147,9 @@ def test_a_retraining_judges_again_where_production_changed_meanwhile(registry: 
     }
     trial = plan.trials[0].model_copy(update={"config": plan.config.model_copy(update={"datamodule": data})})
     plan = plan.model_copy(update={"sweep": SweepPlan(trials=(trial,), size=1)})
-    verdict = gate(plan, challenger, manager=registry.manager, on_image=roll_back)
+    verdict = gate(plan, challenger, manager=registry.manager, on_image=roll_back(registry))
     assert verdict.champion is not None
-    assert (rolled, verdict.champion.version) == ([first], first)
+    assert verdict.champion.version == first
     judged = [event for event in registry.manager.history(registry.name) if event.verdict_digest]
     assert [event.kind for event in judged] == [EventKind.NOTED, EventKind.GATED]
 

@@ -26,7 +26,7 @@ from ratchet.training.plan import PlannedTrial, plan_trials
 from ratchet.training.process import TrialOrder, TrialProcess
 from ratchet.training.progress import Progress, TrialEnd
 from ratchet.training.reuse import REUSED_TAG, TrainedBefore
-from ratchet.training.run_names import CHECKPOINT_TAG, ENDED_TAG
+from ratchet.training.run_names import CHECKPOINT_TAG, ENDED_TAG, FAILURE_TAG
 from ratchet.training.sweep import run_sweep
 
 pytestmark = pytest.mark.trains
@@ -271,7 +271,15 @@ def test_a_machine_without_the_others_disk_goes_on_from_what_was_uploaded(
     (run,) = TrainedBefore().runs(here.fingerprint)
     assert json.loads(run.data.tags[CHECKPOINT_TAG])["step"] == 9
     client().set_tag(run.info.run_id, HEARTBEAT_TAG, "2020-01-01T00:00:00+00:00")  # and nobody came back for years
-    end = train(plan(f"core.home={tmp_path / 'there'}", "core.name=moved", "sweep.upload_minutes=0"))
+    there = plan(f"core.home={tmp_path / 'there'}", "core.name=moved", "sweep.upload_minutes=0")
+    uploaded = run.data.tags[CHECKPOINT_TAG]
+    client().set_tag(run.info.run_id, CHECKPOINT_TAG, json.dumps({"step": 9, "path": "gone"}))
+    with pytest.raises(AssertionError, match="gone"):
+        train(there)
+    closed = client().get_run(run.info.run_id)  # with the reason, and not as if somebody worked on it
+    assert (closed.info.status, "gone" in closed.data.tags[FAILURE_TAG]) == ("FAILED", True)
+    client().set_tag(run.info.run_id, CHECKPOINT_TAG, uploaded)
+    end = train(there)
     assert end is not None
     assert (end.run_id, end.note) == (run.info.run_id, "resumed at epoch 1, step 9")
     assert_same(Record.of(end.run_id, tmp_path), undisturbed)

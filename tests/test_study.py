@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,8 @@ from optuna.trial import TrialState
 
 from ratchet.config import compose_space
 from ratchet.errors import ConfigError, RatchetError, ServerUnreachableError
-from ratchet.registry.tracking import client, ensure_experiment
-from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
-from ratchet.training.queue import Pruned, StudyQueue, Turn
-from ratchet.training.run_names import FINGERPRINT_TAG, PRUNED_TAG
+from ratchet.training.plan import PlannedTrial, SweepPlan
 from ratchet.training.study import STORAGE, SweepStudy
-from ratchet.training.sweep import _at_work
 
 OVERRIDES = [*TINY, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "sweep.max_trials=5"]
 
@@ -140,53 +137,6 @@ def test_a_second_process_with_force_joins_the_one_that_has_begun(elsewhere: Cal
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
-@pytest.mark.parametrize("force", ["false", "true"])
-def test_what_another_process_has_ended_is_taken_as_it_is(force: str) -> None:
-    shared = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=3", f"sweep.force={force}")
-    experiment = ensure_experiment("tiny")
-    first, second = (StudyQueue(shared, at_once=1) for _ in range(2))
-    trained, pruned = first.next(), first.next()
-    assert isinstance(trained, Turn)
-    assert isinstance(pruned, Turn)
-    run = client().create_run(experiment, tags={FINGERPRINT_TAG: trained.trial.fingerprint})
-    client().log_text(run.info.run_id, "its model", "deployment_model/model.json")
-    client().set_terminated(run.info.run_id)
-    first.ended(trained, 0.5)
-    assert pruned.number is not None
-    first._study.end(pruned.number, pruned=True)  # its run does not say so yet
-    found, told, own = second.next(), second.next(), second.next()
-    assert isinstance(found, Turn)
-    assert found.found is not None
-    assert found.found.info.run_id == run.info.run_id
-    assert isinstance(told, Pruned)
-    assert told.trial.fingerprint == pruned.trial.fingerprint
-    assert isinstance(own, Turn)
-    assert own.found is None
-    assert second.next() is None
-    assert first.begun() == 3
-    first.close()
-    second.close()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
-def test_a_search_that_has_what_it_wants_draws_no_more_and_its_begun_trials_are_known() -> None:
-    wanted = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=3")
-    queue = StudyQueue(wanted, at_once=1)
-    turn = queue.next()
-    assert isinstance(turn, Turn)
-    queue.ended(turn, 0.9)
-    assert queue.next(new=False) is None
-    assert queue.begun() == 1
-    queue.close()
-    experiment = ensure_experiment("tiny")
-    client().create_run(experiment, tags={FINGERPRINT_TAG: "paused on Friday", wanted.tag: "true"})
-    client().create_run(experiment, tags={FINGERPRINT_TAG: "pruned", PRUNED_TAG: "why", wanted.tag: "true"})
-    assert _at_work(wanted) == {wanted.trials[0].fingerprint, "paused on Friday"}
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
 def test_who_is_busy_with_something_else_for_long_does_not_look_dead(
     elsewhere: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,20 +154,6 @@ def test_who_is_busy_with_something_else_for_long_does_not_look_dead(
     study.close()
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
-def test_a_point_that_is_drawn_again_uses_up_nothing() -> None:
-    lists = ("optimizer.lr=0.1,0.2,0.3", "trainer.max_epochs=2,3", "sweep.sampler=tpe", "core.seed=43")
-    queue = StudyQueue(searched(*lists), at_once=1)
-    names = set()
-    while (turn := queue.next()) is not None:
-        assert isinstance(turn, Turn)
-        names.add(turn.trial.name)
-        queue.ended(turn, 0.5 + 0.1 * len(names))
-    queue.close()
-    assert len(names) == 6
-
-
 @pytest.mark.usefixtures("ratchet_home")
 @pytest.mark.parametrize(
     ("database", "error"),
@@ -233,50 +169,6 @@ def test_a_shared_database_that_cannot_be_used_is_named_without_its_password(
     with pytest.raises(error, match=r"RATCHET_STUDY_STORAGE|does not answer") as told:
         SweepStudy(plan(), at_once=1)
     assert "secret" not in str(told.value)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
-def test_a_search_ends_when_it_has_tried_all_that_there_is_though_only_time_bounds_it() -> None:
-    queue = StudyQueue(searched("trainer.max_epochs=int(interval(2,3))", "sweep.max_time=1h"), at_once=1)
-    names = []
-    while (turn := queue.next()) is not None:
-        assert isinstance(turn, Turn)
-        names.append(turn.trial.name)
-        queue.ended(turn, 0.5)
-    assert sorted(names) == ["max_epochs=2", "max_epochs=3"]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
-def test_a_forced_search_that_is_gone_on_with_trains_nothing_anew() -> None:
-    plan = searched("optimizer.lr=interval(0.1,0.2)", "sweep.force=true")
-    turn = StudyQueue(plan.unforced(), at_once=1).next()
-    assert isinstance(turn, Turn)
-    assert not turn.trial.config.sweep.force
-    assert (plan.unforced().digest, plan.settings.force) == (plan.digest, True)
-
-
-def searched(*overrides: str) -> SweepPlan:
-    return plan_sweep(compose_space([*TINY, *overrides]))
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
-def test_a_trial_that_failed_here_and_is_queued_again_elsewhere_is_taken_again() -> None:
-    search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=1")
-    first = StudyQueue(search, at_once=1)
-    turn = first.next()
-    assert isinstance(turn, Turn)
-    first.ended(turn, None)
-    second = StudyQueue(search, at_once=1)  # which queues what failed
-    again = first.next()
-    assert isinstance(again, Turn)
-    assert again.trial.fingerprint == turn.trial.fingerprint
-    first.ended(again, 0.5)
-    assert first.next() is None
-    first.close()
-    second.close()
 
 
 @pytest.mark.slow
@@ -306,44 +198,15 @@ def test_a_trial_that_others_took_for_dead_goes_on_without_the_study() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
-def test_a_trial_that_others_queued_again_while_it_lives_is_told_once() -> None:
-    search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=1")
-    first = StudyQueue(search, at_once=1)
-    turn = first.next()
-    assert isinstance(turn, Turn)
-    assert turn.number is not None
-    first._study._study.tell(turn.number, state=TrialState.FAIL)  # as who takes it for dead does
-    second = StudyQueue(search, at_once=1)  # queues it again
-    assert first.next() is None
-    first.ended(turn, 0.5)
-    (told,) = second._study._study.get_trials(states=(TrialState.COMPLETE,))
-    assert (told.value, "repeat" in told.user_attrs) == (0.5, False)
-    assert second.next() is not None  # the trial as it is
-    first.close()
-    second.close()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
-def test_a_trial_that_failed_here_and_was_trained_elsewhere_is_taken_as_it_is() -> None:
-    search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=1")
-    experiment = ensure_experiment("tiny")
-    first = StudyQueue(search, at_once=1)
-    turn = first.next()
-    assert isinstance(turn, Turn)
-    first.ended(turn, None)
-    second = StudyQueue(search, at_once=1)
-    again = second.next()
-    assert isinstance(again, Turn)
-    run = client().create_run(experiment, tags={FINGERPRINT_TAG: again.trial.fingerprint})
-    client().log_text(run.info.run_id, "its model", "deployment_model/model.json")
-    client().set_terminated(run.info.run_id)
-    second.ended(again, 0.5)
-    found = first.next()
-    assert isinstance(found, Turn)
-    assert found.found is not None
-    first.close()
-    second.close()
+def test_a_trial_that_nobody_signed_is_dead_after_a_day() -> None:
+    study = SweepStudy(plan(), at_once=1)
+    study._study.ask()
+    (trial,) = study._study.get_trials()
+    assert not study._dead(trial)
+    assert trial.datetime_start is not None
+    trial.datetime_start -= timedelta(hours=25)
+    assert study._dead(trial)
+    study.close()
 
 
 @pytest.mark.slow

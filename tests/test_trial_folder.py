@@ -201,6 +201,21 @@ def test_a_run_is_never_taken_from_a_live_owner_and_only_once_from_a_dead_one(ra
     assert freed.wait(60)
     waiter.join()
 
+    found = store.get_run(run.info.run_id)
+    heirs = [Ownership(store, f"here/{number}") for number in (1, 2)]
+    claims: dict[str, bool] = {}
+    threads = [
+        threading.Thread(target=lambda heir=heir: claims.update({heir.owner: heir.claim(found, settle=2.0)}))
+        for heir in heirs
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(claims.values()) == 1
+    for heir in heirs:
+        heir.stop()
+
     store.set_terminated(run.info.run_id, "KILLED")  # ended, so that nobody has to be waited for
     took: list[str] = []
     yielded: list[str] = []
