@@ -30,6 +30,7 @@ TINY = ["backbone.model.encoder_name=mobilenet_v2", "backbone.model.encoder_weig
 
 def fit_one_batch(config: TrialConfig, folder: Path, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
     """Train a network for two classes, with one batch in an epoch."""
+    module = build_module(config, ("disc", "polygon"))
     trainer: pl.Trainer = instantiate(
         config.trainer | {"precision": resolve_precision(config.trainer)},
         callbacks=list(callbacks),
@@ -40,7 +41,7 @@ def fit_one_batch(config: TrialConfig, folder: Path, callbacks: Sequence[pl.Call
     )
     batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.randint(0, 3, (2, 32, 32))}
     loader = torch.utils.data.DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
-    trainer.fit(build_module(config, ("disc", "polygon")), loader, loader)
+    trainer.fit(module, loader, loader)
     return trainer
 
 
@@ -83,6 +84,22 @@ def test_every_schedule_trainer_and_callback_takes_a_step(override: str, tmp_pat
     assert torch.isfinite(trainer.callback_metrics["val_loss_epoch"])
     wanted = config.callbacks["early_stopping"] is not None
     assert wanted == any(type(callback).__name__ == "EarlyStopping" for callback in trainer.callbacks)
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_in_each_precision_though_the_optimizer_is_fused(precision: str, tmp_path: Path) -> None:
+    clipping = ("trainer=gradient_clipping", "trainer.gradient_clip_val=0.001", f"trainer.precision={precision}")
+    bare = [f"optimizer.{key}" for key in ("lr=1", "momentum=0", "nesterov=false", "weight_decay=0")]
+    config = compose([*TINY, *clipping, "optimizer=sgd", *bare, "trainer.accelerator=cpu", "trainer.max_epochs=1"])
+    torch.manual_seed(0)
+    before = [parameter.detach().clone() for parameter in build_module(config, ("disc", "polygon")).parameters()]
+    torch.manual_seed(0)
+    module = fit_one_batch(config, tmp_path).lightning_module
+    pairs = zip(before, module.parameters(), strict=True)
+    moved = sum(float((after - at_first).double().square().sum()) for at_first, after in pairs) ** 0.5
+    assert moved == pytest.approx(0.001, rel=0.01)
 
 
 @pytest.mark.trains
