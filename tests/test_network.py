@@ -89,7 +89,7 @@ def test_every_schedule_trainer_and_callback_takes_a_step(override: str, tmp_pat
 @pytest.mark.trains
 @pytest.mark.usefixtures("ratchet_home")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_gradients_are_clipped_in_each_precision_though_the_optimizer_is_fused(precision: str, tmp_path: Path) -> None:
+def test_gradients_are_clipped_in_each_precision(precision: str, tmp_path: Path) -> None:
     clipping = ("trainer=gradient_clipping", "trainer.gradient_clip_val=0.001", f"trainer.precision={precision}")
     bare = [f"optimizer.{key}" for key in ("lr=1", "momentum=0", "nesterov=false", "weight_decay=0")]
     config = compose([*TINY, *clipping, "optimizer=sgd", *bare, "trainer.accelerator=cpu", "trainer.max_epochs=1"])

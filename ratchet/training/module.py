@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins import MixedPrecision, Precision
-from pytorch_lightning.utilities import GradClipAlgorithmType
+from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
@@ -94,27 +94,12 @@ class SegmentationModule(pl.LightningModule):
                 {f"val_{metric}_{name}": float(value) for name, value in zip(self.classes, per_class, strict=True)}
             )
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip as Lightning does; in bfloat16, a fused optimizer's gradients too.
-
-        Lightning refuses that in mixed precision, since such an optimizer undoes the scale of the loss itself, after the
-        clipping; in bfloat16 the loss is not scaled.
-        """
-        precision = self.trainer.precision_plugin
-        if gradient_clip_val and isinstance(precision, MixedPrecision) and precision.scaler is None:
-            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or GradClipAlgorithmType.NORM)
-            Precision.clip_gradients(precision, optimizer, gradient_clip_val, algorithm)
-        else:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
     def configure_optimizers(self) -> Any:
         """Return the optimiser over what is not frozen, with its scheduler."""
-        optimizer = self._optimizer([parameter for parameter in self.parameters() if parameter.requires_grad])
+        make, mixed = self._optimizer, isinstance(self.trainer.precision_plugin, MixedPrecision)
+        if mixed and self.trainer.gradient_clip_val and _is_fused(make):
+            make = partial(make, fused=False)  # Lightning clips for no fused one there, which may undo the loss's scale
+        optimizer = make([parameter for parameter in self.parameters() if parameter.requires_grad])
         if self._scheduler is None:
             return optimizer
         if getattr(self._scheduler, "func", None) is OneCycleLR:
@@ -131,3 +116,7 @@ class SegmentationModule(pl.LightningModule):
                 "monitor": "val_loss_epoch",
             },
         }
+
+
+def _is_fused(optimizer: Callable[..., Optimizer]) -> bool:
+    return isinstance(optimizer, partial) and bool(optimizer.keywords.get("fused"))
