@@ -84,6 +84,9 @@ def test_quarantine_holds_for_the_same_fingerprint_until_it_is_released() -> Non
         assert voids(*before, (kind, 2), (kind, 3, mark), (kind, 4))[3:] == [Void.QUARANTINED, Void.QUARANTINED, None]
     assert voids(*before, (EventKind.RELEASED, 2), (PROMOTED, 3, mark))[3:] == [None, None]
     assert voids((EventKind.RELEASED, 2)) == [Void.NOTHING_TO_DO]
+    gone = [*before, (EventKind.DELETED, 2)]
+    assert voids(*gone, (EventKind.RELEASED, 3, mark), (PROMOTED, 3, mark))[4:] == [None, None]
+    assert voids(*gone, (EventKind.RELEASED, 4, {"fingerprint": "g"}))[4:] == [Void.NOTHING_TO_DO]
 
 
 def test_an_observation_counts_only_directly_behind_what_it_followed() -> None:

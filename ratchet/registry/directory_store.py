@@ -184,8 +184,12 @@ class DirectoryStore(Store):
             if _text(path) == str(version):
                 path.unlink(missing_ok=True)
 
+    def is_shared(self, model: str, seen: Found) -> bool:
+        """Never: each version is a directory of its own."""
+        return False
+
     def lighten(self, run_id: str, paths: Sequence[str]) -> None:
-        """Remove below the run's directory."""
+        """Remove below the run's directory, where no version has its files."""
         for run in self._root.glob(f"experiments/*/{file_name(run_id)}"):
             for path in paths:
                 shutil.rmtree(run / path, ignore_errors=True)

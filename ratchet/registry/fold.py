@@ -208,10 +208,11 @@ def _rolled_back(fold: _Fold, event: Event) -> Void | None:
 
 
 def _released(fold: _Fold, event: Event) -> Void | None:
-    if event.version not in fold.quarantined:
-        return Void.NOTHING_TO_DO
-    del fold.quarantined[event.version]
-    return None
+    same = event.fingerprint
+    freed = [v for v, mark in fold.quarantined.items() if v == event.version or (same is not None and mark == same)]
+    for version in freed:
+        del fold.quarantined[version]
+    return None if freed else Void.NOTHING_TO_DO
 
 
 def _deleted(fold: _Fold, event: Event) -> Void | None:
@@ -221,7 +222,8 @@ def _deleted(fold: _Fold, event: Event) -> Void | None:
         return Void.PROTECTED
     del fold.stages[event.version]
     fold.deleted[event.version] = fold.created.pop(event.version)
-    fold.moved_at = fold.number
+    if not event.outside:  # else its aliases went along with it, and nothing is left to project
+        fold.moved_at = fold.number
     if fold.champion == event.version:
         fold.champion = None
     if fold.staging == event.version:

@@ -131,7 +131,9 @@ class Ledger:
                     self.store.mark_projected(model, look.state.head)
                 return look
             if difference.by_hand and _undisturbed(look.notes, look.state):
-                self.append(model, self._changed_outside(look.state, difference.moves))
+                _, written = self.append(model, self._changed_outside(look.state, difference.moves))
+                if not written.counts:
+                    continue  # somebody wrote meanwhile: whether this is still a change by hand, another look tells
             self.project(model)
         raise RegistryError(f"{model!r} was changed by others {_ROUNDS} times while it was read: try again")
 
@@ -161,7 +163,7 @@ class Ledger:
                 changed = True
         for version, seen in sorted(found.items()):
             if version in state.deleted and state.deleted[version] == seen.created_ms:
-                self.store.delete_version(model, version)  # its author died, or is at it
+                self.store.remove_version(model, seen)  # its author died, or is at it
                 changed = True
             elif version not in state.stages:
                 self.append(model, self.registered(model, seen))

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,12 +14,20 @@ from typing import TYPE_CHECKING, Final
 from ratchet.errors import ModelFilesError, NoFinishedRunError, NothingToRollBackError, RegistryError
 from ratchet.registry.events import Event, EventKind
 from ratchet.registry.files import load_torchscript, verify
-from ratchet.registry.ledger import event_id, written_down
+from ratchet.registry.ledger import Look, event_id, written_down
 from ratchet.registry.reading import RegistryReader, number_of, shown
 from ratchet.registry.refusal import refuse
 from ratchet.registry.registration import register, with_digests
 from ratchet.registry.retention import HEAVY, PrunePlan, plan
-from ratchet.registry.values import FINGERPRINT_TAG, VERDICT_TAG, BestRun, ModelVersion, Stage, checked_model_name
+from ratchet.registry.values import (
+    FILES_TAG,
+    FINGERPRINT_TAG,
+    VERDICT_TAG,
+    BestRun,
+    ModelVersion,
+    Stage,
+    checked_model_name,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -96,10 +105,11 @@ class LedgerModelManager(RegistryReader):
         number = number_of(model_name, look, version)
         if number == look.state.champion or look.state.stages[number] is stage:
             return shown(model_name, look, number)
+        look = self._with_digests(model_name, look, number)
         return self._move(
             model_name,
             EventKind.PROMOTED if stage is Stage.PRODUCTION else EventKind.STAGED,
-            with_digests(self._store, model_name, look, number),
+            number,
             expects=expected_champion is not UNSET,
             expected=None if isinstance(expected_champion, Unset) else expected_champion,
             fingerprint=look.observed.versions[number].tags.get(FINGERPRINT_TAG),
@@ -124,7 +134,7 @@ class LedgerModelManager(RegistryReader):
             Stage.NONE: EventKind.WITHDRAWN,
         }
         if to in {Stage.PRODUCTION, Stage.STAGING}:
-            with_digests(self._store, model_name, look, number)
+            look = self._with_digests(model_name, look, number)
         mark = look.observed.versions[number].tags.get(FINGERPRINT_TAG)
         return self._move(model_name, kinds[to], number, reason=description or "", fingerprint=mark)
 
@@ -145,17 +155,22 @@ class LedgerModelManager(RegistryReader):
             )
         self.load_model(model_name, target)
         mark = look.observed.versions[left].tags.get(FINGERPRINT_TAG)
+        self._settle(model_name)  # production may have been changed by hand while that was loaded
         return self._move(
             model_name, EventKind.ROLLED_BACK, left, shown=target, target=target, reason=reason, fingerprint=mark
         )
 
     def release(self, model_name: str, version: int | str, reason: str = "") -> ModelVersion:
-        """Lift the quarantine of a version, so that it or an identical training may be promoted again."""
+        """Lift the quarantine of a version and of those with the same fingerprint: they may be promoted again.
+
+        What was rolled back may be deleted by now; any version of the same training stands for it.
+        """
         look = self._settle(model_name)
         number = number_of(model_name, look, version)
-        if number not in look.state.quarantined:
+        mark = look.observed.versions[number].tags.get(FINGERPRINT_TAG)
+        if number not in look.state.quarantined and mark not in look.state.quarantined_fingerprints:
             return shown(model_name, look, number)
-        return self._move(model_name, EventKind.RELEASED, number, reason=reason)
+        return self._move(model_name, EventKind.RELEASED, number, reason=reason, fingerprint=mark)
 
     def record(
         self,
@@ -225,11 +240,9 @@ class LedgerModelManager(RegistryReader):
         reason = description or ""
         event = self._ledger.event(EventKind.DELETED, number, reason=reason, forced=force, created=seen.created_ms)
         self._write(model_name, event)
-        self._store.delete_version(model_name, number)
-        others = {found.location for other, found in look.observed.versions.items() if other != number}
-        if seen.location not in others:
-            self._store.discard(seen.location)
-        self._ledger.project(model_name)
+        with written_down(model_name, event):
+            self._ledger.project(model_name)
+            self._store.remove_version(model_name, seen)
 
     def prune(
         self,
@@ -248,16 +261,28 @@ class LedgerModelManager(RegistryReader):
         """
         if keep < 0 or rollbacks < 1:
             raise RegistryError(f"keep must be 0 or more and rollbacks 1 or more, not {keep} and {rollbacks}")
-        versions = self.versions(model_name)
-        state, events = self._ledger.read(model_name)
-        planned = plan(versions, state, events, keep=keep, rollbacks=rollbacks, needed=needed)
+
+        def look() -> tuple[PrunePlan, dict[int, str | None]]:
+            versions = self.versions(model_name)
+            state, events = self._ledger.read(model_name)
+            planned = plan(versions, state, events, keep=keep, rollbacks=rollbacks, needed=needed)
+            return planned, {version.version: version.run_id for version in versions}
+
+        first, _ = look()
         if dry_run:
-            return planned
-        for number in planned.goes:
+            return first
+        gone, lightened = list[int](), set[str]()
+        for number in first.goes:
+            now, runs = look()  # while others went, it may have been staged, pinned or deleted
+            if number not in now.goes:
+                continue
+            run_id = runs[number]
+            if run_id is not None and run_id in now.runs:
+                self._store.lighten(run_id, heavy)  # before the version, without which nobody would find the run again
+                lightened.add(run_id)
             self.delete_model(model_name, number, f"pruned: beyond the newest {keep}")
-        for run_id in planned.runs:
-            self._store.lighten(run_id, heavy)
-        return planned
+            gone.append(number)
+        return replace(first, goes=tuple(gone), runs=tuple(sorted(lightened)))
 
     def download_model(self, model_name: str, version: int | str, output_path: str | Path) -> Path:
         """Copy the files of a version or alias into `output_path`, checked."""
@@ -295,6 +320,13 @@ class LedgerModelManager(RegistryReader):
             yield holder / "model", what
         finally:
             shutil.rmtree(holder, ignore_errors=True)
+
+    def _with_digests(self, model_name: str, look: Look, number: int) -> Look:
+        """What the registry shows once the version's files are hashed, which may have taken a while."""
+        if FILES_TAG in look.observed.versions[number].tags:
+            return look
+        with_digests(self._store, model_name, look, number)
+        return self._settle(model_name)
 
     def _move(
         self, model_name: str, kind: EventKind, version: int, *, shown: int | None = None, **fields: object

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 KEEPING_EXPERIMENT = "ratchet-registry"
+_LOGGED = re.compile(r"models:/(m-[0-9a-f]{32})")
+_VERSION = re.compile(r"models:/([^/]+)/(\d+)")
 _KEPT = re.compile(r"/models/(m-[0-9a-f]{32})/artifacts$")
 
 
@@ -45,7 +47,7 @@ class MlflowFiles:
             return self._run_source(location)
         path = local_path(location)
         if path is None:
-            address = self._with_model(location.rstrip("/"), location)
+            address = self._with_model(self._address(location.rstrip("/")), location)
             return Source(location=address, identity=address)
         directory = path.parent if path.is_file() else path
         if not directory.is_dir():
@@ -191,6 +193,12 @@ class MlflowFiles:
             _repository(location, self._uri).delete_artifacts()
             self._client.delete_logged_model(model.model_id)
 
+    def artifacts_of(self, run_id: str) -> str | None:
+        """Where a run's artifacts begin; None if there is no such run."""
+        with answering(self._uri):
+            run = self._run(run_id)
+        return None if run is None else f"{run.info.artifact_uri}/"
+
     def lighten(self, run_id: str, paths: Sequence[str]) -> None:
         """Delete artifacts of a run; a run or a path that is not there is fine."""
         with answering(self._uri):
@@ -219,7 +227,16 @@ class MlflowFiles:
             raise ModelFilesError(f"there are no model files at {location} any more")
 
     def _address(self, location: str) -> str:
-        """The artifact address behind `runs:/<id>/<path>`; any other address as it is."""
+        """The artifact address behind `runs:/<id>/<path>` or a logged model's `models:/m-…`; any other as it is.
+
+        Asked of this store: left to itself, MLflow would ask the one that the process tracks to.
+        """
+        if logged := _LOGGED.fullmatch(location):
+            with answering(self._uri):
+                return str(self._client.get_logged_model(logged.group(1)).artifact_location)
+        if version := _VERSION.fullmatch(location):
+            with answering(self._uri):
+                return self._client.get_model_version_download_uri(*version.groups())
         if not location.startswith("runs:/"):
             return location
         run_id, _, path = location.removeprefix("runs:/").partition("/")

@@ -25,7 +25,9 @@ _EVENT_TAG = "ratchet.event"
 _PROJECTED_TAG = "ratchet.projected"
 _INTENT_PREFIX = "ratchet.writing."
 _EVENT_SOURCE = "ratchet:/event"  # a history version has no files; the server accepts any scheme that is not local
-_PAGE = 1_000
+_MODELS = 1_000  # the most that MLflow gives in one answer
+# The same of versions. Its pages begin at an offset: where versions are deleted between two, the second leaves some out.
+_VERSIONS = 200_000
 _ALIAS_ATTEMPTS = 5
 
 
@@ -38,6 +40,7 @@ class MlflowStore(Store):
         self._uri = uri
         self._stages = stages and hasattr(client, "transition_model_version_stage")
         self._files = MlflowFiles(client, uri)
+        self._locations: dict[tuple[str, str, int], str] = {}
 
     @contextmanager
     def _asking(self, *, absent_is_fine: bool = False) -> Iterator[None]:
@@ -51,14 +54,13 @@ class MlflowStore(Store):
                 if not (absent_is_fine and error.error_code == "RESOURCE_DOES_NOT_EXIST"):
                     raise
 
-    def _search(self, model: str, condition: str = "") -> list[MlflowVersion]:
-        quote = '"' if "'" in model else "'"
+    def _search(self, condition: str) -> list[MlflowVersion]:
         found: list[MlflowVersion] = []
         token: str | None = None
         while True:
             page = self._client.search_model_versions(
-                f"name={quote}{model}{quote}{condition}",
-                max_results=_PAGE,
+                condition,
+                max_results=_VERSIONS,
                 order_by=["version_number ASC"],
                 page_token=token,
             )
@@ -70,7 +72,8 @@ class MlflowStore(Store):
     def log(self, model: str, since: int) -> list[Event]:
         """The versions of `model.history` from `since` on."""
         with self._asking():
-            entries = self._search(model + HISTORY_SUFFIX, f" and version_number >= {since}" if since else "")
+            newer = f" and version_number >= {since}" if since else ""
+            entries = self._search(f"name={_quoted(model + HISTORY_SUFFIX)}{newer}")
         events = []
         for entry in entries:
             text = entry.tags.get(_EVENT_TAG)
@@ -157,7 +160,7 @@ class MlflowStore(Store):
         token: str | None = None
         with self._asking():
             while True:
-                page = self._client.search_registered_models(max_results=_PAGE, page_token=token)
+                page = self._client.search_registered_models(max_results=_MODELS, page_token=token)
                 names += [model.name for model in page if not model.name.endswith(HISTORY_SUFFIX)]
                 token = page.token
                 if not token:
@@ -171,7 +174,7 @@ class MlflowStore(Store):
         if registered is None:
             return None
         with self._asking():
-            versions = self._search(model)
+            versions = self._search(f"name={_quoted(model)}")
         return Observed(
             description=registered.description or "",
             aliases={alias: int(version) for alias, version in registered.aliases.items()},
@@ -183,11 +186,22 @@ class MlflowStore(Store):
             version=int(version.version),
             stage=Stage.parse(version.current_stage or "None") if self._stages else None,
             run_id=version.run_id or None,
-            location=version.source or "",
+            location=self._location(version),
             description=version.description or "",
             created=_utc(version.creation_timestamp),
             tags=dict(version.tags),
         )
+
+    def _location(self, version: MlflowVersion) -> str:
+        """Where its files lie: a logged model's or another version's, where that is what it was made from."""
+        source = version.source or ""
+        if not source.startswith("models:/"):
+            return source
+        key = (version.name, version.version, version.creation_timestamp)
+        if key not in self._locations:
+            with self._asking():
+                self._locations[key] = self._client.get_model_version_download_uri(version.name, version.version)
+        return self._locations[key]
 
     def set_alias(self, model: str, alias: str, version: int) -> None:
         """One step in MLflow. The very first write of an alias can collide with another's: then it is tried again."""
@@ -238,9 +252,21 @@ class MlflowStore(Store):
         """Download."""
         self._files.fetch(location, into)
 
+    def is_shared(self, model: str, seen: Found) -> bool:
+        """Ask for versions with the same files, and for what MLflow's `copy_model_version` made of this one."""
+        with self._asking():
+            same = self._search(f"source_path={_quoted(seen.location)}")
+            copies = self._search(f"source_path={_quoted(f'models:/{model}/{seen.version}')}")
+        own = (model, str(seen.version))
+        return any((version.name, str(version.version)) != own for version in [*same, *copies])
+
     def lighten(self, run_id: str, paths: Sequence[str]) -> None:
-        """Delete below the run's artifacts."""
-        self._files.lighten(run_id, paths)
+        """Delete below the run's artifacts, unless a version was made right from them rather than from a copy."""
+        with self._asking():
+            made = self._search(f"run_id={_quoted(run_id)}")
+        used = {f"runs:/{run_id}/", *filter(None, [self._files.artifacts_of(run_id)])}
+        if not any(self._location(version).startswith(place) for version in made for place in used):
+            self._files.lighten(run_id, paths)
 
     def create_version(
         self, model: str, kept: Kept, source: Source, *, description: str, tags: Mapping[str, str]
@@ -283,3 +309,8 @@ class MlflowStore(Store):
 
 def _utc(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _quoted(text: str) -> str:
+    quote = '"' if "'" in text else "'"
+    return f"{quote}{text}{quote}"

@@ -23,7 +23,7 @@ def refuse(model_name: str, state: State, event: Event) -> None:
     if event.void is Void.QUARANTINED:
         raise QuarantinedError(
             f"{name} was not moved ({event.kind.value}): it, or a version with the same fingerprint, was rolled back. "
-            f"Release that version first"
+            f"Release it first: `ratchet release {model_name} {event.version}`"
         )
     if event.void is Void.PROTECTED:
         raise ProtectedVersionError(

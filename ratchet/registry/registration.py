@@ -74,7 +74,7 @@ def _create(ledger: Ledger, model: str, source: Source, kept: Kept, wish: _Wish)
         return min(same)
     if number in observed.versions:
         ledger.append(model, ledger.registered(model, observed.versions[number]))
-    ledger.project(model)
+    ledger.settle(model)  # not only projected: the upload took its time, and somebody may have moved an alias meanwhile
     return number
 
 

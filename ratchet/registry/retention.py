@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ratchet.registry.events import Event, EventKind
 from ratchet.registry.fold import State
+from ratchet.registry.questions import open_question
 from ratchet.registry.values import ModelVersion, Stage
 
 _NOT_PROMOTED = ("reject", "inconclusive")
@@ -39,16 +40,18 @@ def plan(
 
     Whatever their age, these stay: the champion, staging, the last `rollbacks` versions that a rollback can reach,
     the anchor of the last verdict that had one, pinned versions, those in quarantine (a release needs them), those that
-    wait for a verdict, and `needed`.
+    wait for a verdict or for a person's answer, and `needed`.
     """
     stays: dict[int, str] = {}
     spare, newest = list[ModelVersion](), 0
     reachable = reachable_by_rollback(state)[:rollbacks]
+    asked = {version.version for version in versions if open_question(events, version.version)}
     verdicts = {event.version: event.outcome for event in events if event.kind is EventKind.GATED and event.counts}
     anchors = [event.anchor for event in events if event.anchor is not None and event.counts]
     for version in sorted(versions, key=lambda version: version.version, reverse=True):
         outcome = verdicts.get(version.version)
-        why = _protection(version, reachable, outcome, needed=needed, anchor=anchors[-1] if anchors else None)
+        anchor = anchors[-1] if anchors else None
+        why = _protection(version, reachable, outcome, needed=needed, anchor=anchor, asked=asked)
         if why is not None:
             stays[version.version] = why
         elif newest < keep:
@@ -79,6 +82,7 @@ def _protection(
     *,
     needed: Collection[int],
     anchor: int | None,
+    asked: Collection[int],
 ) -> str | None:
     """Why a version must stay whatever its age, or None."""
     active = {Stage.PRODUCTION: "in production", Stage.STAGING: "in staging"}
@@ -89,6 +93,7 @@ def _protection(
         (version.pinned, "pinned"),
         (version.quarantined, "in quarantine until it is released"),
         (version.version in needed, "needed"),
+        (version.version in asked, "a person is being asked about it"),
         (version.stage is Stage.NONE and outcome not in _NOT_PROMOTED, "not rejected by any verdict"),
     )
     return next((why for holds, why in reasons if holds), None)

@@ -149,9 +149,23 @@ class Store(ABC):
         """Remove a version and the aliases on it; one that is gone is fine."""
 
     @abstractmethod
+    def is_shared(self, model: str, seen: Found) -> bool:
+        """Whether another version, of whatever model, has its files where this one has them."""
+
+    def remove_version(self, model: str, seen: Found) -> None:
+        """Remove a version and the files that the registry keeps for it; what is gone already is fine."""
+        shared = self.is_shared(model, seen)
+        self.delete_version(model, seen.version)
+        if not shared:
+            self.discard(seen.location)
+
+    @abstractmethod
     def fetch(self, location: str, into: Path) -> None:
         """Copy the files at `location` into the new directory `into`. Raises `ModelFilesError` if there are none."""
 
     @abstractmethod
     def lighten(self, run_id: str, paths: Sequence[str]) -> None:
-        """Remove artifacts of a run; what is not there is fine. Its metrics and parameters stay."""
+        """Remove artifacts of a run, unless a version of whatever model has its files there; what is not there is fine.
+
+        Its metrics and parameters stay.
+        """

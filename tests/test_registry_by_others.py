@@ -1,0 +1,227 @@
+"""What people and other programs do on the same registry: by hand, meanwhile, and with the files that versions share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import mlflow.artifacts
+import pytest
+from mlflow import MlflowClient
+from registry_backends import Backend, kinds
+
+from ratchet.errors import ChampionMovedError, QuarantinedError
+from ratchet.registry import EventKind, LedgerModelManager, MlflowModelManager
+from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.values import FINGERPRINT_TAG, PINNED_TAG
+
+pytest_plugins = ["registry_backends"]
+pytestmark = pytest.mark.slow
+both = pytest.mark.parametrize("backend", kinds("directory", "sqlite"), indirect=True)
+sqlite = pytest.mark.parametrize("backend", kinds("sqlite"), indirect=True)
+
+MakeModel = Callable[[], Path]
+
+
+def with_versions(backend: Backend, name: str, make_model: MakeModel, count: int) -> LedgerModelManager:
+    manager = backend.open()
+    for _ in range(count):
+        manager.register_model(str(make_model()), name)
+    return manager
+
+
+def champion_of(manager: LedgerModelManager, name: str) -> int | None:
+    found = manager.champion(name)
+    return None if found is None else found.version
+
+
+@both
+def test_who_sets_an_alias_by_hand_and_deletes_the_bad_version_is_followed(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    manager = with_versions(backend, name, make_model, 6)
+    for number in (4, 5):
+        manager.promote(name, number)
+    store = manager._ledger.store
+    store.set_alias(name, "production", 4)
+    store.delete_version(name, 5)
+    assert champion_of(backend.open(), name) == 4
+    assert store.observe(name).aliases == {"production": 4}
+    assert manager.history(name)[-1].kind is EventKind.CHANGED_OUTSIDE
+    store.set_alias(name, "production", 6)
+    store.delete_version(name, 1)
+    assert champion_of(backend.open(), name) == 6
+
+
+@both
+@pytest.mark.parametrize("doing", ["register", "roll back"])
+def test_an_alias_that_is_moved_by_hand_during_an_upload_or_a_download_stays(
+    backend: Backend, name: str, make_model: MakeModel, doing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = with_versions(backend, name, make_model, 6)
+    for number in (4, 5):
+        manager.promote(name, number)
+    store = manager._ledger.store
+    slow = "keep" if doing == "register" else "fetch"
+    moved = getattr(store, slow)
+
+    def meanwhile(*given: Any) -> Any:
+        store.set_alias(name, "production", 6)
+        return moved(*given)
+
+    monkeypatch.setattr(store, slow, meanwhile)
+    if doing == "register":
+        manager.register_model(str(make_model()), name)
+    else:
+        with pytest.raises(ChampionMovedError):
+            manager.rollback(name, "bad")
+    assert champion_of(manager, name) == 6
+    assert [e.version for e in manager.history(name) if e.kind is EventKind.CHANGED_OUTSIDE] == [6]
+
+
+@both
+def test_a_training_whose_version_was_rolled_back_and_deleted_can_be_released(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    manager = backend.open()
+    for mark in ("one", "bad", "bad"):
+        manager.register_model(str(make_model()), name, tags={FINGERPRINT_TAG: mark})
+    for number in (1, 2):
+        manager.promote(name, number)
+    manager.rollback(name, "bad")
+    manager.delete_model(name, 2)
+    with pytest.raises(QuarantinedError, match=f"ratchet release {name} 3"):
+        manager.promote(name, 3)
+    manager.release(name, 3, "the labels were wrong, not the model")
+    assert manager.quarantined_fingerprints(name) == frozenset()
+    manager.promote(name, 3)
+    assert champion_of(manager, name) == 3
+
+
+@both
+def test_a_version_that_a_person_is_asked_about_is_not_pruned_until_the_answer(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    manager = with_versions(backend, name, make_model, 3)
+    until = (datetime.now(UTC) + timedelta(hours=72)).isoformat()
+    for number in (2, 3):
+        manager.record(name, "gated", version=number, outcome="promote", reason="better")
+        manager.promote(name, number, "staging")
+        manager.record(name, "asked", version=number, until=until, flow_run=f"flow {number}")
+    planned = manager.prune(name, keep=0, dry_run=True)
+    assert (planned.goes, planned.stays[2]) == ((), "a person is being asked about it")
+    manager.record(name, "refused", version=2, flow_run="flow 2", reason="no")
+    assert manager.prune(name, keep=0).goes == (2,)
+
+
+def archived(backend: Backend, name: str, make_model: MakeModel, count: int) -> tuple[LedgerModelManager, list[str]]:
+    """Versions of runs, each archived, that pruning takes."""
+    manager = backend.open()
+    runs = [backend.run(f"experiment {name}", make_model(), metrics={"score": 0.5}) for _ in range(count)]
+    for number, run in enumerate(runs, 1):
+        manager.register_model(f"runs:/{run}/deployment_model", name)
+        manager.transition_model(name, number, "archived")
+    return manager, runs
+
+
+@both
+def test_a_pruning_that_is_interrupted_has_finished_with_what_is_gone_and_sees_what_was_pinned_meanwhile(
+    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, runs = archived(backend, name, make_model, 4)
+    delete = manager.delete_model
+
+    def third_fails(model: str, version: int, *given: Any) -> None:
+        if version == 3:
+            raise ConnectionError("the server went away")
+        delete(model, version, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manager, "delete_model", third_fails)
+        with pytest.raises(ConnectionError):
+            manager.prune(name, keep=0)
+    assert [version.version for version in manager.versions(name)] == [3, 4]
+    for run in runs[:2]:
+        with pytest.raises(Exception, match="no model at"):
+            manager.register_model(f"runs:/{run}/deployment_model", "another")
+
+    def pins_the_next(model: str, version: int, *given: Any) -> None:
+        manager._ledger.store.update_version(model, version + 1, description=None, tags={PINNED_TAG: "true"})
+        delete(model, version, *given)
+
+    monkeypatch.setattr(manager, "delete_model", pins_the_next)
+    assert manager.prune(name, keep=0).goes == (3,)
+    assert [version.version for version in manager.versions(name)] == [4]
+
+
+@both
+def test_the_files_of_a_deletion_that_nobody_ended_go_with_the_version(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    manager = with_versions(backend, name, make_model, 2)
+    seen = manager._ledger.store.observe(name).versions[1]
+    ledger = manager._ledger
+    ledger.append(name, ledger.event(EventKind.DELETED, 1, created=seen.created_ms))
+    assert [version.version for version in backend.open().versions(name)] == [2]
+    assert not Path(seen.location.removeprefix("file://")).exists()
+
+
+@sqlite
+def test_files_that_a_version_of_another_model_has_are_left_alone(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    manager, runs = archived(backend, name, make_model, 2)
+    opened, copies, by_hand = client(backend.address), f"copies of {name}", f"by hand of {name}"
+    mlflow.set_tracking_uri(backend.address)
+    opened.copy_model_version(f"models:/{name}/1", copies)
+    opened.create_registered_model(by_hand)
+    root = opened.get_run(runs[1]).info.artifact_uri
+    opened.create_model_version(by_hand, f"{root}/deployment_model", runs[1])
+    kept = manager.version(name, 2).location
+    assert manager.prune(name, keep=0).goes == (1, 2)
+    for model in (copies, by_hand):
+        assert Path(mlflow.artifacts.download_artifacts(f"models:/{model}/1")).is_dir()
+        assert backend.open().load_model(model, 1) is not None
+    assert not Path(kept.removeprefix("file://")).exists()
+    assert not manager._ledger.store._files._list(opened.get_run(runs[0]).info.artifact_uri, "deployment_model")
+
+
+@sqlite
+def test_a_version_made_from_a_logged_model_is_looked_up_in_the_managers_own_store(
+    backend: Backend, name: str, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = client(backend.address)
+    logged = opened.create_logged_model(ensure_experiment(f"experiment {name}", backend.address), "net")
+    opened.log_model_artifacts(logged.model_id, str(make_model()))
+    opened.finalize_logged_model(logged.model_id, "READY")
+    opened.create_registered_model(name)
+    mlflow.set_tracking_uri(backend.address)
+    opened.create_model_version(name, f"models:/{logged.model_id}")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    manager = MlflowModelManager(backend.address)
+    manager.promote(name, 1)
+    assert manager.download_model(name, 1, tmp_path / "files").is_dir()
+    assert manager.register_model(f"models:/{logged.model_id}", name).version == 2
+
+
+@sqlite
+def test_all_versions_are_read_in_one_answer_so_that_none_slips_through_a_deletion(
+    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, asked = with_versions(backend, name, make_model, 1), []
+    opened = client(backend.address)
+    source = manager.version(name, 1).location
+    for _ in range(1200):
+        opened.create_model_version(name, source, await_creation_for=0)
+    search = MlflowClient.search_model_versions
+
+    def counted(self: MlflowClient, condition: str, **named: Any) -> Any:
+        asked.append(condition)
+        return search(self, condition, **named)
+
+    monkeypatch.setattr(MlflowClient, "search_model_versions", counted)
+    assert len(manager._ledger.store.observe(name).versions) == 1201
+    assert asked == [f"name='{name}'"]
