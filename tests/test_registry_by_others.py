@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -205,6 +207,26 @@ def test_a_version_made_from_a_logged_model_is_looked_up_in_the_managers_own_sto
     manager.promote(name, 1)
     assert manager.download_model(name, 1, tmp_path / "files").is_dir()
     assert manager.register_model(f"models:/{logged.model_id}", name).version == 2
+
+
+@sqlite
+def test_of_writers_that_note_something_first_at_once_none_is_refused(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    writers = 6
+    stores = [backend.open()._ledger.store for _ in range(writers)]
+    for number in range(10):
+        client(backend.address).create_registered_model(f"{name} {number}.history")
+    together = threading.Barrier(writers, timeout=30)
+
+    def note(store: Any) -> None:
+        for number in range(10):
+            together.wait()
+            store.mark_projected(f"{name} {number}", 1)
+
+    with ThreadPoolExecutor(writers) as pool:
+        list(pool.map(note, stores))
+    assert stores[0].notes(f"{name} 9").projected == 1
 
 
 @sqlite

@@ -187,7 +187,7 @@ def test_a_rollback_goes_back_quarantines_and_a_second_one_goes_further_back(
     assert manager.quarantined_fingerprints(name) == {"print3"}
     for number in (3, twin):
         for stage in ("staging", "production"):
-            with pytest.raises(QuarantinedError, match="Release that version first"):
+            with pytest.raises(QuarantinedError, match="Release it first"):
                 manager.promote(name, number, stage)
         with pytest.raises(QuarantinedError):
             manager.transition_model(name, number, "production")

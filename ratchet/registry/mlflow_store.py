@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ _EVENT_SOURCE = "ratchet:/event"  # a history version has no files; the server a
 _MODELS = 1_000  # the most that MLflow gives in one answer
 # The same of versions. Its pages begin at an offset: where versions are deleted between two, the second leaves some out.
 _VERSIONS = 200_000
-_ALIAS_ATTEMPTS = 5
+_ATTEMPTS = 5
 
 
 class MlflowStore(Store):
@@ -152,7 +153,7 @@ class MlflowStore(Store):
     def mark_projected(self, model: str, head: int) -> None:
         """Tag `model.history`."""
         with self._asking():
-            self._client.set_registered_model_tag(model + HISTORY_SUFFIX, _PROJECTED_TAG, str(head))
+            _set(lambda: self._client.set_registered_model_tag(model + HISTORY_SUFFIX, _PROJECTED_TAG, str(head)))
 
     def models(self) -> tuple[str, ...]:
         """All registered models but the histories, and but MLflow's prompts."""
@@ -204,18 +205,9 @@ class MlflowStore(Store):
         return self._locations[key]
 
     def set_alias(self, model: str, alias: str, version: int) -> None:
-        """One step in MLflow. The very first write of an alias can collide with another's: then it is tried again."""
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
-
+        """One step in MLflow."""
         with self._asking(absent_is_fine=True):
-            for attempt in range(_ALIAS_ATTEMPTS):
-                try:
-                    self._client.set_registered_model_alias(model, alias, str(version))
-                    return
-                except MlflowException as error:
-                    collided = any(sign in str(error) for sign in ("UNIQUE", "duplicate key", "Duplicate entry"))
-                    if not collided or attempt == _ALIAS_ATTEMPTS - 1:
-                        raise
+            _set(lambda: self._client.set_registered_model_alias(model, alias, str(version)))
 
     def drop_alias(self, model: str, alias: str) -> None:
         """Remove the alias."""
@@ -299,12 +291,26 @@ class MlflowStore(Store):
             if description is not None:
                 self._client.update_model_version(model, str(version), description)
             for key, value in tags.items():
-                self._client.set_model_version_tag(model, str(version), key, value)
+                _set(partial(self._client.set_model_version_tag, model, str(version), key, value))
 
     def delete_version(self, model: str, version: int) -> None:
         """MLflow removes the aliases along with it."""
         with self._asking(absent_is_fine=True):
             self._client.delete_model_version(model, str(version))
+
+
+def _set(write: Callable[[], object]) -> None:
+    """Set an alias or a tag. MLflow inserts one that is not there: of two that do so at once, one has to do it again."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    for attempt in range(_ATTEMPTS):
+        try:
+            write()
+            return
+        except MlflowException as error:
+            collided = any(sign in str(error) for sign in ("UNIQUE", "duplicate key", "Duplicate entry"))
+            if not collided or attempt == _ATTEMPTS - 1:
+                raise
 
 
 def _utc(milliseconds: int) -> datetime:
