@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra import main as hydra_main
@@ -35,6 +36,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
+from ratchet.consistency import require_consistent
 from ratchet.data.classes import foreground
 from ratchet.duration import parse_duration
 from ratchet.errors import ConfigError, RatchetError, UnknownKeyError
@@ -80,6 +82,8 @@ def application(arguments: Sequence[str]) -> Composed | None:
         with _translated(arguments):
             run()
             if composed:  # without --multirun, or by a launcher of the user's choice
+                for tree in composed:
+                    _require_replaced(arguments, tree)
                 configs = tuple(map(_settings, composed))
                 return Composed(configs=configs, points=tuple({} for _ in configs), size=len(configs))
     finally:
@@ -168,6 +172,8 @@ def instantiate(node: Node, **keywords: Any) -> Any:
 _DOWNLOADS = ("download_url", "checksums")
 _OPERATORS = tuple(f"datamodule.{key}" for key in _DOWNLOADS)
 
+_TABLES = ("datamodule.idx_to_class", "datamodule.mask_values")
+
 _hydra_lock = threading.RLock()  # Hydra keeps one global state for a process
 
 
@@ -184,7 +190,28 @@ def _hydra(overrides: Sequence[str], origin: Origin) -> Iterator[None]:
 def _compose_at(space: Space, point: Point) -> TrialConfig:
     listed = ",".join(f"'{path}'" for path in space.origin.search_path)
     added = [f"hydra.searchpath=[{listed}]"] if listed else []
-    return _settings(hydra_compose(space.origin.config_name, overrides=[*added, *space.at(point)]))
+    tree = hydra_compose(space.origin.config_name, overrides=[*added, *space.at(point)])
+    _require_replaced(space.at(point), tree)
+    return _settings(tree)
+
+
+def _require_replaced(overrides: Sequence[str], tree: DictConfig) -> None:
+    """Raise `ConfigError` where Hydra has merged an override of a whole table of classes with the experiment's own."""
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
+        if key not in _TABLES or "=" not in override:
+            continue
+        given, table = OverridesParser.create().parse_override(override).value(), OmegaConf.select(tree, key)
+        left = (
+            []
+            if not isinstance(given, Mapping)
+            else [str(k) for k in table or () if str(k) not in set(map(str, given))]
+        )
+        if left:
+            raise ConfigError(
+                f"{override}: Hydra merges this with the table of the experiment, whose {', '.join(left)} would stay. To "
+                f"replace it, give '~{key}' and '+{override.lstrip('+')}'."
+            )
 
 
 def _with_every_rule(overrides: Sequence[str]) -> list[str]:
@@ -258,7 +285,7 @@ def _settings(tree: DictConfig) -> TrialConfig:
     container = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
     check_targets(container, load=False)
     try:
-        return TrialConfig.model_validate(container)
+        config = TrialConfig.model_validate(container)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}={problem['input']!r}: {problem['msg']}"
@@ -267,6 +294,8 @@ def _settings(tree: DictConfig) -> TrialConfig:
             for problem in error.errors()
         )
         raise ConfigError(f"the configuration cannot be used: {problems}") from error
+    require_consistent(config)
+    return config
 
 
 @contextmanager
@@ -283,6 +312,8 @@ def _translated(overrides: Sequence[str]) -> Iterator[None]:
         message = str(error).splitlines()[0]
         key = getattr(error, "full_key", None)
         raise ConfigError(f"{key}: {message}" if key else message) from error
+    except yaml.YAMLError as error:  # names the file and the line itself
+        raise ConfigError(f"the tree cannot be read: {' '.join(str(error).split())}") from error
     except ValueError as error:  # Hydra's own, of a group that is given no name
         if isinstance(error, RatchetError):
             raise

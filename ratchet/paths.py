@@ -13,10 +13,19 @@ from ratchet.settings import Node, TrialConfig
 
 
 def check_paths(config: TrialConfig) -> None:
-    """Raise `ForbiddenPathError` where a path leaves the roots of RATCHET_DATA_ROOTS (separated as PATH is; unset: any)."""
+    """Raise `ForbiddenPathError` where a path leaves the roots of RATCHET_DATA_ROOTS (separated as PATH is; unset: any).
+
+    Callbacks may then name no folder at all: they remove files as well.
+    """
     check_data_paths(config.datamodule)
     weights = config.backbone.model.get("encoder_weights")
     _check_roots({"backbone.model.encoder_weights": weights, "core.home": str(config.core.home)})
+    for name, callback in config.callbacks.items():
+        for key, value in (callback or {}).items():
+            if key in {"dirpath", "filename"} and value and (key == "dirpath" or "/" in str(value)) and _roots():
+                raise ForbiddenPathError(
+                    f"callbacks.{name}.{key}={value}: checkpoints lie in the trial's own folder in this deployment. Leave it out."
+                )
 
 
 def check_data_paths(datamodule: Node) -> None:
@@ -38,9 +47,13 @@ def _expanded(key: str, value: str) -> Path:
         ) from error
 
 
-def _check_roots(paths: Mapping[str, Any]) -> None:
+def _roots() -> list[Path]:
     named = os.environ.get("RATCHET_DATA_ROOTS", "").split(os.pathsep)
-    roots = [Path(root).expanduser().resolve() for root in named if root]
+    return [Path(root).expanduser().resolve() for root in named if root]
+
+
+def _check_roots(paths: Mapping[str, Any]) -> None:
+    roots = _roots()
     for key, value in paths.items():
         if not roots or not value or value == "imagenet":
             continue

@@ -95,6 +95,14 @@ def test_an_unknown_key_is_told_with_the_nearest_known_one(override: str, neares
         ("transforms.input_height=5", "transforms.input_height"),
         ("trainer.max_epochs", "missing EQUAL"),
         ("export.types=[pt3]", "export.types"),
+        ("datamodule.mean=[0.5,0.5,0.5]", r"set transforms\.mean"),
+        ("datamodule.input_height=512", r"set transforms\.input_height"),
+        ("trainer.max_epochs=null", r"trainer\.max_epochs=None"),
+        ("trainer.max_epochs=3.5", r"trainer\.max_epochs=3\.5"),
+        ("trainer.max_epochs=-1", r"sweep\.trial_max_time"),
+        ("trainer.devices=2", "one device"),
+        ("trainer.devices=auto", "one device"),
+        ("+trainer.num_nodes=2", "one device"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_key(override: str, said: str) -> None:
@@ -150,6 +158,46 @@ def test_paths_stay_under_the_roots_that_the_deployment_allows(monkeypatch: pyte
     for path in ("/etc", f"{tmp_path}/../elsewhere"):
         with pytest.raises(ForbiddenPathError, match=r"datamodule\.data_path"):
             compose([f"datamodule.data_path={path}"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+callbacks.x={_target_: pytorch_lightning.callbacks.OnExceptionCheckpoint, dirpath: /any/where, filename: best}",
+        "+callbacks.model_checkpoint.filename=../../../x",
+    ],
+)
+def test_a_form_cannot_have_checkpoints_written_or_removed_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, override: str
+) -> None:
+    compose([override])
+    monkeypatch.setenv("RATCHET_DATA_ROOTS", str(tmp_path))
+    with pytest.raises(ForbiddenPathError, match=r"callbacks\.(x\.dirpath|model_checkpoint\.filename)"):
+        compose([override, f"datamodule.data_path={tmp_path}"])
+
+
+def test_a_table_of_classes_is_replaced_whole_or_not_at_all() -> None:
+    shapes = "experiment=generic/shapes/segmentation/smp"
+    own = [shapes, "datamodule=base/segmentation", "datamodule.data_path=/data"]
+    assert compose([*own, "datamodule.idx_to_class={1: a}"]).datamodule["idx_to_class"] == {1: "a"}
+    for single in (True, False):
+        with pytest.raises(ConfigError, match=r"would stay.*'~datamodule.idx_to_class'"):
+            compose([shapes, "datamodule.idx_to_class={1: a}"]) if single else application(
+                [shapes, "datamodule.idx_to_class={1: a}"]
+            )
+    whole = ["~datamodule.idx_to_class", "+datamodule.idx_to_class={1: a}"]
+    config = compose([shapes, *whole])
+    assert (config.datamodule["idx_to_class"], config.backbone.model["num_classes"]) == ({1: "a"}, 1)
+
+
+def test_a_mistake_in_a_users_own_tree_is_told_with_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", f"file://{tmp_path}")
+    for text in ("a: {b: 1", "a:\n\tb: 1", "a: 1\na: 2\n"):
+        (tmp_path / "experiment" / "broken.yaml").write_text(f"# @package _global_\n{text}")
+        for how in (compose, application):
+            with pytest.raises(ConfigError, match=r"broken\.yaml"):
+                how(["experiment=broken"])
 
 
 def test_split_lists_are_looked_for_where_the_data_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """The cache of decoded pixels changes the speed of training and nothing else."""
 
+import errno
+import fcntl
+import gc
 import os
 import pickle
 import resource
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from ratchet.data import FolderDataModule
+from ratchet.data import FolderDataModule, cache
+from ratchet.data.cache import PixelCache
 from ratchet.errors import UnreadableImageError
 
 AUGMENTATION = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(15, (0.1, 0.1)), v2.ColorJitter(0.2, 0.2)])
@@ -125,6 +130,59 @@ def test_a_file_cut_short_is_made_anew(folder: Path) -> None:
         file.write_bytes(whole[:cut])
         assert_same(epochs(module(folder)), expected)
         assert file.read_bytes() == whole
+
+
+def test_who_still_has_a_damaged_file_open_does_not_remove_the_one_that_was_made_since(folder: Path) -> None:
+    module(folder).fill_cache()
+    (file,) = files(folder)
+    whole = bytearray(file.read_bytes())
+    whole[-10] ^= 1
+    file.write_bytes(whole)
+    old = PixelCache(file)
+    assert old.read(IMAGES - 1) is None
+    assert not file.exists()
+    module(folder).fill_cache()
+    assert old.read(IMAGES - 1) is None
+    assert file.exists()
+
+
+def test_two_that_are_made_at_once_stay_within_the_bound_together(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, both = cache._write, threading.Barrier(2, timeout=3)
+
+    def together(*given: Any) -> None:
+        with suppress(threading.BrokenBarrierError):
+            both.wait()
+        write(*given)
+
+    monkeypatch.setattr(cache, "_write", together)
+    limit = 1.5 * FILE_BYTES / 10**9
+    with ThreadPoolExecutor(2) as pool:
+        others = [module(folder, cache_gb=limit, input_height=height) for height in (SIDE, SIDE - 1)]
+        list(pool.map(lambda data: data.fill_cache(), others))
+    assert len(files(folder)) == 1
+    assert sum(file.stat().st_size for file in files(folder)) <= limit * 10**9
+
+
+def test_where_locks_want_files_that_can_be_written_the_oldest_is_evicted_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+
+    def as_on_nfs(file: Any, how: int) -> None:
+        if how & fcntl.LOCK_EX and hasattr(file, "mode") and file.mode == "rb":
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", as_on_nfs)
+    limit = 1.5 * FILE_BYTES / 10**9
+    module(folder, cache_gb=limit).fill_cache()
+    (first,) = files(folder)
+    gc.collect()
+    module(folder, cache_gb=limit, mask_values={0: 0, 7: 2, 255: 1}).fill_cache()
+    (second,) = files(folder)
+    assert first != second
 
 
 def test_a_damaged_row_is_never_trained_on_and_the_file_is_made_anew(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """Images and masks of every kind that people bring are read alike, and broken ones are named."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,46 @@ def test_the_exif_orientation_is_applied_once(tmp_path: Path, suffix: str) -> No
     assert read.shape == (32, 16, 3)
     assert read[4, 8, 0] > 150
     assert read[28, 8, 0] < 50
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGBA"])
+def test_an_uncompressed_tiff_that_is_turned_keeps_its_pixels_in_place(tmp_path: Path, mode: str) -> None:
+    stored = np.zeros((4, 8, 4) if mode == "RGBA" else (4, 8), dtype=np.uint16 if mode == "I;16" else np.uint8)
+    stored[0, 0] = 255 * 257 if mode == "I;16" else 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(stored).save(tmp_path / "a.tif", exif=exif)
+    read = read_image(tmp_path / "a.tif")[:, :, 0]
+    assert read.shape == (8, 4)
+    assert np.argwhere(read).tolist() == [[0, 3]]
+
+
+def png_of_sixteen_bits(path: Path, value: int, kind: int) -> None:
+    """A PNG of 2 x 2 pixels of one value, in the colour type `kind`; Pillow writes none with several channels."""
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[kind]
+    rows = (b"\0" + struct.pack(">H", value) * channels * 2) * 2
+    with path.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        parts = (
+            (b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, kind, 0, 0, 0)),
+            (b"IDAT", zlib.compress(rows)),
+            (b"IEND", b""),
+        )
+        for name, data in parts:
+            file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
+
+
+@pytest.mark.parametrize("kind", [2, 4, 6])
+def test_a_mask_of_sixteen_bits_in_several_channels_is_refused_rather_than_read_as_background(
+    tmp_path: Path, kind: int
+) -> None:
+    png_of_sixteen_bits(tmp_path / "a.png", 1, kind)
+    with pytest.raises(MaskValueError, match=r"a\.png: a mask with 16 bits in several channels"):
+        read_mask(tmp_path / "a.png", {0: 0, 1: 1})
+    png_of_sixteen_bits(tmp_path / "b.png", 1, 0)
+    assert read_mask(tmp_path / "b.png", {0: 0, 1: 1}).tolist() == [[1, 1], [1, 1]]
+    png_of_sixteen_bits(tmp_path / "c.png", 255 * 257, kind)
+    assert read_image(tmp_path / "c.png")[0, 0, 0] == 255  # an image's upper 8 bits are its pixels
 
 
 def test_float_pixels_are_refused(tmp_path: Path) -> None:

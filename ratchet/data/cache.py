@@ -89,7 +89,9 @@ class PixelCache:
         pixels: NDArray[np.uint8] = np.array(record["pixels"])
         if zlib.crc32(pixels.data) != record["checksum"]:
             _log.warning("%s is damaged (row %d): it is removed, and made anew by the next training", self._path, row)
-            self._path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._held.fileno()), self._path.stat()):  # not one that was made since
+                    self._path.unlink()
             return None
         return pixels
 
@@ -114,8 +116,16 @@ def open_cache(
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             if (cache := _open_whole(path, source)) is None:
-                _make_room(folder, path, source.bytes, round(limit_gb * _GIGABYTE))
-                _write(path, source, on_image)
+                partial = path.with_suffix(".partial")
+                try:
+                    with FileLock(folder / "room.lock"):  # two that are made at once must fit together
+                        _make_room(folder, path, source.bytes, round(limit_gb * _GIGABYTE))
+                        with partial.open("wb") as file:
+                            file.truncate(source.bytes)
+                    _write(partial, source, on_image)
+                    partial.replace(path)
+                finally:
+                    partial.unlink(missing_ok=True)
                 cache = _open_whole(path, source)
             os.utime(path)
             return cache
@@ -134,24 +144,18 @@ def _open_whole(path: Path, source: PixelSource) -> PixelCache | None:
 
 
 def _write(path: Path, source: PixelSource, on_image: OnImage | None) -> None:
-    """Write aside and move in place when whole; plain writes, because a full disk kills who writes through a map."""
-    partial = path.with_suffix(".partial")
+    """Write over the room that is taken; plain writes, because a full disk kills who writes through a map."""
     header = {
         "descr": np.lib.format.dtype_to_descr(source.dtype),
         "fortran_order": False,
         "shape": (len(source.files),),
     }
-    try:
-        with partial.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for done, record in enumerate(_decode(source), start=1):
-                file.write(record)
-                if on_image is not None:
-                    on_image(done, len(source.files))
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with path.open("r+b") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for done, record in enumerate(_decode(source), start=1):
+            file.write(record)
+            if on_image is not None:
+                on_image(done, len(source.files))
 
 
 def _decode(source: PixelSource) -> Iterator[bytes]:
@@ -170,7 +174,10 @@ def _decode(source: PixelSource) -> Iterator[bytes]:
 
 
 def _make_room(folder: Path, path: Path, needed: int, limit: int) -> None:
-    """Evict what was opened longest ago until `needed` bytes fit. Raises OSError where they do not."""
+    """Evict what was opened longest ago until `needed` bytes fit. Raises OSError where they do not.
+
+    What is being made has its full size from the start, and takes the disk's blocks as it is written.
+    """
     pixels = f"the pixels take {needed / _GIGABYTE:.3g} GB"
     bound = f"more than datamodule.cache_gb={limit / _GIGABYTE:g}"
     if needed > limit:
@@ -180,25 +187,29 @@ def _make_room(folder: Path, path: Path, needed: int, limit: int) -> None:
     for file in folder.glob("*.npy"):
         with suppress(FileNotFoundError):  # another process evicts too
             kept.append((file.stat().st_mtime, file.stat().st_size, file))
+    made = [file.stat() for file in folder.glob("*.partial")]
+    unwritten = sum(max(0, stat.st_size - 512 * stat.st_blocks) for stat in made)
+
+    def free() -> int:
+        return shutil.disk_usage(folder).free - unwritten
+
     others = sum(size for _, size, _ in kept)
-    total = needed + others
-    free = shutil.disk_usage(folder).free
-    if needed + _SPARE > free + others:  # not even if all of them went
-        raise OSError(f"{pixels}, and the disk of {folder} has {free / _GIGABYTE:.3g} GB left")
+    total = needed + others + sum(stat.st_size for stat in made)
+    if needed + _SPARE > free() + others:  # not even if all of them went
+        raise OSError(f"{pixels}, and the disk of {folder} has {free() / _GIGABYTE:.3g} GB left")
     for _, size, file in sorted(kept):
-        full = needed + _SPARE > shutil.disk_usage(folder).free
+        full = needed + _SPARE > free()
         if (total > limit or full) and _evict(file):
             total -= size
     if total > limit:
         raise OSError(f"{pixels} beside {(total - needed) / _GIGABYTE:.3g} GB of caches in use, {bound}")
-    free = shutil.disk_usage(folder).free
-    if needed + _SPARE > free:
-        raise OSError(f"{pixels}, and the disk of {folder} has {free / _GIGABYTE:.3g} GB left")
+    if needed + _SPARE > free():
+        raise OSError(f"{pixels}, and the disk of {folder} has {free() / _GIGABYTE:.3g} GB left")
 
 
 def _evict(file: Path) -> bool:
-    """Remove a cache that nobody has open; return whether."""
-    with suppress(BlockingIOError, FileNotFoundError), file.open("rb") as held:
+    """Remove a cache that nobody has open; return whether. What cannot be locked or removed stays."""
+    with suppress(OSError), file.open("r+b") as held:  # to write: a network file system locks no other for one alone
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.unlink()
     return not file.exists()

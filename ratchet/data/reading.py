@@ -62,7 +62,7 @@ def read_mask(path: Path, mask_values: Mapping[int, int]) -> NDArray[np.uint8]:
         UnreadableImageError: the file does not decode.
         MaskValueError: the mask is coloured, or holds fractions, or values that `mask_values` does not name.
     """
-    values = _single_channel(_decode(path), path)
+    values = _single_channel(_decode(path, colour_bits=8), path)
     found = np.unique(values)
     unknown = [int(value) for value in found if int(value) not in mask_values]
     if unknown:
@@ -89,14 +89,20 @@ def read_size(data: bytes, path: Path) -> tuple[int, int]:
         raise UnreadableImageError(_unreadable(path, error)) from error
 
 
-def _decode(path: Path) -> Image.Image:
+def _decode(path: Path, *, colour_bits: int = 16) -> Image.Image:
+    """The pixels, turned. Of 16 bits in several channels Pillow keeps the upper 8, which in a mask are none of its values."""
     try:
-        with Image.open(path) as image:
+        # From memory: a file that Pillow maps, it maps in the shape that a turned TIFF has only when it is turned.
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
+            halved = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in image.tile)
             transpose = _TRANSPOSES.get(_orientation(image))
             image.load()
-            return image.transpose(transpose) if transpose is not None else image.copy()
+            turned = image.transpose(transpose) if transpose is not None else image.copy()
     except _DECODING_ERRORS as error:
         raise UnreadableImageError(_unreadable(path, error)) from error
+    if halved and colour_bits < 16:  # noqa: PLR2004
+        raise MaskValueError(f"{path}: a mask with 16 bits in several channels; save it with one channel")
+    return turned
 
 
 def _orientation(image: Image.Image) -> int:
