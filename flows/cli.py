@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import signal
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -46,6 +47,7 @@ for command in (gate, up, deploy, doctor):
 def train(arguments: tuple[str, ...]) -> None:
     """Train what the overrides compose. It is a Hydra application: see `ratchet train --help`."""
     with errors_told():
+        signal.signal(signal.SIGTERM, _ended_by_signal)
         gc.disable()  # nothing of what is imported and composed is garbage; looking for it takes a sixth of the start
         quieten()
         from ratchet.home import home  # noqa: PLC0415
@@ -200,6 +202,11 @@ def prune(model: str, keep: int, dry_run: bool) -> None:
         click.echo(f"{'would go' if dry_run else 'gone'}: {', '.join(f'v{v}' for v in plan.goes) or 'nothing'}")
         for version, why in plan.stays.items():
             click.echo(f"v{version} stays: {why}")
+
+
+def _ended_by_signal(number: int, _: object) -> None:
+    """Leave as at Ctrl-C: trials write a checkpoint, and their runs are closed. Python's own way is to drop everything."""
+    sys.exit(128 + number)
 
 
 def _nothing_to_do(overrides: tuple[str, ...], settings: dict[str, str], console: Console) -> bool:

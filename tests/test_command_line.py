@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from conftest import TINY
 from registry_backends import http_address as http_address  # noqa: PLC0414 - a fixture
 
 from ratchet import MlflowModelManager
+from ratchet.registry.tracking import client
+from ratchet.training.folder import Snapshot
 
 RATCHET = str(Path(sys.executable).parent / "ratchet")
 
@@ -51,6 +55,30 @@ def test_a_server_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "ServerUnreachableError" in done.stderr
     assert "http://127.0.0.1:9" in done.stderr
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("all_of_it", [True, False], ids=["as a scheduler ends a job", "the command alone"])
+def test_a_sweep_that_is_told_to_end_leaves_checkpoints_and_closed_runs(
+    tmp_path: Path, ratchet_home: Path, all_of_it: bool
+) -> None:
+    long = ["trainer.max_epochs=2000", "sweep.checkpoint_minutes=60", "logger.seconds=3600", "logger.batch=1000000"]
+    with (tmp_path / "said").open("w") as said:
+        sweep = subprocess.Popen([RATCHET, "train", *TINY, *long], stdout=said, stderr=said, start_new_session=True)
+    step, deadline = 0, time.monotonic() + 120
+    while step < 5:
+        assert sweep.poll() is None, (tmp_path / "said").read_text()
+        assert time.monotonic() < deadline, (tmp_path / "said").read_text()
+        time.sleep(0.2)
+        for unsent in ratchet_home.glob("trials/*/unsent-metrics.jsonl"):
+            rows = [json.loads(line) for line in unsent.read_text().splitlines()[:-1]]
+            step = max([step, *(row["step"] for row in rows)])
+    (os.killpg if all_of_it else os.kill)(sweep.pid, signal.SIGTERM)
+    assert sweep.wait(60) == 128 + signal.SIGTERM, (tmp_path / "said").read_text()
+    (snapshot,) = ratchet_home.glob("trials/*/snapshot-*")
+    assert Snapshot.read(snapshot).facts.step >= step
+    runs = client().search_runs([e.experiment_id for e in client().search_experiments()])
+    assert {run.info.status for run in runs} == {"KILLED"}
 
 
 @pytest.mark.server

@@ -6,10 +6,13 @@ import math
 
 import optuna
 import pytest
+from conftest import TINY
 from test_budget import SETTINGS
 
+from ratchet.config import compose
+from ratchet.errors import ConfigError
 from ratchet.settings import SweepSettings
-from ratchet.training.halving import rung_value, rungs
+from ratchet.training.halving import require_rungs, rung_value, rungs
 from ratchet.training.pruning import SynchronousHalving
 
 
@@ -28,6 +31,14 @@ def test_a_rung_compares_the_best_value_until_then() -> None:
     assert rung_value(values, 4, "max") == 0.5
     assert rung_value(values, 4, "min") == 0.2
     assert math.isnan(rung_value([], 1, "max"))
+
+
+@pytest.mark.parametrize("every", ["5", "null"])
+def test_a_rung_before_the_first_validation_is_refused_rather_than_prunes_all(every: str) -> None:
+    halved = [*TINY, "trainer.max_epochs=10", "sweep.halving=true", "sweep.halving_min_epochs=2"]
+    require_rungs(compose([*halved, "trainer.check_val_every_n_epoch=2"]))
+    with pytest.raises(ConfigError, match="check_val_every_n_epoch"):
+        require_rungs(compose([*halved, f"trainer.check_val_every_n_epoch={every}"]))
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])

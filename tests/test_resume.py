@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import TINY
 from mlflow.entities import Run
+from pytorch_lightning.callbacks import Timer
 from registry_backends import http_address as http_address  # noqa: PLC0414 - a fixture
 
 from ratchet.config import compose
@@ -28,6 +29,7 @@ from ratchet.training.progress import Progress, TrialEnd
 from ratchet.training.reuse import REUSED_TAG, TrainedBefore
 from ratchet.training.run_names import CHECKPOINT_TAG, ENDED_TAG, FAILURE_TAG
 from ratchet.training.sweep import run_sweep
+from ratchet.training.trial import run_trial
 
 pytestmark = pytest.mark.trains
 
@@ -188,6 +190,42 @@ def test_a_trial_that_is_left_after_an_epoch_or_terminated_goes_on_to_the_same_e
     assert end.status == "finished"
     assert end.note in {f"resumed at epoch {step // 36 + 3}, step {step}" for step in range(28, 37)}  # never at 27
     assert_same(Record.of(end.run_id, tmp_path), undisturbed)
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_the_last_values_are_those_of_the_exported_weights_though_a_process_before_got_further() -> None:
+    paused = train(plan(), until_epoch=1)
+    assert paused is not None
+    client().log_metric(paused.run_id, "val_iou", 0.99, step=10_000)  # of weights that no checkpoint has
+    end = train(plan())
+    assert end is not None
+    assert end.run_id == paused.run_id
+    assert end.metrics["val_iou"] < 0.99
+    assert client().get_run(end.run_id).data.metrics["val_iou"] == end.metrics["val_iou"]
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_trial_whose_time_was_up_in_a_validation_is_over_when_it_is_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = plan("sweep.trial_max_time=0.05s").config
+    (trial,) = plan_trials([config])
+
+    def run(until_epoch: int | None) -> TrialEnd:
+        return run_trial(
+            trial.config,
+            name=trial.name,
+            fingerprint=trial.fingerprint,
+            tags={},
+            on_start=lambda _: None,
+            report=lambda _: None,
+            until_epoch=until_epoch,
+        )
+
+    with monkeypatch.context() as patch:  # Lightning looks at the end of batches, and not at that of a validation
+        patch.setattr(Timer, "_check_time_remaining", lambda *_: None)
+        assert run(1).status == "paused"
+    end = run(None)
+    assert end.status == "finished"
+    assert client().get_run(end.run_id).info.status == "FINISHED"
 
 
 @pytest.mark.usefixtures("ratchet_home")

@@ -50,6 +50,25 @@ def test_what_another_process_has_ended_is_taken_as_it_is(force: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
+def test_a_halved_search_that_only_time_bounds_does_not_wait_for_trials_without_end() -> None:
+    run = client().create_run(ensure_experiment("tiny"))
+    for step in (7, 14):
+        client().log_metric(run.info.run_id, "val_iou", 0.5, step=step)
+    timed = ("trainer.max_epochs=4", "sweep.halving=true", "sweep.max_time=1h")
+    queue = StudyQueue(searched("optimizer.lr=interval(0.1,0.2)", *timed), at_once=1)
+    asked = []
+    for _ in range(5):
+        turn = queue.next()
+        assert isinstance(turn, Turn)
+        asked.append(turn.until_epoch)
+        if turn.until_epoch is not None:
+            queue.paused(turn, run.info.run_id)
+    queue.close()
+    assert asked[:2] == [2, None]  # the first one goes on to its end
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
 def test_a_search_that_has_what_it_wants_draws_no_more_and_its_begun_trials_are_known() -> None:
     wanted = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=3")
     queue = StudyQueue(wanted, at_once=1)

@@ -14,12 +14,12 @@ from conftest import TINY
 from ratchet.config import compose, compose_sweep, instantiate
 from ratchet.errors import ConfigError
 from ratchet.registry.tracking import client
-from ratchet.training.batch_size import BATCH_SIZE_TAG
 from ratchet.training.fitting import Spending
 from ratchet.training.memory import free_bytes, has_memory_for, left_of_container, limited_to_what_is_free
 from ratchet.training.network import create_network
 from ratchet.training.plan import plan_trials
 from ratchet.training.results import TrialResult
+from ratchet.training.run_names import BATCH_SIZE_TAG
 from ratchet.training.sweep import run_sweep
 
 SMALL = (*TINY, "export.types=[pt2]", "datamodule.batch_size=4")
@@ -43,6 +43,17 @@ def test_a_batch_size_is_found_kept_and_told() -> None:
     found = int(client().get_run(str(result.run_id)).data.tags[BATCH_SIZE_TAG])
     assert found == 4  # a power of two with at least eight steps for thirty-odd images; all fit
     assert steps(result) == -(-images // found) - (images % found == 1)  # a last batch of one is left out
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_longer_training_keeps_the_batch_size_that_the_shorter_one_found() -> None:
+    automatic = (*SMALL, "datamodule.batch_size=auto", "scheduler=constant")
+    (shorter,) = run_sweep(plan_trials([compose([*automatic])]))
+    client().set_tag(str(shorter.run_id), BATCH_SIZE_TAG, "2")  # as where there was less memory
+    (longer,) = run_sweep(plan_trials([compose([*automatic, "trainer.max_epochs=2"])]))
+    assert str(longer.note).startswith(f"continues run {shorter.run_id}")
+    assert client().get_run(str(longer.run_id)).data.tags[BATCH_SIZE_TAG] == "2"
 
 
 @pytest.mark.trains

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.tuner.tuning import Tuner
 
 from ratchet.training.memory import limited_to_what_is_free
+from ratchet.training.run_names import BATCH_SIZE_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from ratchet.training.module import SegmentationModule
     from ratchet.training.run import TrialRun
 
-BATCH_SIZE_TAG = "ratchet.batch_size"
 _LEAST_STEPS = 8  # of an epoch: all images in one batch would fit often, and train nothing
 
 

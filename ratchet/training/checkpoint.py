@@ -106,7 +106,7 @@ class Snapshots(Checkpoint):
         self._first = trainer.current_epoch
         if self._pause_at is not None:
             trainer.fit_loop.max_epochs = self._pause_at
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             self._lightnings = signal.signal(signal.SIGTERM, self._end_at_next_snapshot)
 
     def _end_at_next_snapshot(self, *_: Any) -> None:
@@ -115,7 +115,7 @@ class Snapshots(Checkpoint):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Save what the epochs before have come to."""
-        if trainer.current_epoch > self._first and _agreed(trainer, self._due(0.0)):
+        if trainer.current_epoch > self._first and self._due(0.0):
             self._save(trainer, "epoch start")
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
@@ -141,7 +141,7 @@ class Snapshots(Checkpoint):
             or (trainer.val_check_batch is not None and done % trainer.val_check_batch == 0)
         )
         due = self._due(60 * self._minutes) or trainer.received_sigterm
-        if not half_done and _agreed(trainer, due):
+        if not half_done and due:
             self._sums = _epoch_sums(trainer)
             self._save(trainer, "within epoch")
 
@@ -174,10 +174,7 @@ class Snapshots(Checkpoint):
             peak_memory=self._peak_memory(),
             best=self._best(trainer),
         )
-        if trainer.is_global_zero:
-            self._after(self._folder.publish(facts, trainer.save_checkpoint))
-        else:
-            trainer.save_checkpoint(self._folder.work / "not-written")
+        self._after(self._folder.publish(facts, trainer.save_checkpoint))
         self._saved, self._moment = time.monotonic(), "other"
         self._cost = self._saved - started
         if self._told_to_end and callable(self._lightnings):
@@ -192,11 +189,6 @@ class Snapshots(Checkpoint):
         paths = (getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks)
         path = next((path for path in paths if path.startswith(folder)), None)
         return None if path is None else str(Path(path).relative_to(self._folder.checkpoints))
-
-
-def _agreed(trainer: pl.Trainer, decision: bool) -> bool:
-    """The first process's decision, for all of them: their clocks differ."""
-    return trainer.strategy.broadcast(decision) if trainer.world_size > 1 else decision
 
 
 def _moved(value: Any, there: str, here: str) -> Any:

@@ -95,6 +95,8 @@ def fit(work: Work, module: SegmentationModule, *, until_epoch: int | None) -> S
     resume = None if snapshot is None else str(snapshot.resume)
     trainer.fit(module, datamodule=Loaders(work.data), ckpt_path=resume, weights_only=True)
     last = folder.newest()
+    if last is not None and last == snapshot and trainer.should_stop:  # its time was up already when it was left
+        last = last.model_copy(update={"facts": last.facts.model_copy(update={"trained": True, "stopped": True})})
     if last is None:
         raise TrainingError(
             "no epoch was trained: trainer.max_epochs or trainer.limit_train_batches leaves nothing to do."

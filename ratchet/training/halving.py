@@ -26,6 +26,13 @@ def require_rungs(config: TrialConfig) -> None:
             f"sweep.halving compares trials while they train, and {metric} is measured at their end only: set "
             "retrain.metric to one of the validation's, such as val_iou."
         )
+    every = config.trainer.get("check_val_every_n_epoch", 1)
+    if every is None or config.sweep.halving_min_epochs < every:
+        raise ConfigError(
+            f"sweep.halving compares trials first after epoch {config.sweep.halving_min_epochs}, which no validation precedes "
+            f"for certain (trainer.check_val_every_n_epoch={every}): set trainer.check_val_every_n_epoch, or "
+            f"sweep.halving_min_epochs to as much."
+        )
     if not rungs(config.sweep, epochs):
         raise ConfigError(
             f"sweep.halving has nothing to halve: sweep.halving_min_epochs={config.sweep.halving_min_epochs} is not less "

@@ -21,6 +21,7 @@ from ratchet.training.ownership import Ownership, await_owner, machine
 from ratchet.training.reuse import TrainedBefore
 from ratchet.training.run import TrialRun, close_dead_run, metric_history
 from ratchet.training.run_names import (
+    BATCH_SIZE_TAG,
     CHECKPOINT_TAG,
     CHECKPOINTS_PATH,
     FAILURE_TAG,
@@ -169,7 +170,8 @@ def _new(
     # What early stopping has ended stays so: a training of more epochs would have ended there too.
     facts = snapshot.facts.model_copy(update={"trained": snapshot.facts.stopped})
     folder.adopt(snapshot.path, facts)
-    opened = TrialRun.create(store, config, ownership, name=name, tags={**tags, CONTINUED_TAG: run.info.run_id})
+    kept = {key: value for key, value in run.data.tags.items() if key == BATCH_SIZE_TAG}
+    opened = TrialRun.create(store, config, ownership, name=name, tags={**tags, **kept, CONTINUED_TAG: run.info.run_id})
     copy_ancestry(store, run, opened, folder.path)
     opened.log_metrics([row for row in metric_history(store, run) if row.step < facts.step])
     return opened, f"continues run {run.info.run_id} after epoch {facts.epoch}"

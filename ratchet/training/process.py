@@ -37,7 +37,7 @@ _ONE_OF_MANY = (
 _LEAST = 19  # of priorities: the next trial's steps wait for their slowest thread, and are to lose no core to an export
 
 # Imported once by the fork server: a trial then starts in milliseconds, where a fresh interpreter takes ten seconds.
-_PRELOAD = ["ratchet.training.preload"]
+_PRELOAD = ["ratchet.training.fork_server", "ratchet.training.preload"]
 
 
 def start_server() -> None:
@@ -131,6 +131,7 @@ def _main(
     """Run the trial; its last message is `ended` with a `TrialEnd`, or `failed` with the reason."""
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it ends its trials
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the fork server ignores
     os.environ.clear()  # the fork server's is that of its first user
     os.environ.update({name: value for name, value in environment.items() if name not in _ONE_OF_MANY})
     os.chdir(folder)

@@ -95,7 +95,8 @@ class TrialList:
 class StudyQueue:
     """Trials that a study hands out: points of a space, or those of a grid that is halved.
 
-    With one trial at a time, the trials of a rung wait until all have come there; with several, each is judged at once.
+    With one trial at a time, of a number that is known, those of a rung wait until all have come there; else each is judged
+    at once.
     """
 
     def __init__(self, plan: SweepPlan, *, at_once: int) -> None:
@@ -105,10 +106,10 @@ class StudyQueue:
         if plan.settings.halving:
             require_rungs(plan.config)
         self._plan = plan
-        self._waits = at_once == 1
+        self._waits = at_once == 1 and plan.size is not None
         self._planner = Planner(plan.trials)
         self._before = TrainedBefore()
-        self._study = SweepStudy(plan, at_once=at_once)
+        self._study = SweepStudy(plan, synchronous=self._waits)
         self._values: dict[str, float | None] = {}  # of the trials handed out, by fingerprint
         self._failed: set[str] = set()  # those of them that others may queue again
         self._ready: deque[Turn | Pruned] = deque(self._ended_elsewhere())

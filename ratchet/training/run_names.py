@@ -5,6 +5,7 @@ from __future__ import annotations
 FINGERPRINT_TAG = "ratchet.fingerprint"
 DATA_FINGERPRINT_TAG = "ratchet.data_fingerprint"
 PARAMETERS_TAG = "ratchet.parameters"
+BATCH_SIZE_TAG = "ratchet.batch_size"
 IMAGES_TAG = "ratchet.training_images"
 FAILURE_TAG = "ratchet.failure"
 PRUNED_TAG = "ratchet.pruned"

@@ -19,7 +19,7 @@ def trials_at_once(config: TrialConfig) -> int:
     """
     if config.sweep.parallel is not None:
         return config.sweep.parallel
-    return max(1, gpus(config)) if config.trainer.get("devices") == 1 else 1
+    return max(1, gpus(config))
 
 
 def gpus(config: TrialConfig) -> int:

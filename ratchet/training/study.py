@@ -55,8 +55,11 @@ class SweepStudy:
     been missing for `STALE_SECONDS`.
     """
 
-    def __init__(self, plan: SweepPlan, *, at_once: int) -> None:
-        """Open the study, or make it. Raises `ConfigError`, `ServerUnreachableError`."""
+    def __init__(self, plan: SweepPlan, *, synchronous: bool) -> None:
+        """Open the study, or make it; `synchronous`: its trials wait for each other at a rung.
+
+        Raises `ConfigError`, `ServerUnreachableError`.
+        """
         _quieten()
         settings, home = plan.settings, plan.config.core.home
         self._plan = plan
@@ -66,7 +69,7 @@ class SweepStudy:
         self._closed = threading.Event()
         self._beaten = 0.0
         url = os.environ.get(STORAGE) or f"sqlite:///{(home / 'studies.db').absolute()}"
-        halving = pruner(settings, synchronous=at_once == 1) if settings.halving else optuna.pruners.NopPruner()
+        halving = pruner(settings, synchronous=synchronous) if settings.halving else optuna.pruners.NopPruner()
         self._storage = _open_storage(url)
         self._study = self._open_study(halving)
         if plan.space is None:
