@@ -162,7 +162,7 @@ def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None,
 
 def _holds(kept: Verdict, policy: Policy, data: SegmentationDataModule) -> bool:
     """Whether a verdict is by this policy, on the gate's images as they are now, with what the policy reads of them."""
-    samples = data.samples[data.gate_split]
+    samples = data.gate_samples
     needed = needed_metadata(policy, tuple(sample.name for sample in samples), metadata_columns(samples))
     digest = metadata_digest(needed) if needed else None
     return (kept.policy, kept.gate_set, kept.counts.get("metadata")) == (policy, data.gate_fingerprint, digest)

@@ -127,3 +127,68 @@ def test_a_column_that_is_called_as_a_slice_is_takes_none_away() -> None:
     assert not missing
     names = [part.name for part in parts]
     assert names == ["size: small", "size: medium", "size: large", "size: huge", "size: large", "size: small"]
+
+
+def with_false_positives(one: ImageCounts, column: int, pixels: int) -> ImageCounts:
+    """The same model with false positives of one class in every image that does not show it."""
+    fp = one.fp.copy()
+    fp[one.tp[:, column] + one.fn[:, column] == 0, column] = pixels
+    return ImageCounts(one.names, one.classes, one.tp, fp, one.fn)
+
+
+def showing(column_images: int, images: int, seed: int) -> ImageCounts:
+    """Two classes, of which the second is in the first so many images only."""
+    one = counts(seed, images=images)
+    one.tp[column_images:, 1] = one.fn[column_images:, 1] = 0
+    return one
+
+
+@pytest.mark.parametrize("pixels", [0, 30, 3_000])
+def test_a_class_in_two_images_is_not_judged_whatever_is_wrongly_found_in_the_others(pixels: int) -> None:
+    models = [with_false_positives(showing(2, 60, seed), 1, pixels) for seed in (1, 1)]
+    verdict = judged(NonInferiority(margin=0.2, classes=False, overall=True), *models)
+    (check,) = (check for check in verdict.checks if check.rule == "non_inferiority")
+    assert (check.passed, check.undecided) == (False, True)
+
+
+@pytest.mark.parametrize("pixels", [0, 1, 30])
+def test_images_count_for_a_class_by_what_they_show_and_not_by_what_is_wrongly_found(pixels: int) -> None:
+    models = [with_false_positives(showing(40, 240, seed), 1, pixels) for seed in (1, 1)]
+    metadata = {"patient": {name: f"p{number // 8}" for number, name in enumerate(models[0].names)}}
+    policy = Policy(
+        superiority=None,
+        floor=0.0,
+        non_inferiority=NonInferiority(margin=0.5, overall=False, min_images=10),
+        group_by="patient",
+        resamples=2_000,
+    )
+    refs = {"challenger": ModelRef(version=2, digest="b"), "champion": ModelRef(version=1, digest="a")}
+    context = Context.model_validate({"model": "m", "gate_set": "g", **refs})
+    verdict = judge(policy=policy, challenger=models[0], champion=models[1], context=context, metadata=metadata)
+    (check,) = (check for check in verdict.checks if check.slice == "class: b")
+    assert (check.passed, check.undecided) == (False, True)
+    assert "5 of 10 needed" in check.why
+
+
+@pytest.mark.parametrize("pixels", [0, 300])
+def test_a_slice_of_images_that_show_nothing_is_told_and_never_passes(pixels: int) -> None:
+    champion, challenger = counts(1), counts(2)
+    for model, found in ((champion, 5), (challenger, pixels)):
+        model.tp[90:] = model.fn[90:] = 0
+        model.fp[90:] = found
+    metadata = {"product": {name: "clean" if i >= 90 else "scratched" for i, name in enumerate(champion.names)}}
+    rule = NonInferiority(margin=0.2, classes=False, columns=("product",))
+    checks = {c.slice: c for c in judged(rule, challenger, champion, metadata=metadata).checks}
+    assert checks["product: scratched"].interval is not None
+    assert not checks["product: clean"].passed
+    assert "nothing to find" in checks["product: clean"].why
+
+
+def test_with_groups_the_images_that_would_decide_are_told_as_images() -> None:
+    one, other = counts(1, images=18, classes=1), counts(2, images=18, classes=1, quality=0.5)
+    policy = Policy(floor=0.0, group_by="patient", min_images=20, resamples=2_000)
+    refs = {"challenger": ModelRef(version=2, digest="b"), "champion": ModelRef(version=1, digest="a")}
+    context = Context.model_validate({"model": "m", "gate_set": "g", **refs})
+    metadata = {"patient": {name: f"p{number // 3}" for number, name in enumerate(one.names)}}
+    verdict = judge(policy=policy, challenger=one, champion=other, context=context, metadata=metadata)
+    assert verdict.images_needed == 60  # 20 groups of three

@@ -83,9 +83,22 @@ def test_an_equal_model_is_called_better_no_more_often_than_the_level(images: in
 
 def test_one_image_counts_once_however_large_it_is() -> None:
     size = np.ones(100)
-    assert effective_units(pair_of(np.full(100, 0.5), np.full(100, 0.5), size * 1_000)) == pytest.approx(100)
+    assert effective_units(pair_of(np.full(100, 0.5), np.full(100, 0.5), size * 1_000), "iou") == pytest.approx(100)
     size[0] = 10_000
-    assert effective_units(pair_of(np.full(100, 0.5), np.full(100, 0.5), size * 1_000)) == pytest.approx(1.02, abs=0.01)
+    assert effective_units(pair_of(np.full(100, 0.5), np.full(100, 0.5), size * 1_000), "iou") == pytest.approx(
+        1.02, abs=0.01
+    )
+
+
+def test_each_metric_has_the_effective_images_of_what_it_divides_by() -> None:
+    truth = np.where(np.arange(60) < 2, 6_000.0, 60.0)[:, None]
+    for false in (0.0, 400.0):
+        side = Summands(truth / 2, np.full_like(truth, false), truth / 2)
+        found = {m: effective_units(Pair(side, side), m) for m in ("iou", "recall", "precision")}
+        assert found["recall"] == pytest.approx(3.32, abs=0.01)
+        assert (found["iou"] > 4) == (found["precision"] > 4) == bool(false)
+        (result,) = resample([Pair(side, side)], metric="recall", resamples=500, seed=0)
+        assert result.low(0.05) == -np.inf
 
 
 def test_fewer_effective_images_give_a_wider_interval_and_four_none_at_all() -> None:

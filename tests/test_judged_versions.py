@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from test_judgement import registry as registry  # noqa: PLC0414 - a fixture
 
 from ratchet.data import FolderDataModule
 from ratchet.gate import load_policy
-from ratchet.judgement.records import REPORT_FILE, judged_images, record_location
+from ratchet.judgement.records import REPORT_FILE, judged_images, last_verdict, record_location
+from ratchet.monitoring.images import choose_images
 from ratchet.registry import EventKind, Stage
 from ratchet.registry.tracking import client
 from ratchet.retraining import _holds, _last, gate, plan_retraining
@@ -152,6 +154,37 @@ def test_a_retraining_judges_again_where_production_changed_meanwhile(registry: 
     assert verdict.champion.version == first
     judged = [event for event in registry.manager.history(registry.name) if event.verdict_digest]
     assert [event.kind for event in judged] == [EventKind.NOTED, EventKind.GATED]
+
+
+def test_a_gate_image_that_is_there_twice_counts_once(registry: Registry, images: Path, tmp_path: Path) -> None:
+    doubled = tmp_path / "doubled"
+    shutil.copytree(images, doubled)
+    tests = (doubled / "test.txt").read_text().split()
+    for name in tests[:15]:
+        for kind in ("images", "masks"):
+            (file,) = (doubled / kind).glob(f"{name}.*")
+            shutil.copyfile(file, file.with_stem(f"z-{name}"))
+    (doubled / "test.txt").write_text("".join(f"{name}\n" for name in [*tests, *(f"z-{n}" for n in tests[:15])]))
+    registry.add(POOR, "production")
+    version = registry.add(GOOD)
+    once, twice = (registry.judge(version, data=data, **BETTER) for data in (registry.data, data_module(doubled)))
+    assert (twice.n_images, twice.interval) == (once.n_images, once.interval)
+    assert twice.gate_set == once.gate_set
+    assert any("15 gate images are copies" in note for note in twice.notes)
+    choice = choose_images(data_module(doubled), seen=frozenset(), judged=frozenset(tests))
+    assert len(choice.reference) == len(tests)
+    assert not {sample.name for sample in choice.fresh} & {f"z-{name}" for name in tests}
+
+
+def test_a_verdict_that_is_given_again_after_another_one_is_the_last_one_again(registry: Registry) -> None:
+    registry.add(POOR, "production")
+    version = registry.add(GOOD)
+    first, _, third = (registry.judge(version, **BETTER | {"floor": floor}) for floor in (0.2, 0.99, 0.2))
+    assert first.digest == third.digest
+    assert last_verdict(registry.manager, registry.name, version).verdict_digest == first.digest
+    assert registry.judge(version, **BETTER).digest == first.digest
+    told = [e for e in registry.manager.history(registry.name) if e.kind is EventKind.GATED and e.version == version]
+    assert [event.outcome for event in told] == ["promote", "reject", "promote"]
 
 
 def test_the_place_of_a_record_is_a_path_that_is_there(

@@ -131,6 +131,15 @@ def test_a_challenger_that_does_not_load_is_rejected(registry: Registry) -> None
         registry.judge(version, floor=0.2)  # nobody tried it
 
 
+def test_why_a_challenger_did_not_answer_is_told_though_no_rule_asks_whether_it_serves(registry: Registry) -> None:
+    directory = export(registry.folder / "broken", Brightness(GOOD))
+    (directory / "model.pt").write_bytes(b"no archive")
+    version = registry.manager.register_model(str(directory), registry.name).version
+    verdict = registry.judge(version, floor=0.2, serves=None, budget={"size_mb": 50})
+    assert verdict.outcome == "reject"
+    assert any("gave no usable answer" in note and "RuntimeError" in note for note in verdict.notes)
+
+
 def test_a_challenger_that_answers_another_shape_is_rejected(registry: Registry) -> None:
     version = registry.add(FiveChannels())
     verdict = registry.judge(version, floor=0.2, serves={})

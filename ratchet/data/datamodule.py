@@ -139,6 +139,11 @@ class SegmentationDataModule:
         return gate_split(self.samples)
 
     @property
+    def gate_samples(self) -> tuple[Sample, ...]:
+        """What the gate judges on, sorted by name: of images with the same bytes the first one."""
+        return self._prepare_once().gate_samples
+
+    @property
     def gate_fingerprint(self) -> str:
         """The same fingerprint of the gate set alone."""
         return self._prepare_once().gate_fingerprint

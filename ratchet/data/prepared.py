@@ -14,9 +14,14 @@ from ratchet.data.splitting import SplitSizes, assign_splits, check_groups_whole
 
 @dataclass(frozen=True)
 class PreparedData:
-    """The samples by split, the hashes of their files by name, and the fingerprints of all of them and of the gate set."""
+    """The samples by split, the hashes of their files by name, and the fingerprints of all of them and of the gate set.
+
+    `gate_samples` are those that the gate judges on: of images with the same bytes the first by name, since copies are no
+    independent images.
+    """
 
     samples: Mapping[str, tuple[Sample, ...]]
+    gate_samples: tuple[Sample, ...]
     contents: Mapping[str, PairContent]
     fingerprint: str
     gate_fingerprint: str
@@ -54,11 +59,16 @@ def prepare_data(
     samples = [Sample(name, *pairs[name], splits[name], metadata.get(name, {})) for name in sorted(names)]
     by_split = {split: tuple(sample for sample in samples if sample.split == split) for split in SPLITS}
     present = {split: members for split, members in by_split.items() if members}
+    first: dict[str, Sample] = {}
+    for sample in present[gate_split(present)]:
+        first.setdefault(images[sample.name], sample)
+    gate_samples = tuple(first.values())
     return PreparedData(
         samples=present,
+        gate_samples=gate_samples,
         contents=contents,
         fingerprint=fingerprint(samples, contents, meaning),
-        gate_fingerprint=fingerprint(present[gate_split(present)], contents, meaning),
+        gate_fingerprint=fingerprint(gate_samples, contents, meaning),
     )
 
 

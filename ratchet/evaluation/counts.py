@@ -103,6 +103,19 @@ def summands(metric: str, counts: ImageCounts, *, average: str = "macro") -> Sum
     return Summands(*(array.sum(axis=-1, keepdims=True) if average == "micro" else array for array in arrays))
 
 
+def denominators(
+    metric: str, tp: NDArray[np.float64], fp: NDArray[np.float64], fn: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """What each metric divides by, of counts of any shape."""
+    if metric == "dice":
+        return 2 * tp + fp + fn
+    if metric == "recall":
+        return tp + fn
+    if metric in {"precision", "pixel_accuracy"}:
+        return tp + fp
+    return tp + fp + fn
+
+
 def metric_of(
     metric: str, tp: NDArray[np.float64], fp: NDArray[np.float64], fn: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -113,15 +126,10 @@ def metric_of(
     for a class that the model never predicts though it is there; pixel accuracy is Σᵢ nᵢᵢ / Σᵢ tᵢ (Long et al., CVPR
     2015, section 5). A class that gives nothing to divide by has no value: NaN.
     """
-    hits = tp
-    if metric == "dice":
-        hits, total = 2 * tp, 2 * tp + fp + fn
-    elif metric == "recall":
-        total = tp + fn
-    elif metric in {"precision", "pixel_accuracy"}:
-        total = np.where(tp + fp > 0, tp + fp, fn)
-    else:
-        total = tp + fp + fn
+    hits = 2 * tp if metric == "dice" else tp
+    total = denominators(metric, tp, fp, fn)
+    if metric == "precision":
+        total = np.where(total > 0, total, fn)
     values: NDArray[np.float64] = np.divide(hits, total, out=np.full(np.shape(total), np.nan), where=total > 0)
     return values
 

@@ -12,7 +12,7 @@ outweigh small ones. Hesterberg (The American Statistician 69, 2015, section 4.2
     alpha' = Φ(-√(n / (n - 1)) · t(1 - alpha; n - 1))
 
 and we put in Kish's effective number of images (Survey Sampling, 1965, section 8.2) for n: 1 / Σᵢ wᵢ², where wᵢ is
-image i's share of the score's denominator. `benchmarks/gate_quality.py` measures how often either interval calls one of
+image i's share of the metric's denominator. `benchmarks/gate_quality.py` measures how often either interval calls one of
 two equal models better; docs/gate.md has the figures.
 
 **Bit for bit.** Draws come from PCG64's raw stream, which NumPy keeps fixed (its distributions it may change, NEP 19).
@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.errors import InvalidCountsError
-from ratchet.evaluation.counts import Summands, mean_over_classes, metric_of
+from ratchet.evaluation.counts import Summands, denominators, mean_over_classes, metric_of
 
 Floats = NDArray[np.float64]
 _CELLS = 2_000_000  # weights and resampled sums held at once: 16 MB, whatever the number of images and slices
@@ -118,7 +118,7 @@ def resample(
         differences[start : start + len(weights)] = _differences(weights @ stacked, pairs, metric)
         start += len(weights)
     estimates = _differences(stacked.sum(axis=0, keepdims=True), pairs, metric)[0]
-    return tuple(_summary(float(estimates[i]), differences[:, i], pair) for i, pair in enumerate(pairs))
+    return tuple(_summary(float(estimates[i]), differences[:, i], pair, metric) for i, pair in enumerate(pairs))
 
 
 def _weights(units: int, resamples: int, seed: int, *, step: int) -> Iterator[Floats]:
@@ -136,13 +136,23 @@ def _differences(sums: Floats, pairs: Sequence[Pair], metric: str) -> Floats:
     at = 0
     for i, pair in enumerate(pairs):
         classes = pair.challenger.tp.shape[1]
-        tp, fp, fn, *champion = (sums[:, at + j * classes : at + (j + 1) * classes] for j in range(6))
+        columns = [sums[:, at + j * classes : at + (j + 1) * classes] for j in range(6)]
         at += 6 * classes
-        out[:, i] = mean_over_classes(metric_of(metric, tp, fp, fn)) - mean_over_classes(metric_of(metric, *champion))
+        mine, theirs = Summands(*columns[:3]), Summands(*columns[3:])
+        out[:, i] = mean_over_classes(metric_of(metric, *mine)) - mean_over_classes(metric_of(metric, *theirs))
+        for side in (mine, theirs):
+            # Without a pixel of a class in the truth, both models score 0 by false positives: no difference, not none.
+            out[~_truth(metric, side).all(axis=1), i] = np.nan
     return out
 
 
-def _summary(estimate: float, differences: Floats, pair: Pair) -> Resampled:
+def _truth(metric: str, side: Summands) -> NDArray[np.bool_]:
+    """Where (..., K) there is something to find: a pixel of the class, or for pixel accuracy any pixel."""
+    found = side.tp + side.fp if metric == "pixel_accuracy" else side.tp + side.fn
+    return np.asarray(found > 0)
+
+
+def _summary(estimate: float, differences: Floats, pair: Pair, metric: str) -> Resampled:
     missing = np.isnan(differences)
     known = differences[~missing].tolist()
     spread = None
@@ -153,15 +163,15 @@ def _summary(estimate: float, differences: Floats, pair: Pair) -> Resampled:
         estimate=estimate,
         for_low=np.sort(np.where(missing, -np.inf, differences)),
         for_high=np.sort(np.where(missing, np.inf, differences)),
-        effective=effective_units(pair),
-        units=int(np.hstack([*pair.challenger, *pair.champion]).any(axis=1).sum()),
+        effective=effective_units(pair, metric),
+        units=int(np.hstack([_truth(metric, side) for side in (pair.challenger, pair.champion)]).any(axis=1).sum()),
         standard_error=spread,
     )
 
 
-def effective_units(pair: Pair) -> float:
+def effective_units(pair: Pair, metric: str) -> float:
     """Kish's effective number of units: 1 / Σᵢ wᵢ², wᵢ a unit's share of the denominator, averaged over classes."""
-    weights = sum(np.stack(side).sum(axis=0) for side in (pair.challenger, pair.champion))
+    weights = sum(denominators(metric, *side) for side in (pair.challenger, pair.champion))
     totals = np.sum(weights, axis=0)
     if not np.all(totals > 0):
         return 0.0

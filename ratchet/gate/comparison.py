@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,7 +51,8 @@ def interval(policy: Policy, compared: Compared, *, line: float, alpha: float, l
         line=line,
         images=images,
         effective=round(resampled.effective, 6),
-        images_needed=None if needed is None else max(needed, least),
+        # `least` counts what is independent: with groups of them, so many more images.
+        images_needed=None if needed is None else max(needed, math.ceil(least * images / max(compared.units, 1))),
     )
 
 

@@ -116,6 +116,9 @@ def slices(
             parts += _values(column, challenger.names, metadata[column])
     pair = _pair(policy, challenger, champion, policy.average)
     for name, keep in parts:
+        if policy.metric != "pixel_accuracy" and not truth[keep].any():
+            missing[name] = "no class is in any of its images, so there is nothing to find in them"
+            continue
         found.append(Contrast(name, _present(pair, keep, truth), int(keep.sum())))
     return found, missing
 

@@ -46,9 +46,13 @@ def collect_evidence(
             f"the champion does not serve, so nothing can be compared with it: {error}. Roll it back."
         )
     costs, notes = _measure_costs(policy, exported, answers)
+    serves = _serves(files, answers["challenger"])
+    if policy.serves is None and not is_usable(serves):  # no check tells why, then
+        why = serves.error or f"its answer has the shape {serves.output_shape} instead of {serves.expected_shape}"
+        notes += (f"the challenger gave no usable answer when it was tried, and is scored as finding nothing: {why}",)
     return Evidence(
         leak=leak,
-        serves=_serves(files, answers["challenger"]),
+        serves=serves,
         challenger_cost=costs.get("challenger"),
         champion_cost=costs.get("champion"),
         notes=notes,

@@ -51,7 +51,7 @@ def judge_version(
     challenger, champion = manager.version(model, version), manager.champion(model)
     other = champion if against is None else manager.version(model, against)
     decides = other == champion and challenger != champion
-    samples = data.samples[data.gate_split]
+    samples = data.gate_samples
     with tempfile.TemporaryDirectory(prefix="gate-") as folder:
         versions = {"challenger": challenger} | ({} if other is None else {"champion": other})
         measured = _measure(policy, versions, data, manager=manager, folder=Path(folder) / "models", on_image=on_image)
@@ -79,6 +79,8 @@ def judge_version(
         page = artifacts / REPORT_FILE
         page.write_text(html_report(verdict), encoding="utf-8")
         run_id = keep_record(artifacts, verdict, challenger)
+        told = [e for e in manager.history(model) if e.version == version and e.verdict_digest]
+        again = told and verdict.digest in {e.verdict_digest for e in told[:-1]} - {told[-1].verdict_digest}
         now = manager.champion(model)  # production may have changed meanwhile
         decides = decides and (now and now.version) == (champion and champion.version)
         manager.record(
@@ -90,6 +92,8 @@ def judge_version(
             if decides or other is None
             else f"compared with v{other.version}: {verdict.sentence}",
             verdict_digest=verdict.digest,
+            # One that was given before another one counts anew: the last in the history is the one that holds.
+            key=f"{verdict.digest} after {told[-1].number}" if again else None,
             gate_set=verdict.gate_set,
             anchor=None if anchor is None else anchor.version,
             run_id=run_id,
@@ -124,12 +128,13 @@ def _measure(
     on_image: OnImage,
 ) -> _Measured:
     """Fetch the models, checked against the hashes of their registration; try them, then count them."""
-    samples = data.samples[data.gate_split]
+    samples, copies = data.gate_samples, len(data.samples[data.gate_split]) - len(data.gate_samples)
     files = {role: manager.download_model(v.model, v.version, folder / role) for role, v in versions.items()}
     # One that was registered outside Ratchet got its files' hashes when it was fetched.
     versions = {role: manager.version(v.model, v.version) for role, v in versions.items()}
     champion = versions.get("champion")
-    evidence = collect_evidence(policy, files, samples, data.image_digests(data.gate_split))
+    digests = data.image_digests(data.gate_split)
+    evidence = collect_evidence(policy, files, samples, {sample.name: digests[sample.name] for sample in samples})
     models = _load(files, usable=is_usable(evidence.serves))
     scorer = Scorer(samples, data.mask_values, data.gate_fingerprint, policy.metric, CountsCache(home() / "counts"))
     counts, cached = _score(scorer, models, champion, on_image)
@@ -138,7 +143,8 @@ def _measure(
         today = {version.version: counts[role] for role, version in versions.items()}
         anchor = find_anchor(policy, champion, today, scorer=scorer, manager=manager)
     counts |= {} if anchor.counts is None else {"anchor": anchor.counts}
-    notes = (*evidence.notes, *cached, *anchor.notes)
+    same = (f"{copies} gate images are copies of others, byte for byte, and are left out",) if copies else ()
+    notes = (*evidence.notes, *same, *cached, *anchor.notes)
     return _Measured(versions, models, counts, anchor.version, evidence.model_copy(update={"notes": notes}))
 
 

@@ -30,7 +30,7 @@ def compare_sets(
     new, old = (_only(every, keep) for keep in (fresh, ~fresh))
     pair = Pair(new, old) if groups is None else Pair(new, old).grouped(groups)
     (found,) = resample([pair], metric=policy.metric, resamples=policy.resamples, seed=policy.seed)
-    effective = min(effective_units(Pair(part, part)) for part in (pair.challenger, pair.champion))
+    effective = min(effective_units(Pair(part, part), policy.metric) for part in (pair.challenger, pair.champion))
     return replace(found, effective=effective)
 
 

@@ -26,16 +26,16 @@ def choose_images(data: Any, *, seen: Set[str], judged: Set[str] | None) -> Chos
     would get worse together with production. Where none of the judged images is known and still there, all of today's
     gate set is the reference.
     """
-    gate = data.samples[data.gate_split]
+    gate = data.gate_samples
     reference = tuple(sample for sample in gate if judged and sample.name in judged)
     as_promoted = bool(reference)
     reference = reference or gate
-    known = {sample.name for sample in reference}
-    fresh = [
-        sample
-        for split in ("train", "val", data.gate_split)
-        for sample, digest in zip(data.samples.get(split, ()), data.image_digests(split).values(), strict=True)
-        if sample.name not in known and digest not in seen
-    ]
-    fresh.sort(key=lambda sample: (-sample.image.stat().st_mtime, sample.name))
+    digests = {name: digest for split in data.samples for name, digest in data.image_digests(split).items()}
+    known = {digests[sample.name] for sample in reference} | seen
+    new: dict[str, Sample] = {}  # copies of an image are no more images
+    for split in ("train", "val", data.gate_split):
+        for sample in data.samples.get(split, ()):
+            if digests[sample.name] not in known:
+                new.setdefault(digests[sample.name], sample)
+    fresh = sorted(new.values(), key=lambda sample: (-sample.image.stat().st_mtime, sample.name))
     return ChosenImages(tuple(fresh), reference, as_promoted)
