@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -99,10 +99,15 @@ class Plan(BaseModel):
 
 
 def plan_retraining(
-    overrides: Sequence[str], *, flow_run: FlowRun | None = None, manager: MlflowModelManager | None = None
+    overrides: Sequence[str],
+    *,
+    flow_run: FlowRun | None = None,
+    manager: MlflowModelManager | None = None,
+    is_waiting: Callable[[str], bool] = lambda _: True,
 ) -> Plan:
     """Compose the trials and see whether the same inputs have been judged before.
 
+    `is_waiting` tells whether the flow run with an id still waits for a person's answer: one that was cancelled asks nobody.
     Raises `ConfigError`, `PolicyError`, `DataError`.
     """
     composed = compose_space(overrides)
@@ -117,7 +122,8 @@ def plan_retraining(
     plan = Plan(sweep=sweep, fingerprint=fingerprint, unchanged_since=None, flow_run=flow_run)
     if sweep.settings.force:
         return plan
-    return plan.model_copy(update={"unchanged_since": _judged_before(manager or MlflowModelManager(), plan)})
+    before = _judged_before(manager or MlflowModelManager(), plan, is_waiting)
+    return plan.model_copy(update={"unchanged_since": before})
 
 
 def _needed_metadata(policy: Policy, config: TrialConfig) -> Metadata:
@@ -157,7 +163,7 @@ def titled(model: str, trials: int | None) -> str:
     return f"{model}: a search" if trials is None else f"{model}: {trials} trial{'s' if trials > 1 else ''}"
 
 
-def _judged_before(manager: MlflowModelManager, plan: Plan) -> int | None:
+def _judged_before(manager: MlflowModelManager, plan: Plan, is_waiting: Callable[[str], bool]) -> int | None:
     """The version that these very inputs gave, if another retraining brought it to its end, or is about to."""
     try:
         versions = manager.versions(plan.settings.model)
@@ -168,15 +174,17 @@ def _judged_before(manager: MlflowModelManager, plan: Plan) -> int | None:
             continue
         if plan.flow_run is not None and version.tags.get(FLOW_RUN_TAG) == plan.flow_run.page:
             return None  # this retraining made it itself, and was interrupted: it goes on where it was
-        if version.stage in ARRIVED[plan.settings.to] or version.quarantined or _settled(manager, version):
+        over = version.stage in ARRIVED[plan.settings.to] or version.quarantined
+        if over or _settled(manager, version, is_waiting):
             return version.version
     return None
 
 
-def _settled(manager: MlflowModelManager, version: ModelVersion) -> bool:
-    """Whether the version was refused when today's champion was there already, or somebody has been asked about it."""
+def _settled(manager: MlflowModelManager, version: ModelVersion, is_waiting: Callable[[str], bool]) -> bool:
+    """Whether the version was refused when today's champion was there already, or somebody is being asked about it."""
     history, champion = manager.history(version.model), manager.champion(version.model)
-    if open_question(history, version.version) is not None:
+    asked = open_question(history, version.version)
+    if asked is not None and (asked.flow_run is None or is_waiting(asked.flow_run)):
         return True
     words = [e for e in history if e.version == version.version and e.kind in (EventKind.GATED, EventKind.REFUSED)]
     if not words or words[-1].outcome == "promote":

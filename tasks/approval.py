@@ -9,7 +9,7 @@ from uuid import UUID
 
 from prefect import task
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, State, StateType
 from prefect.events import emit_event
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -27,7 +27,7 @@ from ratchet.registry import BestRun, Event, ModelVersion
 from ratchet.registry.pages import version_page
 from ratchet.registry.questions import deadline
 from ratchet.retraining import Outcome, Plan
-from tasks.run_page import Choice, artifact_key, artifact_page, describe_run, keep_plan, write_page
+from tasks.run_page import Choice, artifact_key, artifact_page, describe_run, keep_plan, kept_plan, write_page
 
 _SUSPENDED, _RESUMED, _EXPIRED = "Suspended", "Resuming", "Deadline"  # states; the first two are Prefect's
 _SECONDS_TO_BE_KNOWN = 10.0  # a server reads its automations every five seconds, and an event before that is not seen
@@ -49,6 +49,15 @@ def require_deployment() -> None:
         raise ConfigError(
             "approval needs a deployment: without one nothing would take the run up again when somebody answers. Start it "
             "from a deployment (ratchet deploy, or `retrain.serve()`), or leave approval out."
+        )
+    if kept_plan() is not None:
+        return  # it has asked already
+    with get_client(sync_client=True) as client:
+        limits = client.read_deployment(UUID(deployment.id)).concurrency_options
+    if limits is not None and limits.collision_strategy is ConcurrencyLimitStrategy.CANCEL_NEW:
+        raise ConfigError(
+            f"approval: the deployment {deployment.name} cancels a run that goes on while another one of the model runs, and so "
+            "the answer with it. Set collision: queue in the model file and deploy it, or leave approval out."
         )
 
 

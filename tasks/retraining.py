@@ -6,6 +6,9 @@ started anew after a crash or a suspension goes on where it was.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from prefect import get_run_logger, task
 
 from ratchet import retraining
@@ -17,6 +20,7 @@ from ratchet.training.results import SweepOutcome
 from tasks.events import announce_history
 from tasks.progress import gate_progress, sweep_progress
 from tasks.run_page import describe_run, kept_choice, kept_plan, tell_errors_in_sentences, this_flow_run, write_page
+from tasks.runs import is_waiting
 
 
 @task(task_run_name="plan")
@@ -25,7 +29,7 @@ def plan_retraining(form: RetrainForm) -> Plan:
     tell_errors_in_sentences()
     if (kept := kept_plan()) is not None:
         return kept
-    plan = retraining.plan_retraining(overrides_of(form), flow_run=this_flow_run())
+    plan = retraining.plan_retraining(overrides_of(form), flow_run=this_flow_run(), is_waiting=is_waiting)
     describe_run(plan.title, model=plan.settings.model)
     return plan
 
@@ -76,15 +80,29 @@ def gate(plan: Plan, version: int) -> Verdict:
 def move(plan: Plan, verdict: Verdict, to: Stage) -> ModelVersion:
     """Move the challenger to a stage, if production is still what it was judged against."""
     moved = retraining.move(plan, verdict, to)
-    announce_history(moved.model, EventKind.PROMOTED if to is Stage.PRODUCTION else EventKind.STAGED, moved.version)
+    kind = EventKind.PROMOTED if to is Stage.PRODUCTION else EventKind.STAGED
+    with warned_of(f"v{moved.version} was moved, but nobody is told of it"):
+        announce_history(moved.model, kind, moved.version)
     return moved
 
 
 @task(task_run_name="report")
 def report(outcome: Outcome) -> Outcome:
     """Write the page with trials, verdict and pictures, and say on the flow run how it ended."""
-    write_page(outcome)
-    describe_run(
-        outcome.title, model=outcome.model, **({"verdict": outcome.verdict.outcome} if outcome.verdict else {})
-    )
+    with warned_of("the run has no report"):  # what became of the model is done, whatever its pictures cost
+        write_page(outcome)
+    with warned_of("the run is not named by its outcome"):
+        describe_run(
+            outcome.title, model=outcome.model, **({"verdict": outcome.verdict.outcome} if outcome.verdict else {})
+        )
     return outcome
+
+
+@contextmanager
+def warned_of(trouble: str) -> Iterator[None]:
+    """Let an error of what is beside the work be a warning: a run that has promoted does not fail over a picture."""
+    logger = get_run_logger()
+    try:
+        yield
+    except Exception:
+        logger.warning(trouble, exc_info=True)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from ratchet import report as pages
 from ratchet.errors import RatchetError
 from ratchet.registry import BestRun
+from ratchet.registry.pages import without_password
 from ratchet.retraining import FlowRun, Outcome, Plan
 from ratchet.training.results import SweepOutcome
 
@@ -34,8 +35,13 @@ class Choice(BaseModel):
 
 def this_flow_run() -> FlowRun:
     """Return the flow run that this is called in. On an embedded server, which has no pages, the page is its id."""
-    pages_address, own = PREFECT_UI_URL.value(), str(flow_run.id)
-    return FlowRun(id=own, page=f"{pages_address}/runs/flow-run/{own}" if pages_address else own)
+    address, own = _pages_address(), str(flow_run.id)
+    return FlowRun(id=own, page=f"{address}/runs/flow-run/{own}" if address else own)
+
+
+def _pages_address() -> str:
+    """Where Prefect's pages are, which it takes from its API's address; empty on an embedded server."""
+    return without_password(PREFECT_UI_URL.value() or "")
 
 
 def first_name() -> str:
@@ -64,7 +70,7 @@ def artifact_key(kind: str, model: str) -> str:
 
 def artifact_page(key: str) -> str:
     """The page of an artifact and of those that had its key before it."""
-    return f"{PREFECT_UI_URL.value()}/artifacts/key/{key}"
+    return f"{_pages_address()}/artifacts/key/{key}"
 
 
 def keep_plan(plan: Plan, choice: Choice) -> None:

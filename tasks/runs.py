@@ -17,7 +17,9 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import deployment, flow_run
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
 
 from ratchet.errors import RunAbandonedError
@@ -57,6 +59,16 @@ def _crashes() -> int:
     with get_client(sync_client=True) as client:
         states = client.read_flow_run_states(UUID(flow_run.id))
     return sum(state.type is StateType.CRASHED or str(state.message).startswith(WITH_ALL) for state in states)
+
+
+def is_waiting(flow_run_id: str) -> bool:
+    """Whether a flow run may still hear an answer: it is there, and has not ended. An embedded server does not know others'."""
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(flow_run_id)).state
+        except ObjectNotFound:
+            return not PREFECT_API_URL.value()
+    return state is None or not state.is_final()
 
 
 def missed_runs(client: SyncPrefectClient, *, deployment_id: UUID | None = None) -> list[FlowRun]:

@@ -12,11 +12,11 @@ import pytest
 from conftest import TINY, WITHOUT_RULES
 from prefect import flow
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, FlowRun
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.states import AwaitingRetry, Crashed, Running
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.states import AwaitingRetry, Cancelling, Crashed, Running
 from prefect_service import Service
 from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 - a fixture
 
@@ -30,8 +30,8 @@ from ratchet.registry.tracking import client
 from ratchet.training.results import SweepOutcome, TrialResult
 from tasks.approval import _silence
 from tasks.progress import gate_progress
-from tasks.retraining import select_best, sweep
-from tasks.run_page import Choice, keep_plan
+from tasks.retraining import report, select_best, sweep
+from tasks.run_page import Choice, artifact_page, keep_plan, pages, this_flow_run
 from tasks.runs import WITH_ALL
 
 MODEL = "asked"
@@ -153,10 +153,13 @@ def _approve_after_the_champion_moved(service: Service, deployment: str, rate: s
 
 
 def _approve_though_the_data_changed(service: Service, deployment: str, rate: str, home: Path) -> None:
-    run = ask(service, deployment, rate)
+    given_up = ask(service, deployment, rate)
+    service.client.set_flow_run_state(given_up.id, Cancelling())
+    assert service.client.read_flow_run(given_up.id).state_name == "Cancelled"
+    run = ask(service, deployment, rate)  # nobody could answer the other one any more
     assert run.name == f"{MODEL}: 1 trial → v5 waits for approval"
     assert stage(5) is Stage.STAGING
-    assert open_question(history(), 5) == history(EventKind.ASKED, 5)[0]
+    assert open_question(history(), 5) == history(EventKind.ASKED, 5)[1]
 
     again = work(service, service.start(deployment, overrides=overrides(rate)))
     assert again.state_name == "skipped: unchanged since v5"
@@ -171,7 +174,7 @@ def _approve_though_the_data_changed(service: Service, deployment: str, rate: st
     assert (ended.state_name, ended.name) == ("promoted", f"{MODEL}: 1 trial → v5 promoted")
     assert {f"model:{MODEL}", "verdict:promote"} <= set(ended.tags)
     assert stage(5) is Stage.PRODUCTION
-    kinds = ["registered", "gated", "staged", "asked", "approved", "promoted"]
+    kinds = ["registered", "gated", "staged", "asked", "asked", "approved", "promoted"]
     assert [str(event.kind) for event in history(version=5)] == kinds
     approved = history(EventKind.APPROVED, 5)[0]
     assert (approved.who, approved.reason, approved.flow_run) == ("Anna", "sharp edges", str(run.id))
@@ -200,6 +203,43 @@ def test_approval_without_a_deployment_is_refused_before_anything_runs(prefect_s
     state = retrain(overrides=[*TINY], model="nobody", approval=True, return_state=True)
     assert state.is_failed()
     assert "ConfigError: approval needs a deployment" in str(state.message)
+
+
+@pytest.mark.flow
+def test_approval_is_refused_where_the_answer_would_be_cancelled_with_its_run(
+    prefect_service: Service, home: Path
+) -> None:
+    hasty = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    retrain.to_deployment("hasty", parameters={"model": "nobody", "approval": True}, concurrency_limit=hasty).apply()
+    run = work(prefect_service, prefect_service.start("retrain/hasty", overrides=[*TINY]))
+    assert run.state is not None
+    assert run.state.is_failed()
+    assert "Set collision: queue in the model file" in str(run.state.message)
+
+
+@pytest.mark.flow
+def test_a_run_does_not_fail_over_its_report(
+    prefect_service: Service, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = retraining.plan_retraining([*TINY, "core.name=untouched"])
+    outcome = retraining.skip(plan).model_copy(update={"status": "unchanged"})
+
+    def away(_: object) -> str:
+        raise ConnectionError("MLflow is away")
+
+    monkeypatch.setattr(pages, "markdown", away)
+
+    @flow
+    def ended() -> str:
+        return report(outcome).status
+
+    assert ended() == "unchanged"
+
+
+def test_a_password_in_prefects_address_is_no_part_of_its_pages() -> None:
+    with temporary_settings({PREFECT_API_URL: "http://me:secret@h.example:4200/api"}):
+        assert artifact_page("k") == "http://h.example:4200/artifacts/key/k"
+        assert this_flow_run().page.startswith("http://h.example:4200/runs/")
 
 
 def asked(version: int, flow_run: str, until: str) -> Event:

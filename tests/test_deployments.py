@@ -207,6 +207,16 @@ def test_a_policy_that_is_none_is_refused_before_a_run_is_made(service: Service)
         assert key in refused.value.response.text
 
 
+def test_a_model_that_refuses_a_second_run_still_queues_that_of_new_data() -> None:
+    from flows.service.deployments import all_deployments
+    from flows.service.models import ModelFile
+
+    found = {made["name"]: made["concurrency_limit"] for made in all_deployments([ModelFile.model_validate(OTHER)])}
+    strategies = {name: limit.get("collision_strategy") for name, limit in found.items()}
+    assert strategies["on-new-data-other"] == "ENQUEUE"
+    assert strategies["on-demand-other"] == strategies["on-degradation-other"] == "CANCEL_NEW"
+
+
 def test_degradation_starts_a_retraining(service: Service) -> None:
     service.emit("ratchet.model.degraded", "m", sentence="said by a test")
     run = waited(lambda: next(iter(service.runs("retrain/on-degradation-m")), None), "the run that the event starts")
@@ -215,7 +225,7 @@ def test_degradation_starts_a_retraining(service: Service) -> None:
 
 def test_of_two_runs_of_a_model_that_refuses_one_is_cancelled(service: Service) -> None:
     service.kill_worker()
-    runs = [service.start("retrain/on-demand-other"), service.start("retrain/on-new-data-other")]
+    runs = [service.start("retrain/on-demand-other"), service.start("retrain/on-degradation-other")]
     service.start_worker()
     refused = waited(
         lambda: next((run for run in runs if service.client.read_flow_run(run.id).state_name == "Cancelled"), None),

@@ -127,7 +127,7 @@ def test_a_value_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
         (["retrain.metric=val_loss_epoch"], "selects the worst trial: mode=min"),
         (["retrain.mode=min"], "selects the worst trial: mode=max"),
         (
-            ["+datamodule.idx_to_class={1:gloss}", "retrain.metric=val_iou_gloss", "retrain.mode=min"],
+            ["+datamodule.idx_to_class={1:gloss,2:matt}", "retrain.metric=val_iou_gloss", "retrain.mode=min"],
             "selects the worst trial: mode=max",
         ),
         (["gate=lenient"], "gate"),

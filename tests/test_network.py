@@ -55,9 +55,8 @@ def fit_one_batch(config: TrialConfig, folder: Path, callbacks: Sequence[pl.Call
 )
 def test_every_loss_and_optimizer_takes_a_step(override: str, classes: tuple[str, ...]) -> None:
     names = dict(enumerate(classes, start=1))
-    config = compose([*TINY, override, f"datamodule.idx_to_class={names}".replace("'", "")])
-    if len(classes) == 1:
-        config = compose([*TINY, override, "experiment=generic/oxford_pet/segmentation/smp", TINY[0], TINY[1]])
+    table = f"datamodule.idx_to_class={names}".replace("'", "")
+    config = compose([*TINY, override, *(["~datamodule.idx_to_class", f"+{table}"] if len(classes) == 1 else [table])])
     module = build_module(config, classes)
     optimizer = instantiate(config.optimizer)(module.parameters())
     before = [parameter.detach().clone() for parameter in module.parameters()]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from registry_backends import free_port
 from sqlalchemy import make_url
 
 from flows.service.check import prefect_client
@@ -105,6 +106,26 @@ def test_without_a_password_other_commands_find_the_servers_by_the_note() -> Non
         use_running()
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
     assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
+
+
+@pytest.mark.usefixtures("_own_environment", "ratchet_home")
+def test_the_prefect_of_the_active_profile_is_used_and_one_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles, options = tmp_path / "profiles.toml", Options(mlflow_port=free_port(), prefect_port=free_port())
+    monkeypatch.setenv("PREFECT_PROFILES_PATH", str(profiles))
+    with serving(200, b"{}") as address:
+        named = f'[profiles.team]\nPREFECT_API_URL = "{address}/api"\n\n[profiles.alone]\n'
+        profiles.write_text(f'active = "team"\n\n{named}')
+        room = _find_room(options)
+        assert (room.api, room.own_prefect) == (f"{address}/api", False)
+        monkeypatch.setenv("PREFECT_PROFILE", "alone")
+        assert _find_room(options).own_prefect
+        monkeypatch.delenv("PREFECT_PROFILE")
+    with pytest.raises(ServerUnreachableError, match="correct PREFECT_API_URL"):
+        _find_room(options)
+    profiles.write_text("active = ")
+    assert _find_room(options).own_prefect
 
 
 @contextmanager

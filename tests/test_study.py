@@ -53,7 +53,7 @@ def elsewhere(ratchet_home: Path) -> Callable[[str], str]:
 
     def run(lines: str) -> str:
         script = (
-            "import os\nfrom test_study import *\nstudy = SweepStudy(plan(), at_once=1)\n"
+            "import os\nfrom test_study import *\nstudy = SweepStudy(plan(), synchronous=True)\n"
             f"{lines}\nprint(point['optimizer.lr'], flush=True)\nos._exit(9)\n"
         )
         path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
@@ -77,13 +77,13 @@ def test_a_study_whose_process_died_goes_on_with_the_same_point_and_draws_what_i
     elsewhere: Callable[[str], str], tmp_path: Path
 ) -> None:
     lost = elsewhere("number, point = study.ask(); study.finish(number, goodness(point)); number, point = study.ask()")
-    points = run_to_the_end(SweepStudy(plan(), at_once=1))
+    points = run_to_the_end(SweepStudy(plan(), synchronous=True))
     assert len(points) == 4
     assert points[0] == {"optimizer.lr": lost}
-    undisturbed = run_to_the_end(SweepStudy(plan(f"core.home={tmp_path / 'other'}"), at_once=1))
+    undisturbed = run_to_the_end(SweepStudy(plan(f"core.home={tmp_path / 'other'}"), synchronous=True))
     assert len(undisturbed) == 5
     assert undisturbed[1:] == points
-    again = SweepStudy(plan(), at_once=1)
+    again = SweepStudy(plan(), synchronous=True)
     assert again.ask() is None
     assert len(again.ended()) == 5
 
@@ -91,7 +91,7 @@ def test_a_study_whose_process_died_goes_on_with_the_same_point_and_draws_what_i
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_shared_study_hands_out_a_trial_once_and_a_failed_one_again_the_next_time() -> None:
-    first, second = SweepStudy(plan(), at_once=1), SweepStudy(plan(), at_once=1)
+    first, second = SweepStudy(plan(), synchronous=True), SweepStudy(plan(), synchronous=True)
     handed = [study.ask() for study in (first, second, first, second, first, second)]
     assert handed[-1] is None  # there were five
     assert len({asked[0] for asked in handed if asked}) == 5
@@ -99,7 +99,7 @@ def test_a_shared_study_hands_out_a_trial_once_and_a_failed_one_again_the_next_t
     assert failed is not None
     first.end(failed[0], pruned=False)
     assert second.ask() is None
-    retried = SweepStudy(plan(), at_once=1).ask()
+    retried = SweepStudy(plan(), synchronous=True).ask()
     assert retried is not None
     assert retried[1] == failed[1]
 
@@ -107,7 +107,7 @@ def test_a_shared_study_hands_out_a_trial_once_and_a_failed_one_again_the_next_t
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_grid_that_is_halved_hands_out_each_of_its_trials_and_remembers_the_rungs() -> None:
     overrides = ("optimizer.lr=0.1,0.2,0.3", "sweep.halving=true", "sweep.max_trials=null")
-    grid = SweepStudy(plan(*overrides), at_once=1)
+    grid = SweepStudy(plan(*overrides), synchronous=True)
     asked = [grid.ask() for _ in range(3)]
     assert [fingerprint for _, fingerprint in filter(None, asked)] == ["0", "1", "2"]
     assert grid.ask() is None
@@ -120,17 +120,17 @@ def test_a_grid_that_is_halved_hands_out_each_of_its_trials_and_remembers_the_ru
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_force_begins_a_study_anew() -> None:
-    assert len(run_to_the_end(SweepStudy(plan(), at_once=1))) == 5
-    assert len(run_to_the_end(SweepStudy(plan("sweep.force=true"), at_once=1))) == 5
+    assert len(run_to_the_end(SweepStudy(plan(), synchronous=True))) == 5
+    assert len(run_to_the_end(SweepStudy(plan("sweep.force=true"), synchronous=True))) == 5
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_second_process_with_force_joins_the_one_that_has_begun(elsewhere: Callable[[str], str]) -> None:
-    first = SweepStudy(plan("sweep.force=true"), at_once=1)
+    first = SweepStudy(plan("sweep.force=true"), synchronous=True)
     asked = first.ask()
     assert asked is not None
-    forced = "study = SweepStudy(plan('sweep.force=true'), at_once=1); number, point = study.ask(); assert number == 1"
+    forced = "study = SweepStudy(plan('sweep.force=true'), synchronous=True); number, point = study.ask(); assert number == 1"
     assert elsewhere(forced) != asked[1]
     first.finish(asked[0], goodness(asked[1]))  # the study is still there
 
@@ -142,7 +142,7 @@ def test_who_is_busy_with_something_else_for_long_does_not_look_dead(
 ) -> None:
     monkeypatch.setattr("ratchet.training.study.BEAT_SECONDS", 1)
     monkeypatch.setattr("ratchet.training.study.STALE_SECONDS", 3)
-    study = SweepStudy(plan(), at_once=1)
+    study = SweepStudy(plan(), synchronous=True)
     asked = study.ask()
     assert asked is not None
     time.sleep(5)
@@ -167,7 +167,7 @@ def test_a_shared_database_that_cannot_be_used_is_named_without_its_password(
 ) -> None:
     monkeypatch.setenv(STORAGE, database)
     with pytest.raises(error, match=r"RATCHET_STUDY_STORAGE|does not answer") as told:
-        SweepStudy(plan(), at_once=1)
+        SweepStudy(plan(), synchronous=True)
     assert "secret" not in str(told.value)
 
 
@@ -175,7 +175,7 @@ def test_a_shared_database_that_cannot_be_used_is_named_without_its_password(
 @pytest.mark.usefixtures("ratchet_home")
 def test_who_dies_while_it_draws_leaves_a_trial_that_is_handed_out_again(elsewhere: Callable[[str], str]) -> None:
     elsewhere("import optuna\noptuna.Trial._suggest = lambda *_: print('nan', flush=True) or os._exit(9)\nstudy.ask()")
-    study = SweepStudy(plan(), at_once=1)
+    study = SweepStudy(plan(), synchronous=True)
     assert len(run_to_the_end(study)) == 5
     study.close()
 
@@ -184,7 +184,7 @@ def test_who_dies_while_it_draws_leaves_a_trial_that_is_handed_out_again(elsewhe
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_trial_that_others_took_for_dead_goes_on_without_the_study() -> None:
     grid = ("optimizer.lr=0.1,0.2", "sweep.halving=true", "sweep.max_trials=null")
-    study, other = (SweepStudy(plan(*grid), at_once=1) for _ in range(2))
+    study, other = (SweepStudy(plan(*grid), synchronous=True) for _ in range(2))
     asked = study.ask()
     assert asked is not None
     study.report(asked[0], 1, 0.5)
@@ -199,7 +199,7 @@ def test_a_trial_that_others_took_for_dead_goes_on_without_the_study() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_trial_that_nobody_signed_is_dead_after_a_day() -> None:
-    study = SweepStudy(plan(), at_once=1)
+    study = SweepStudy(plan(), synchronous=True)
     study._study.ask()
     (trial,) = study._study.get_trials()
     assert not study._dead(trial)

@@ -174,7 +174,10 @@ def test_without_a_model_file_and_under_another_name_it_comes_up_and_closing_the
     start: Callable[..., Up], models: Path
 ) -> None:
     (models / "models" / "m.yaml").unlink()
+    notice = {"name": "n", "enabled": True, "block": "webhook/none", "events": ["ratchet.model.promoted"], "body": "b"}
+    (models / "notices.yaml").write_text(yaml.safe_dump([notice]))
     up = start("--host", "127.0.0.2")
+    up.said("the notice 'n' is off: there is no block webhook/none")
     up.said("no deployments")
     up.said("ready after")
     note = json.loads((up.home / "up.json").read_text())

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from flows.service.models import ModelFile
+from flows.service.running import require_prefect
 from ratchet.config import compose_space
 from ratchet.errors import ConfigError, GateError, ServerUnreachableError
 from ratchet.form import AS_CONFIGURED
-from ratchet.registry.tracking import require_listening, shown
+from ratchet.registry.tracking import shown
 from ratchet.trees import entries
 
 if TYPE_CHECKING:
@@ -29,12 +30,7 @@ def prefect_client() -> Iterator[SyncPrefectClient]:
         raise ServerUnreachableError(
             "no Prefect server is known here: start one with `ratchet up`, or set PREFECT_API_URL"
         )
-    try:
-        require_listening(url)
-    except ServerUnreachableError as error:
-        raise ServerUnreachableError(
-            f"nothing answers at {shown(url)}: start `ratchet up`, or correct PREFECT_API_URL"
-        ) from error
+    require_prefect(url)
     with get_client(sync_client=True) as client:
         try:
             client.api_version()

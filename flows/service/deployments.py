@@ -110,7 +110,8 @@ def _deployment(
     trigger: dict[str, Any] | None = None,
     restarts: bool = True,
 ) -> Deployment:
-    queues = model.collision == "queue" if flow == "retrain" else flow == "gate"
+    # New data are announced once: a run that were cancelled would never be made up for.
+    queues = model.collision == "queue" or when == "on-new-data" if flow == "retrain" else flow == "gate"
     limit: dict[str, Any] = {"limit": 1, "collision_strategy": "ENQUEUE" if queues else "CANCEL_NEW"}
     made: Deployment = {
         "name": f"{when}-{model.name}",

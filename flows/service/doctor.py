@@ -117,7 +117,7 @@ def _prefect(declared: Declaration) -> Iterator[Finding]:
         from flows.service.deployments import POOL  # noqa: PLC0415
         from flows.service.work import online  # noqa: PLC0415
 
-        yield Finding("Prefect", f"{opened.api_url} answers: {opened.api_version()}")
+        yield Finding("Prefect", f"{shown(str(opened.api_url))} answers: {opened.api_version()}")
         try:
             paused = opened.read_work_pool(POOL).is_paused
         except ObjectNotFound:

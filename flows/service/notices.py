@@ -62,6 +62,18 @@ def load_notices(path: Path) -> tuple[Notice, ...]:
         raise ConfigError("\n".join(problems)) from error
 
 
+def without_block(notices: Sequence[Notice], client: SyncPrefectClient) -> list[Notice]:
+    """The notices that are on, and whose block does not exist."""
+    found = []
+    for notice in notices:
+        if notice.enabled:
+            try:
+                _block(notice, client)
+            except ConfigError:
+                found.append(notice)
+    return found
+
+
 def notice_automations(notices: Sequence[Notice], client: SyncPrefectClient) -> list[AutomationCore]:
     """An automation for each notice that is on. Raises `ConfigError` where its block does not exist."""
     return [_automation(notice, _block(notice, client)) for notice in notices if notice.enabled]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from ratchet.errors import ConfigError
+from ratchet.errors import ConfigError, ServerUnreachableError
 from ratchet.home import home
-from ratchet.registry.tracking import hides_password, shown
+from ratchet.registry.tracking import hides_password, require_listening, shown
 
 _CLOCK_SECONDS = 10.0
 
@@ -81,6 +82,33 @@ def use_running() -> None:
                 f"the `ratchet up` of {home()} uses {address}, whose password is written nowhere: set {variable} as there"
             )
         os.environ.setdefault(variable, address)
+
+
+def configured_api() -> str | None:
+    """The address of Prefect's API that the environment or the active profile names; None where neither does.
+
+    Prefect is not asked: what is imported of it keeps the settings of that moment.
+    """
+    if (named := os.environ.get("PREFECT_API_URL")) is not None:
+        return named or None
+    folder = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    file = Path(os.environ.get("PREFECT_PROFILES_PATH") or folder / "profiles.toml").expanduser()
+    try:
+        profiles = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # Prefect tells of a file that it cannot read
+        return None
+    active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
+    return profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL") or None
+
+
+def require_prefect(api: str) -> None:
+    """Raise `ServerUnreachableError` where nothing listens at the address of Prefect's API."""
+    try:
+        require_listening(api)
+    except ServerUnreachableError as error:
+        raise ServerUnreachableError(
+            f"nothing answers at {shown(api)}: start `ratchet up`, or correct PREFECT_API_URL"
+        ) from error
 
 
 def use_own_prefect() -> bool:

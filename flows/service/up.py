@@ -18,7 +18,7 @@ from flows.service.deployments import RUNS
 from flows.service.journal import Journal
 from flows.service.postgres import EMBEDDED, databases
 from flows.service.processes import Processes
-from flows.service.running import Running, died, find, noted
+from flows.service.running import Running, configured_api, died, find, noted, require_prefect
 from ratchet.errors import PortTakenError
 from ratchet.home import home
 from ratchet.registry.tracking import require_listening, shown, tracking_uri
@@ -103,7 +103,9 @@ def _find_room(options: Options) -> _Addresses:
             f"a `ratchet up` serves {home()} already (process {other.pid}): its pages are at "
             f"{shown(other.mlflow)} and {shown(other.prefect)}"
         )
-    store, api = tracking_uri(), os.environ.get("PREFECT_API_URL")
+    store, api = tracking_uri(), configured_api()
+    if api is not None:
+        require_prefect(api)
     own_mlflow = not store.startswith("http")
     if own_mlflow:
         servers.require_free(options.host, options.mlflow_port, "--mlflow-port")

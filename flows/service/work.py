@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -27,6 +28,7 @@ from flows.service.check import check_models
 from flows.service.deploying import Declaration, deploy
 from flows.service.deployments import POOL, RESTARTS
 from flows.service.journal import Journal
+from flows.service.notices import without_block
 from flows.service.processes import Processes
 from tasks.runs import WITH_ALL, cancel_missed, missed_runs
 
@@ -43,7 +45,16 @@ def bring_to_work(
     """
     check_models(declared.models)
     with get_client(sync_client=True) as client:
-        journal.say(summary(deploy(declared, client)))
+        # Without its block a notice tells nobody; all the rest goes on, and the block can be made.
+        mute = without_block(declared.notices, client)
+        for notice in mute:
+            journal.say(
+                f"the notice {notice.name!r} is off: there is no block {notice.block}; see ratchet deploy", "yellow"
+            )
+        told = [
+            notice.model_copy(update={"enabled": notice.enabled and notice not in mute}) for notice in declared.notices
+        ]
+        journal.say(summary(deploy(replace(declared, notices=told), client)))
         if not declared.models:
             journal.say("no deployments: there is no model file; see --models, and ratchet doctor")
         if alone:

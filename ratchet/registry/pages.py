@@ -11,9 +11,12 @@ from ratchet.registry.tracking import tracking_uri
 def pages_address() -> str | None:
     """RATCHET_MLFLOW_UI, else the tracking server's address without its password; None where there is no server."""
     named = os.environ.get("RATCHET_MLFLOW_UI") or tracking_uri()
-    parts = urlsplit(named)
-    if parts.scheme not in ("http", "https"):
-        return None
+    return without_password(named) if urlsplit(named).scheme in ("http", "https") else None
+
+
+def without_password(address: str) -> str:
+    """The address as one may follow it and write it down: without user and password."""
+    parts = urlsplit(address)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
 
 

@@ -5,6 +5,17 @@ Without the server nobody would know how its trials ended, and they write a chec
 
 from __future__ import annotations
 
+import os
 import signal
 
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
+_SERVER = os.getpid()
+
+
+def _end_unless_server(number: int, _: object) -> None:
+    """Trials have this handler until they set their own."""
+    if os.getpid() != _SERVER:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
+signal.signal(signal.SIGTERM, _end_unless_server)

@@ -131,7 +131,7 @@ def _main(
     """Run the trial; its last message is `ended` with a `TrialEnd`, or `failed` with the reason."""
     threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it ends its trials
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the fork server ignores
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the fork server outlives
     os.environ.clear()  # the fork server's is that of its first user
     os.environ.update({name: value for name, value in environment.items() if name not in _ONE_OF_MANY})
     os.chdir(folder)
