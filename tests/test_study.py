@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
+import optuna
 import pytest
 from conftest import TINY
 from optuna.trial import TrialState
@@ -45,6 +49,39 @@ def run_to_the_end(study: SweepStudy) -> list[object]:
         points.append(point)
         study.finish(number, goodness(point))
     return points
+
+
+def asked_at_once(studies: Sequence[SweepStudy], monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, object] | None]:
+    """What studies hand out that have looked at each other's trials before either has one."""
+    together, ask = threading.Barrier(len(studies), timeout=30), optuna.Study.ask
+
+    def at_once(study: optuna.Study) -> optuna.Trial:
+        with suppress(threading.BrokenBarrierError):  # one that asks again does so alone
+            together.wait(5)
+        return ask(study)
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(len(studies)) as pool:
+        patch.setattr(optuna.Study, "ask", at_once)
+        return list(pool.map(SweepStudy.ask, studies))
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_processes_that_ask_at_once_draw_points_of_their_own_and_not_one_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    studies = [SweepStudy(plan(), synchronous=True) for _ in range(2)]
+    first = asked_at_once(studies, monkeypatch)
+    assert all(first)
+    assert len({str(point) for _, point in filter(None, first)}) == 2
+    for study, asked in zip(studies, first, strict=True):
+        assert asked is not None
+        study.finish(asked[0], goodness(asked[1]))
+    for _ in range(2):
+        number, point = studies[0].ask() or pytest.fail("there are five")
+        studies[0].finish(number, goodness(point))
+    last = asked_at_once(studies, monkeypatch)
+    assert [asked is None for asked in last].count(True) == 1
+    assert studies[0].begun() == 5
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import random
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ _UNSIGNED = timedelta(days=1)
 _GRID_KEY = "trial"  # of a grid, only which of its trials is a parameter
 _WORKER = "worker"
 _FORCED = "forced at"  # of a study: when it was begun by force, in seconds since 1970
+_FIXED = "fixed_params"  # by Optuna, of a trial that was queued
 _REPEAT = "repeat"  # marks a draw of a point that was tried already: it uses up nothing
 
 
@@ -89,18 +90,19 @@ class SweepStudy:
         if time.time() - self._beaten >= BEAT_SECONDS:  # the machine has slept, and its own trials look dead
             self._record_heartbeats()
         fail_stale_trials(self._study)
-        trials = self._study.get_trials(deepcopy=False)
-        counted = [trial for trial in trials if trial.state != TrialState.FAIL or not _retried(trial, trials)]
-        if not any(trial.state == TrialState.WAITING for trial in trials):
-            bound = self._plan.size if self._plan.space is not None else 0
-            if bound is not None and sum(_REPEAT not in trial.user_attrs for trial in counted) >= bound:
-                return None
-        self._study.sampler = self._sampler(len(counted))
+        counted = self._counted()
+        if not any(trial.state == TrialState.WAITING for trial in counted) and self._enough(counted):
+            return None
         trial = self._study.ask()
         trial.set_user_attr(_WORKER, self._worker)  # before anything is drawn: whoever dies now is known to be dead
         self._storage.record_heartbeat(trial._trial_id)
         self._live[trial.number] = trial
         self._known.add(trial.number)
+        before_it = [other for other in self._counted() if other.number < trial.number]  # of others that ask now, too
+        if self._enough(before_it) and _FIXED not in self._now(trial.number).system_attrs:
+            self.repeat(trial.number, None)
+            return self.ask()
+        self._study.sampler = self._sampler(len(before_it))
         for name, distribution in self._distributions().items():
             trial._suggest(name, distribution)
         before = RetryHeartbeatStaleTrialCallback.retry_history(self._now(trial.number))
@@ -109,6 +111,15 @@ class SweepStudy:
             self._live[live[-1]] = self._live.pop(trial.number)
             return self.ask()
         return trial.number, self._point(trial.params)
+
+    def _counted(self) -> list[FrozenTrial]:
+        """All trials but those that failed and were queued again."""
+        trials = self._study.get_trials(deepcopy=False)
+        return [trial for trial in trials if trial.state != TrialState.FAIL or not _retried(trial, trials)]
+
+    def _enough(self, counted: Sequence[FrozenTrial]) -> bool:
+        bound = self._plan.size if self._plan.space is not None else 0
+        return bound is not None and sum(_REPEAT not in trial.user_attrs for trial in counted) >= bound
 
     def report(self, number: int, epochs: int, value: float) -> None:
         """Note the value at a rung; nothing of a trial that others took for dead, and train again."""
@@ -142,7 +153,7 @@ class SweepStudy:
         self._study.tell(self._live.pop(number), state=state, skip_if_finished=True)
 
     def repeat(self, number: int, value: float | None) -> None:
-        """Note that a trial is of a point that was tried already, with its value if it has one."""
+        """Note that a trial is one too many, or of a point that was tried already; with its value if it has one."""
         self._live[number].set_user_attr(_REPEAT, True)
         if value is None:
             self.end(number, pruned=True)
@@ -159,7 +170,7 @@ class SweepStudy:
     def begun(self) -> int:
         """How many points have been handed out, to any process."""
         trials = self._study.get_trials(deepcopy=False)
-        return len({repr(trial.params) for trial in trials if trial.state != TrialState.WAITING})
+        return len({repr(trial.params) for trial in trials if trial.params and trial.state != TrialState.WAITING})
 
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_SECONDS / 2):
