@@ -222,7 +222,7 @@ def test_a_run_does_not_fail_over_its_report(
     prefect_service: Service, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = retraining.plan_retraining([*TINY, "core.name=untouched"])
-    outcome = retraining.skip(plan).model_copy(update={"status": "unchanged"})
+    outcome = retraining.skip(plan.model_copy(update={"unchanged_since": 1})).model_copy(update={"status": "unchanged"})
 
     def away(_: object) -> str:
         raise ConnectionError("MLflow is away")

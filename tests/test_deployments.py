@@ -208,13 +208,14 @@ def test_a_policy_that_is_none_is_refused_before_a_run_is_made(service: Service)
 
 
 def test_a_model_that_refuses_a_second_run_still_queues_that_of_new_data() -> None:
-    from flows.service.deployments import all_deployments
+    from flows.service.deployments import all_deployments, full_name
     from flows.service.models import ModelFile
 
-    found = {made["name"]: made["concurrency_limit"] for made in all_deployments([ModelFile.model_validate(OTHER)])}
-    strategies = {name: limit.get("collision_strategy") for name, limit in found.items()}
-    assert strategies["on-new-data-other"] == "ENQUEUE"
-    assert strategies["on-demand-other"] == strategies["on-degradation-other"] == "CANCEL_NEW"
+    made = all_deployments([ModelFile.model_validate(OTHER)])
+    strategies = {full_name(one): one["concurrency_limit"]["collision_strategy"] for one in made}
+    assert strategies["retrain/on-new-data-other"] == "ENQUEUE"
+    for when in ("on-demand", "on-degradation", "scheduled"):
+        assert strategies[f"retrain/{when}-other"] == "CANCEL_NEW"
 
 
 def test_degradation_starts_a_retraining(service: Service) -> None:
