@@ -199,19 +199,22 @@ def _require_replaced(overrides: Sequence[str], tree: DictConfig) -> None:
     """Raise `ConfigError` where Hydra has merged an override of a whole table of classes with the experiment's own."""
     for override in overrides:
         key = override.partition("=")[0].lstrip("+")
-        if key not in _TABLES or "=" not in override:
+        if "=" not in override or key not in ("datamodule", *_TABLES):
             continue
-        given, table = OverridesParser.create().parse_override(override).value(), OmegaConf.select(tree, key)
-        left = (
-            []
-            if not isinstance(given, Mapping)
-            else [str(k) for k in table or () if str(k) not in set(map(str, given))]
-        )
-        if left:
-            raise ConfigError(
-                f"{override}: Hydra merges this with the table of the experiment, whose {', '.join(left)} would stay. To "
-                f"replace it, give '~{key}' and '+{override.lstrip('+')}'."
-            )
+        value: Any = OverridesParser.create().parse_override(override).value()
+        given: Any = value if key == "datamodule" else {key.partition(".")[2]: value}
+        for name in ("idx_to_class", "mask_values") if isinstance(given, Mapping) else ():
+            table = OmegaConf.select(tree, f"datamodule.{name}")
+            if isinstance(given.get(name), Mapping) and set(map(str, table or ())) - set(map(str, given[name])):
+                raise ConfigError(
+                    f"{override}: Hydra merges this with the table of the experiment, {dict(table)}.{_replacing(override)}"
+                )
+
+
+def _replacing(override: str) -> str:
+    """How a table is replaced whole."""
+    key, _, value = override.lstrip("+").partition("=")
+    return f" To replace it, give '~{key}' and '+{key}={value}'." if key in _TABLES else " Give it by its own key."
 
 
 def _with_every_rule(overrides: Sequence[str]) -> list[str]:
@@ -325,6 +328,8 @@ def _nearest(message: str, overrides: Sequence[str]) -> str:
     wanted = next((o.split("=")[0].lstrip("+~") for o in overrides if f"'{o.split('=')[0]}'" in message), None)
     if wanted is None:
         return ""
+    if wanted in _TABLES:
+        return _replacing(next(o for o in overrides if o.lstrip("+").startswith(f"{wanted}=")))
     GlobalHydra.instance().clear()
     groups = [o for o in overrides if "=" in o and not o.startswith(("-", "hydra")) and _is_group(o.split("=")[0])]
     try:

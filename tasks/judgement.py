@@ -16,12 +16,13 @@ from tasks.progress import gate_progress
 def judge_again(model: str, version: int, policy: Policy | str | None, against: int | None) -> Verdict:
     """Score a version and the champion on the gate set, and judge."""
     from ratchet.judgement.anytime import judge_anytime  # noqa: PLC0415
+    from ratchet.judgement.records import judged_of  # noqa: PLC0415
 
     with gate_progress(model) as on_image:
         verdict = judge_anytime(
             model, version, manager=MlflowModelManager(), policy=policy, against=against, on_image=on_image
         )
-    judged = [line for line in MlflowModelManager().history(model) if line.version == version and line.verdict_digest]
+    judged = judged_of(MlflowModelManager().history(model), version)
     if judged and judged[-1].kind is EventKind.GATED:  # a mere comparison decides nothing, and is noted
         announce_history(model, EventKind.GATED, version)
     return verdict

@@ -104,5 +104,5 @@ def warned_of(trouble: str) -> Iterator[None]:
     logger = get_run_logger()
     try:
         yield
-    except Exception:
-        logger.warning(trouble, exc_info=True)
+    except Exception as error:
+        logger.warning("%s: %s: %s", trouble, type(error).__name__, error, exc_info=True)

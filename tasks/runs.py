@@ -19,7 +19,6 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import deployment, flow_run
-from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled
 
 from ratchet.errors import RunAbandonedError
@@ -62,12 +61,12 @@ def _crashes() -> int:
 
 
 def is_waiting(flow_run_id: str) -> bool:
-    """Whether a flow run may still hear an answer: it is there, and has not ended. An embedded server does not know others'."""
+    """Whether a flow run may still hear an answer. One that is not known here may wait on another Prefect server."""
     with get_client(sync_client=True) as client:
         try:
             state = client.read_flow_run(UUID(flow_run_id)).state
         except ObjectNotFound:
-            return not PREFECT_API_URL.value()
+            return True
     return state is None or not state.is_final()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from conftest import TINY, WITHOUT_RULES
@@ -23,6 +25,7 @@ from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 
 from flows.retrain import retrain
 from ratchet import MlflowModelManager, retraining
 from ratchet.data.shapes import generate
+from ratchet.errors import ServerUnreachableError
 from ratchet.planning import STOOD_TAG
 from ratchet.registry import BestRun, Event, EventKind, Stage
 from ratchet.registry.questions import answer_to, open_question, question_of
@@ -31,8 +34,8 @@ from ratchet.training.results import SweepOutcome, TrialResult
 from tasks.approval import _silence
 from tasks.progress import gate_progress
 from tasks.retraining import report, select_best, sweep
-from tasks.run_page import Choice, artifact_page, keep_plan, pages, this_flow_run
-from tasks.runs import WITH_ALL
+from tasks.run_page import Choice, artifact_page, keep_plan, pages, tell_errors_in_sentences, this_flow_run
+from tasks.runs import WITH_ALL, is_waiting
 
 MODEL = "asked"
 RATES = ("0.001", "0.002", "0.003", "0.004", "0.005")
@@ -225,15 +228,29 @@ def test_a_run_does_not_fail_over_its_report(
     outcome = retraining.skip(plan.model_copy(update={"unchanged_since": 1})).model_copy(update={"status": "unchanged"})
 
     def away(_: object) -> str:
-        raise ConnectionError("MLflow is away")
+        raise ServerUnreachableError("MLflow is away")
 
     monkeypatch.setattr(pages, "markdown", away)
+    told: list[str] = []
+    heard = logging.Handler()
+    heard.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("prefect.task_runs").addHandler(heard)
 
     @flow
     def ended() -> str:
+        tell_errors_in_sentences()
         return report(outcome).status
 
-    assert ended() == "unchanged"
+    try:
+        assert ended() == "unchanged"
+    finally:
+        logging.getLogger("prefect.task_runs").removeHandler(heard)
+    assert "the run has no report: ServerUnreachableError: MLflow is away" in told
+
+
+@pytest.mark.flow
+def test_a_question_of_a_run_that_is_not_known_here_stands(prefect_service: Service) -> None:
+    assert is_waiting(str(uuid4()))
 
 
 def test_a_password_in_prefects_address_is_no_part_of_its_pages() -> None:

@@ -58,11 +58,16 @@ def test_a_server_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.trains
-@pytest.mark.parametrize("all_of_it", [True, False], ids=["as a scheduler ends a job", "the command alone"])
+@pytest.mark.parametrize(
+    ("all_of_it", "workers"),
+    [(True, 0), (True, 2), (False, 0)],
+    ids=["as a scheduler ends a job", "with processes that load", "the command alone"],
+)
 def test_a_sweep_that_is_told_to_end_leaves_checkpoints_and_closed_runs(
-    tmp_path: Path, ratchet_home: Path, all_of_it: bool
+    tmp_path: Path, ratchet_home: Path, all_of_it: bool, workers: int
 ) -> None:
     long = ["trainer.max_epochs=2000", "sweep.checkpoint_minutes=60", "logger.seconds=3600", "logger.batch=1000000"]
+    long.append(f"datamodule.num_workers={workers}")
     with (tmp_path / "said").open("w") as said:
         sweep = subprocess.Popen([RATCHET, "train", *TINY, *long], stdout=said, stderr=said, start_new_session=True)
     step, deadline = 0, time.monotonic() + 120

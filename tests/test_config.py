@@ -181,10 +181,14 @@ def test_a_table_of_classes_is_replaced_whole_or_not_at_all() -> None:
     own = [shapes, "datamodule=base/segmentation", "datamodule.data_path=/data"]
     assert compose([*own, "datamodule.idx_to_class={1: a}"]).datamodule["idx_to_class"] == {1: "a"}
     for single in (True, False):
-        with pytest.raises(ConfigError, match=r"would stay.*'~datamodule.idx_to_class'"):
+        with pytest.raises(ConfigError, match=r"'~datamodule.idx_to_class' and '\+datamodule.idx_to_class=\{1: a\}'"):
             compose([shapes, "datamodule.idx_to_class={1: a}"]) if single else application(
                 [shapes, "datamodule.idx_to_class={1: a}"]
             )
+    with pytest.raises(ConfigError, match=r"'~datamodule.mask_values' and '\+datamodule.mask_values=\{0: 0, 255: 1\}'"):
+        compose(["experiment=generic/oxford_pet/segmentation/smp", "datamodule.mask_values={0: 0, 255: 1}"])
+    with pytest.raises(ConfigError, match="Give it by its own key"):
+        compose([shapes, "datamodule={idx_to_class: {1: a}}"])
     whole = ["~datamodule.idx_to_class", "+datamodule.idx_to_class={1: a}"]
     config = compose([shapes, *whole])
     assert (config.datamodule["idx_to_class"], config.backbone.model["num_classes"]) == ({1: "a"}, 1)

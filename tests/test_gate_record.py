@@ -21,6 +21,7 @@ from ratchet.gate import (
     write_counts,
     write_record,
 )
+from ratchet.gate.verdict import STATISTIC
 
 POLICY = Policy(
     floor=0.1, resamples=1_000, group_by="part", non_inferiority=NonInferiority(margin=0.2, columns=("site",))
@@ -48,6 +49,19 @@ def record(folder: Path) -> Verdict:
     verdict = judge(policy=POLICY, challenger=challenger, champion=champion, context=context, metadata=metadata)
     write_record(folder, verdict, {"challenger": challenger, "champion": champion}, metadata=metadata)
     return verdict
+
+
+def test_a_verdict_by_another_statistic_is_told_apart_from_one_that_was_changed(tmp_path: Path) -> None:
+    verdict = record(tmp_path)
+    for versions, told in (
+        (verdict.context.versions | {STATISTIC: "1"}, "version 1 of the statistic, and this is version"),
+        (verdict.context.versions, "does not follow from its artifacts: images_needed"),
+    ):
+        context = verdict.context.model_copy(update={"versions": versions})
+        other = verdict.model_copy(update={"context": context, "images_needed": 12_345})
+        (tmp_path / "verdict.json").write_text(other.to_json(), encoding="utf-8")
+        with pytest.raises(VerdictChangedError, match=told):
+            replay(tmp_path / "verdict.json")
 
 
 def test_counts_survive_the_file_with_all_that_is_optional(tmp_path: Path) -> None:

@@ -101,6 +101,13 @@ def test_each_metric_has_the_effective_images_of_what_it_divides_by() -> None:
         assert result.low(0.05) == -np.inf
 
 
+def test_precision_is_bounded_though_a_class_is_never_predicted() -> None:
+    tp = np.column_stack([np.full(100, 50.0), np.zeros(100)])
+    side, better = (Summands(tp, share * tp, np.full_like(tp, 30.0)) for share in (1, 0))
+    (result,) = resample([Pair(better, side)], metric="precision", resamples=500, seed=0)
+    assert 0.2 < result.low(0.05) <= result.estimate
+
+
 def test_fewer_effective_images_give_a_wider_interval_and_four_none_at_all() -> None:
     ranks = [expanded_rank(0.05, effective, 10_000) for effective in (1_000.0, 50.0, 10.0, 3.9, float("nan"))]
     assert ranks[0] <= 0.05 * 10_001

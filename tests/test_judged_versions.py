@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -174,17 +175,33 @@ def test_a_gate_image_that_is_there_twice_counts_once(registry: Registry, images
     choice = choose_images(data_module(doubled), seen=frozenset(), judged=frozenset(tests))
     assert len(choice.reference) == len(tests)
     assert not {sample.name for sample in choice.fresh} & {f"z-{name}" for name in tests}
+    for name in tests[:5]:  # copies that come before what production was promoted on
+        for kind in ("images", "masks"):
+            (file,) = (doubled / kind).glob(f"{name}.*")
+            shutil.copyfile(file, file.with_stem(f"a-{name}"))
+    (doubled / "test.txt").write_text("".join(f"{name}\n" for name in [*tests, *(f"a-{n}" for n in tests[:5])]))
+    choice = choose_images(data_module(doubled), seen=frozenset(), judged=frozenset(tests))
+    assert {sample.name for sample in choice.reference} == set(tests)
+    assert not {sample.name for sample in choice.fresh} & {f"a-{name}" for name in tests}
 
 
 def test_a_verdict_that_is_given_again_after_another_one_is_the_last_one_again(registry: Registry) -> None:
     registry.add(POOR, "production")
     version = registry.add(GOOD)
-    first, _, third = (registry.judge(version, **BETTER | {"floor": floor}) for floor in (0.2, 0.99, 0.2))
-    assert first.digest == third.digest
-    assert last_verdict(registry.manager, registry.name, version).verdict_digest == first.digest
+    manager = registry.manager
+    registry.judge(
+        version, **BETTER | {"floor": 0.98}
+    )  # from now on the champion's counts are kept, and the notes say so
+    first, second = (registry.judge(version, **BETTER | {"floor": floor}) for floor in (0.2, 0.99))
+    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    manager.record(registry.name, "asked", version=version, verdict_digest=first.digest, until=until, flow_run="f")
+    manager.record(registry.name, "refused", version=version, verdict_digest=first.digest, flow_run="f")
+    assert last_verdict(manager, registry.name, version).verdict_digest == second.digest
     assert registry.judge(version, **BETTER).digest == first.digest
-    told = [e for e in registry.manager.history(registry.name) if e.kind is EventKind.GATED and e.version == version]
-    assert [event.outcome for event in told] == ["promote", "reject", "promote"]
+    assert last_verdict(manager, registry.name, version).verdict_digest == first.digest
+    assert registry.judge(version, **BETTER).digest == first.digest
+    told = [e for e in manager.history(registry.name) if e.kind is EventKind.GATED and e.version == version]
+    assert [event.outcome for event in told] == ["reject", "promote", "reject", "promote"]
 
 
 def test_the_place_of_a_record_is_a_path_that_is_there(

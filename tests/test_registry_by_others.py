@@ -178,7 +178,9 @@ def test_files_that_a_version_of_another_model_has_are_left_alone(
     manager, runs = archived(backend, name, make_model, 2)
     opened, copies, by_hand = client(backend.address), f"copies of {name}", f"by hand of {name}"
     mlflow.set_tracking_uri(backend.address)
-    opened.copy_model_version(f"models:/{name}/1", copies)
+    opened.copy_model_version(f"models:/{name}/1", f"{copies} first")
+    opened.copy_model_version(f"models:/{copies} first/1", copies)
+    opened.delete_model_version(f"{copies} first", "1")  # a copy of a copy has its origin's files
     opened.create_registered_model(by_hand)
     root = opened.get_run(runs[1]).info.artifact_uri
     opened.create_model_version(by_hand, f"{root}/deployment_model", runs[1])
@@ -189,6 +191,46 @@ def test_files_that_a_version_of_another_model_has_are_left_alone(
         assert backend.open().load_model(model, 1) is not None
     assert not Path(kept.removeprefix("file://")).exists()
     assert not manager._ledger.store._files._list(opened.get_run(runs[0]).info.artifact_uri, "deployment_model")
+
+
+@sqlite
+def test_what_was_registered_by_hand_right_from_its_run_is_pruned_with_the_run(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    opened, run = client(backend.address), backend.run(f"experiment {name}", make_model())
+    opened.create_registered_model(name)
+    root = opened.get_run(run).info.artifact_uri
+    opened.create_model_version(name, f"{root}/deployment_model", run)
+    manager = backend.open()
+    manager.transition_model(name, 1, "archived")
+    assert manager.prune(name, keep=0).runs == (run,)
+    assert not manager._ledger.store._files._list(root, "deployment_model")
+
+
+@sqlite
+def test_looking_at_versions_made_from_logged_models_asks_for_none_of_them_apart(
+    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = with_versions(backend, name, make_model, 1)
+    opened, kept = client(backend.address), manager.version(name, 1).location
+    mlflow.set_tracking_uri(backend.address)
+    opened.create_model_version(name, f"models:/{kept.split('/models/')[1].split('/')[0]}")
+    opened.copy_model_version(f"models:/{name}/1", f"copy of {name}")
+    uri, asked = MlflowClient.get_model_version_download_uri, list[str]()
+
+    def gone(self: MlflowClient, model: str, version: str) -> str:
+        asked.append(model)
+        opened.delete_model_version(model, version)
+        return uri(self, model, version)
+
+    monkeypatch.setattr(MlflowClient, "get_model_version_download_uri", gone)
+    assert len(backend.open().versions(name)) == 2
+    assert asked == []
+    assert len(backend.open()._ledger.store.observe(f"copy of {name}").versions) == 1
+    assert asked == [f"copy of {name}"]
+    monkeypatch.setattr(MlflowClient, "get_model_version_download_uri", uri)
+    manager.delete_model(name, 1)
+    assert Path(kept.removeprefix("file://")).exists()  # the other one has these files
 
 
 @sqlite

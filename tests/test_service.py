@@ -122,8 +122,13 @@ def test_the_prefect_of_the_active_profile_is_used_and_one_that_is_not_there_is_
         monkeypatch.setenv("PREFECT_PROFILE", "alone")
         assert _find_room(options).own_prefect
         monkeypatch.delenv("PREFECT_PROFILE")
-    with pytest.raises(ServerUnreachableError, match="correct PREFECT_API_URL"):
+    with pytest.raises(ServerUnreachableError, match="Prefect's active profile"):
         _find_room(options)
+    for host in ("127.0.0.1", "localhost"):  # the address that it is to serve itself
+        profiles.write_text(
+            f'active = "a"\n[profiles.a]\nPREFECT_API_URL = "http://{host}:{options.prefect_port}/api"\n'
+        )
+        assert _find_room(options).own_prefect
     profiles.write_text("active = ")
     assert _find_room(options).own_prefect
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import TINY
 
 from ratchet.config import compose, compose_space
@@ -27,6 +29,19 @@ def test_on_cpus_one_trial_has_all_cores_and_sees_no_gpu(ratchet_home: Path) -> 
     alone, half = order(turn, {}, 0, trials_at_once(config)), order(turn, {}, 0, 2)
     assert trials_at_once(config) == 1
     assert (alone.gpus, half.threads) == ("", max(1, alone.threads // 2))
+
+
+def test_a_gpu_that_is_named_is_the_only_one_and_has_its_name(
+    ratchet_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every, named = (
+        compose([*TINY, "trainer.accelerator=gpu", devices]) for devices in ("trainer.devices=1", "trainer.devices=[1]")
+    )
+    monkeypatch.setattr(sys, "platform", "of a machine whose drivers are elsewhere")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert (trials_at_once(every), trials_at_once(named)) == (2, 1)
+    turn = Turn(PlannedTrial(name="a", config=named, fingerprint="f", asked="f", images=1))
+    assert order(turn, {}, 0, 1).gpus is None
 
 
 @pytest.mark.trains

@@ -82,6 +82,20 @@ def test_processes_that_ask_at_once_draw_points_of_their_own_and_not_one_too_man
     last = asked_at_once(studies, monkeypatch)
     assert [asked is None for asked in last].count(True) == 1
     assert studies[0].begun() == 5
+    trials = studies[0]._study.get_trials()  # the sampler draws together what all of these have
+    assert "optimizer.lr" in optuna.search_space.intersection_search_space(trials, include_pruned=True)
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_trial_that_failed_is_tried_again_though_no_new_one_would_be_begun() -> None:
+    study, asked = SweepStudy(plan(), synchronous=True), []
+    for _ in range(5):
+        number, point = study.ask() or pytest.fail("there are five")
+        asked.append(point)
+        study.finish(number, goodness(point)) if len(asked) < 5 else study.end(number, pruned=False)
+    fewer = SweepStudy(plan("sweep.max_trials=3"), synchronous=True)
+    assert (fewer.ask() or pytest.fail("it failed"))[1] == asked[-1]
+    assert fewer.ask() is None
 
 
 @pytest.fixture

@@ -101,14 +101,19 @@ def configured_api() -> str | None:
     return profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL") or None
 
 
-def require_prefect(api: str) -> None:
-    """Raise `ServerUnreachableError` where nothing listens at the address of Prefect's API."""
+def require_prefect(api: str, advice: str = "start `ratchet up`, or correct PREFECT_API_URL") -> None:
+    """Raise `ServerUnreachableError`, with advice, where nothing listens at the address of Prefect's API."""
+    if not listens(api):
+        raise ServerUnreachableError(f"nothing answers at {shown(api)}: {advice}")
+
+
+def listens(address: str) -> bool:
+    """Whether anything accepts a connection there."""
     try:
-        require_listening(api)
-    except ServerUnreachableError as error:
-        raise ServerUnreachableError(
-            f"nothing answers at {shown(api)}: start `ratchet up`, or correct PREFECT_API_URL"
-        ) from error
+        require_listening(address)
+    except ServerUnreachableError:
+        return False
+    return True
 
 
 def use_own_prefect() -> bool:

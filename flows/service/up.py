@@ -18,7 +18,7 @@ from flows.service.deployments import RUNS
 from flows.service.journal import Journal
 from flows.service.postgres import EMBEDDED, databases
 from flows.service.processes import Processes
-from flows.service.running import Running, configured_api, died, find, noted, require_prefect
+from flows.service.running import Running, configured_api, died, find, listens, noted, require_prefect
 from ratchet.errors import PortTakenError
 from ratchet.home import home
 from ratchet.registry.tracking import require_listening, shown, tracking_uri
@@ -104,8 +104,12 @@ def _find_room(options: Options) -> _Addresses:
             f"{shown(other.mlflow)} and {shown(other.prefect)}"
         )
     store, api = tracking_uri(), configured_api()
+    if api is not None and api.rstrip("/") in _own_api(options) and not listens(api):
+        api = None  # it names what this is to be
     if api is not None:
-        require_prefect(api)
+        require_prefect(
+            api, "start that server, or correct PREFECT_API_URL or Prefect's active profile, which names it"
+        )
     own_mlflow = not store.startswith("http")
     if own_mlflow:
         servers.require_free(options.host, options.mlflow_port, "--mlflow-port")
@@ -117,6 +121,10 @@ def _find_room(options: Options) -> _Addresses:
         store=store if own_mlflow else None,
         own_prefect=api is None,
     )
+
+
+def _own_api(options: Options) -> tuple[str, ...]:
+    return tuple(f"{servers.address(host, options.prefect_port)}/api" for host in (options.host, "localhost"))
 
 
 def _start(

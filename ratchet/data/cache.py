@@ -187,7 +187,10 @@ def _make_room(folder: Path, path: Path, needed: int, limit: int) -> None:
     for file in folder.glob("*.npy"):
         with suppress(FileNotFoundError):  # another process evicts too
             kept.append((file.stat().st_mtime, file.stat().st_size, file))
-    made = [file.stat() for file in folder.glob("*.partial")]
+    made = []
+    for file in folder.glob("*.partial"):
+        with suppress(FileNotFoundError):  # it has taken its place
+            made.append(file.stat())
     unwritten = sum(max(0, stat.st_size - 512 * stat.st_blocks) for stat in made)
 
     def free() -> int:

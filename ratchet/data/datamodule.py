@@ -14,6 +14,7 @@ from ratchet.data.listing import Listing, read_metadata
 from ratchet.data.prepared import PreparedData, gate_split, prepare_data
 from ratchet.data.samples import SPLITS, InputFormat, Sample
 from ratchet.data.splitting import SplitSizes
+from ratchet.data.workers import end_with_parent_only
 from ratchet.errors import ConfigError, EmptySplitError
 from ratchet.home import home
 
@@ -260,6 +261,7 @@ class SegmentationDataModule:
             batch_size=self.batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
+            worker_init_fn=end_with_parent_only,
             # Not the default, which in a trial is its fork server: workers of that would outlive a trial that is killed.
             multiprocessing_context=("fork" if sys.platform == "linux" else "spawn") if workers else None,
             pin_memory=on_gpu,

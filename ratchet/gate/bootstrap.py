@@ -171,7 +171,10 @@ def _summary(estimate: float, differences: Floats, pair: Pair, metric: str) -> R
 
 def effective_units(pair: Pair, metric: str) -> float:
     """Kish's effective number of units: 1 / Σᵢ wᵢ², wᵢ a unit's share of the denominator, averaged over classes."""
-    weights = sum(denominators(metric, *side) for side in (pair.challenger, pair.champion))
+    sides = (pair.challenger, pair.champion)
+    weights = np.sum([denominators(metric, *side) for side in sides], axis=0)
+    if metric == "precision":  # of a class that nothing predicts it is 0, by what is missed
+        weights = np.where(weights.sum(axis=0) > 0, weights, np.sum([side.fn for side in sides], axis=0))
     totals = np.sum(weights, axis=0)
     if not np.all(totals > 0):
         return 0.0

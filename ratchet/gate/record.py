@@ -15,7 +15,7 @@ from ratchet.gate.contrasts import needed_metadata
 from ratchet.gate.digests import Metadata, counts_digest, metadata_digest
 from ratchet.gate.judge import judge
 from ratchet.gate.policy import Policy
-from ratchet.gate.verdict import Verdict
+from ratchet.gate.verdict import STATISTIC, STATISTIC_VERSION, Verdict
 
 VERDICT_FILE = "verdict.json"
 _METADATA = "metadata"
@@ -91,6 +91,12 @@ def replay(path: Path, *, digest: str | None = None) -> Verdict:
     record = read_record(path, digest=digest)
     again = judge_again(record, record.verdict.policy)
     if again.to_json() != record.verdict.to_json():
+        used = record.verdict.context.versions.get(STATISTIC, "1")
+        if used != str(STATISTIC_VERSION):
+            raise VerdictChangedError(
+                f"{path} was derived by version {used} of the statistic, and this is version {STATISTIC_VERSION}, which gives "
+                "another verdict. Its artifacts are what they were: derive it by the Ratchet that it names, or judge again."
+            )
         raise VerdictChangedError(
             f"{path} does not follow from its artifacts: {_first_difference(record.verdict, again)}."
         )

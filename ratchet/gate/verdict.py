@@ -18,9 +18,14 @@ Decision = Literal["promote", "reject", "inconclusive"]
 Rule = Literal["scored", "different", "floor", "superiority", "non_inferiority", "anchor", "leak", "serves", "budget"]
 
 
+STATISTIC, STATISTIC_VERSION = "statistic", 2
+"""Goes up when the same counts and policy give another verdict."""
+
+
 def library_versions() -> dict[str, str]:
     """What a verdict is computed with."""
-    return {"python": platform.python_version(), **{name: version(name) for name in ("ratchet", "numpy")}}
+    libraries = {name: version(name) for name in ("ratchet", "numpy")}
+    return {"python": platform.python_version(), STATISTIC: str(STATISTIC_VERSION), **libraries}
 
 
 class ModelRef(Settings):

@@ -20,8 +20,9 @@ from ratchet.judgement.anchor import Anchor, find_anchor
 from ratchet.judgement.cache import CountsCache
 from ratchet.judgement.evidence import collect_evidence, is_usable
 from ratchet.judgement.page import write_page
-from ratchet.judgement.records import REPORT_FILE, earlier_uses, keep_file, keep_record, model_ref, origin
+from ratchet.judgement.records import REPORT_FILE, earlier_uses, judged_of, keep_file, keep_record, model_ref, origin
 from ratchet.judgement.scorer import Scorer
+from ratchet.registry import EventKind
 
 if TYPE_CHECKING:
     from ratchet.registry import MlflowModelManager, ModelVersion
@@ -79,13 +80,14 @@ def judge_version(
         page = artifacts / REPORT_FILE
         page.write_text(html_report(verdict), encoding="utf-8")
         run_id = keep_record(artifacts, verdict, challenger)
-        told = [e for e in manager.history(model) if e.version == version and e.verdict_digest]
-        again = told and verdict.digest in {e.verdict_digest for e in told[:-1]} - {told[-1].verdict_digest}
         now = manager.champion(model)  # production may have changed meanwhile
         decides = decides and (now and now.version) == (champion and champion.version)
+        kind = EventKind.GATED if decides else EventKind.NOTED
+        told = [e for e in judged_of(manager.history(model), version) if e.kind is kind]
+        again = told and verdict.digest in {e.verdict_digest for e in told[:-1]} - {told[-1].verdict_digest}
         manager.record(
             model,
-            "gated" if decides else "noted",
+            kind,
             version=version,
             outcome=verdict.outcome,
             reason=verdict.sentence

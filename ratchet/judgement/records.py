@@ -78,11 +78,16 @@ def judgements(history: Iterable[Event]) -> list[Event]:
 
 def last_verdict(manager: LedgerModelManager, model: str, version: int) -> Event:
     """The last judgement or comparison of a version, deleted or not. Raises `RegistryError` where there is none."""
-    found = [event for event in _with_record(manager.history(model)) if event.version == version]
+    found = judged_of(manager.history(model), version)
     if not found:
         manager.version(model, version)
         raise RegistryError(f"there is no record of a verdict on {model} v{version}: ratchet gate {model} {version}")
     return found[-1]
+
+
+def judged_of(history: Iterable[Event], version: int) -> list[Event]:
+    """The judgements and comparisons of a version, oldest first."""
+    return [event for event in _with_record(history) if event.version == version]
 
 
 def _with_record(history: Iterable[Event]) -> list[Event]:

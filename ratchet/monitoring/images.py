@@ -26,11 +26,13 @@ def choose_images(data: Any, *, seen: Set[str], judged: Set[str] | None) -> Chos
     would get worse together with production. Where none of the judged images is known and still there, all of today's
     gate set is the reference.
     """
-    gate = data.gate_samples
-    reference = tuple(sample for sample in gate if judged and sample.name in judged)
-    as_promoted = bool(reference)
-    reference = reference or gate
     digests = {name: digest for split in data.samples for name, digest in data.image_digests(split).items()}
+    then: dict[str, Sample] = {}
+    for sample in data.samples[data.gate_split]:
+        if judged and sample.name in judged:
+            then.setdefault(digests[sample.name], sample)
+    as_promoted = bool(then)
+    reference = tuple(then.values()) or data.gate_samples
     known = {digests[sample.name] for sample in reference} | seen
     new: dict[str, Sample] = {}  # copies of an image are no more images
     for split in ("train", "val", data.gate_split):

@@ -188,11 +188,12 @@ class DirectoryStore(Store):
         """Never: each version is a directory of its own."""
         return False
 
-    def lighten(self, run_id: str, paths: Sequence[str]) -> None:
+    def lighten(self, run_id: str, paths: Sequence[str], *, going: tuple[str, int]) -> bool:
         """Remove below the run's directory, where no version has its files."""
         for run in self._root.glob(f"experiments/*/{file_name(run_id)}"):
             for path in paths:
                 shutil.rmtree(run / path, ignore_errors=True)
+        return True
 
     def fetch(self, location: str, into: Path) -> None:
         """Copy."""

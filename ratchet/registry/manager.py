@@ -277,9 +277,10 @@ class LedgerModelManager(RegistryReader):
             if number not in now.goes:
                 continue
             run_id = runs[number]
+            # Before the version, without which nobody would find the run again.
             if run_id is not None and run_id in now.runs:
-                self._store.lighten(run_id, heavy)  # before the version, without which nobody would find the run again
-                lightened.add(run_id)
+                done = self._store.lighten(run_id, heavy, going=(model_name, number))
+                lightened |= {run_id} if done else set()
             self.delete_model(model_name, number, f"pruned: beyond the newest {keep}")
             gone.append(number)
         return replace(first, goes=tuple(gone), runs=tuple(sorted(lightened)))

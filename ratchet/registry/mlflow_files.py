@@ -193,6 +193,11 @@ class MlflowFiles:
             _repository(location, self._uri).delete_artifacts()
             self._client.delete_logged_model(model.model_id)
 
+    def logged_model_at(self, location: str) -> str | None:
+        """How a version would name the logged model whose files are at a location; None where there is none."""
+        kept = _KEPT.search(location)
+        return None if kept is None else f"models:/{kept.group(1)}"
+
     def artifacts_of(self, run_id: str) -> str | None:
         """Where a run's artifacts begin; None if there is no such run."""
         with answering(self._uri):
@@ -255,6 +260,11 @@ def _repository(root: str, uri: str) -> Any:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository  # noqa: PLC0415
 
     return get_artifact_repository(root, tracking_uri=uri)
+
+
+def is_version(location: str) -> bool:
+    """Whether a location is that of another version: `models:/<name>/<number>`."""
+    return _VERSION.fullmatch(location) is not None
 
 
 def local_path(location: str) -> Path | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ratchet.errors import RegistryError
 from ratchet.registry.events import Event, decode, encode
-from ratchet.registry.mlflow_files import MlflowFiles
+from ratchet.registry.mlflow_files import MlflowFiles, is_version
 from ratchet.registry.rendering import headline
 from ratchet.registry.store import Found, Kept, Notes, Observed, Source, Store
 from ratchet.registry.tracking import answering
@@ -194,15 +194,14 @@ class MlflowStore(Store):
         )
 
     def _location(self, version: MlflowVersion) -> str:
-        """Where its files lie: a logged model's or another version's, where that is what it was made from."""
-        source = version.source or ""
-        if not source.startswith("models:/"):
+        """Where its files lie; of what `copy_model_version` made of another version, where that one's lie."""
+        source, key = version.source or "", (version.name, version.version, version.creation_timestamp)
+        if not is_version(source):
             return source
-        key = (version.name, version.version, version.creation_timestamp)
         if key not in self._locations:
-            with self._asking():
+            with self._asking(absent_is_fine=True):  # it may go meanwhile
                 self._locations[key] = self._client.get_model_version_download_uri(version.name, version.version)
-        return self._locations[key]
+        return self._locations.get(key, source)
 
     def set_alias(self, model: str, alias: str, version: int) -> None:
         """One step in MLflow."""
@@ -245,20 +244,24 @@ class MlflowStore(Store):
         self._files.fetch(location, into)
 
     def is_shared(self, model: str, seen: Found) -> bool:
-        """Ask for versions with the same files, and for what MLflow's `copy_model_version` made of this one."""
+        """Ask for versions with the same files: their address, the logged model there, or another version's copy."""
         with self._asking():
             same = self._search(f"source_path={_quoted(seen.location)}")
-            copies = self._search(f"source_path={_quoted(f'models:/{model}/{seen.version}')}")
-        own = (model, str(seen.version))
-        return any((version.name, str(version.version)) != own for version in [*same, *copies])
+            named = self._search("source_path LIKE 'models:/%'")
+        logged = self._files.logged_model_at(seen.location)
+        same += [v for v in named if v.source == logged or self._location(v) == seen.location]
+        return any((version.name, int(version.version)) != (model, seen.version) for version in same)
 
-    def lighten(self, run_id: str, paths: Sequence[str]) -> None:
+    def lighten(self, run_id: str, paths: Sequence[str], *, going: tuple[str, int]) -> bool:
         """Delete below the run's artifacts, unless a version was made right from them rather than from a copy."""
         with self._asking():
             made = self._search(f"run_id={_quoted(run_id)}")
-        used = {f"runs:/{run_id}/", *filter(None, [self._files.artifacts_of(run_id)])}
-        if not any(self._location(version).startswith(place) for version in made for place in used):
-            self._files.lighten(run_id, paths)
+        used = (f"runs:/{run_id}/", *filter(None, [self._files.artifacts_of(run_id)]))
+        others = [version for version in made if (version.name, int(version.version)) != going]
+        if any(self._location(version).startswith(used) for version in others):
+            return False
+        self._files.lighten(run_id, paths)
+        return True
 
     def create_version(
         self, model: str, kept: Kept, source: Source, *, description: str, tags: Mapping[str, str]

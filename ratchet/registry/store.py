@@ -164,8 +164,9 @@ class Store(ABC):
         """Copy the files at `location` into the new directory `into`. Raises `ModelFilesError` if there are none."""
 
     @abstractmethod
-    def lighten(self, run_id: str, paths: Sequence[str]) -> None:
-        """Remove artifacts of a run, unless a version of whatever model has its files there; what is not there is fine.
+    def lighten(self, run_id: str, paths: Sequence[str], *, going: tuple[str, int]) -> bool:
+        """Remove artifacts of a run, unless a version of whatever model has its files there: then it returns False.
 
-        Its metrics and parameters stay.
+        `going` is the version, as model and number, that does not count. What is not there is fine; metrics and parameters
+        stay.
         """

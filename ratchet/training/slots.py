@@ -13,13 +13,13 @@ from ratchet.training.queue import Turn
 
 
 def trials_at_once(config: TrialConfig) -> int:
-    """How many trials to run side by side: `sweep.parallel`, or one per GPU, or one.
+    """How many trials to run side by side: `sweep.parallel`, or one per GPU, or one, also on a GPU that is named.
 
     On CPUs one trial with all threads is faster than several with few: 0.9 times as long on two cores.
     """
     if config.sweep.parallel is not None:
         return config.sweep.parallel
-    return max(1, gpus(config))
+    return 1 if isinstance(config.trainer.get("devices"), list) else max(1, gpus(config))
 
 
 def gpus(config: TrialConfig) -> int:

@@ -99,8 +99,11 @@ class SweepStudy:
         self._live[trial.number] = trial
         self._known.add(trial.number)
         before_it = [other for other in self._counted() if other.number < trial.number]  # of others that ask now, too
-        if self._enough(before_it) and _FIXED not in self._now(trial.number).system_attrs:
-            self.repeat(trial.number, None)
+        now = self._now(trial.number)
+        queued = _FIXED in now.system_attrs or now.params  # or tried again
+        if self._enough(before_it) and not queued:
+            trial.set_user_attr(_REPEAT, True)
+            self.end(trial.number, pruned=False)  # a pruned one without parameters would change how the sampler draws
             return self.ask()
         self._study.sampler = self._sampler(len(before_it))
         for name, distribution in self._distributions().items():
@@ -153,7 +156,7 @@ class SweepStudy:
         self._study.tell(self._live.pop(number), state=state, skip_if_finished=True)
 
     def repeat(self, number: int, value: float | None) -> None:
-        """Note that a trial is one too many, or of a point that was tried already; with its value if it has one."""
+        """Note that a trial is of a point that was tried already, with its value if it has one."""
         self._live[number].set_user_attr(_REPEAT, True)
         if value is None:
             self.end(number, pruned=True)
@@ -242,7 +245,7 @@ class SweepStudy:
     def _retry_the_failed(self) -> None:
         trials = self._study.get_trials(deepcopy=False)
         for trial in trials:
-            if trial.state == TrialState.FAIL and not _retried(trial, trials):
+            if trial.state == TrialState.FAIL and _REPEAT not in trial.user_attrs and not _retried(trial, trials):
                 _again(self._study, trial)
 
 
