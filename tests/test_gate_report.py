@@ -127,12 +127,15 @@ def test_a_gate_set_that_can_prove_nothing_names_no_gain_that_it_could(images: i
 
 
 def test_images_that_are_there_and_do_not_decide_are_not_said_to_be_enough() -> None:
+    unbounded = verdict_of(("cat",), images=100, superiority={"confidence": 0.9999})  # by a thousand resamples
+    assert unbounded.images_needed is not None
+    assert unbounded.images_needed <= 100
     in_groups = verdict_of(("cat",), images=100, groups=12)
-    assert in_groups.images_needed == 20
+    assert in_groups.images_needed == 167  # 20 groups of that size
     close = verdict_of(("cat",), images=100, superiority={"min_gain": 0.09})
     assert close.images_needed is not None
     assert close.images_needed > 100
-    for verdict, said in ((in_groups, False), (close, True)):
+    for verdict, said in ((unbounded, False), (in_groups, True), (close, True)):
         assert any("would decide" in label for label, _ in wording.figures(verdict)) == said
         assert ("would decide" in str(check_table(verdict).caption)) == said
 

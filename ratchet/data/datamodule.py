@@ -14,7 +14,6 @@ from ratchet.data.listing import Listing, read_metadata
 from ratchet.data.prepared import PreparedData, gate_split, prepare_data
 from ratchet.data.samples import SPLITS, InputFormat, Sample
 from ratchet.data.splitting import SplitSizes
-from ratchet.data.workers import end_with_parent_only
 from ratchet.errors import ConfigError, EmptySplitError
 from ratchet.home import home
 
@@ -250,18 +249,18 @@ class SegmentationDataModule:
 
     def _loader(self, dataset: SegmentationDataset, **options: Any) -> DataLoader[dict[str, torch.Tensor]]:
         import torch  # noqa: PLC0415
-        from torch.utils.data import DataLoader  # noqa: PLC0415
+
+        from ratchet.data.workers import PatientLoader  # noqa: PLC0415
 
         on_gpu = torch.cuda.is_available()
         workers = self._num_workers
         if workers is None:
             workers = min(torch.get_num_threads(), _MOST_WORKERS) if on_gpu else 0
-        return DataLoader(
+        return PatientLoader(
             dataset,
             batch_size=self.batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
-            worker_init_fn=end_with_parent_only,
             # Not the default, which in a trial is its fork server: workers of that would outlive a trial that is killed.
             multiprocessing_context=("fork" if sys.platform == "linux" else "spawn") if workers else None,
             pin_memory=on_gpu,
