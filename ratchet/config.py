@@ -172,6 +172,7 @@ def instantiate(node: Node, **keywords: Any) -> Any:
 _DOWNLOADS = ("download_url", "checksums")
 _OPERATORS = tuple(f"datamodule.{key}" for key in _DOWNLOADS)
 
+_TO_REPLACE = " To replace it, give "
 _TABLES = ("datamodule.idx_to_class", "datamodule.mask_values")
 
 _hydra_lock = threading.RLock()  # Hydra keeps one global state for a process
@@ -214,7 +215,7 @@ def _require_replaced(overrides: Sequence[str], tree: DictConfig) -> None:
 def _replacing(override: str) -> str:
     """How a table is replaced whole."""
     key, _, value = override.lstrip("+").partition("=")
-    return f" To replace it, give '~{key}' and '+{key}={value}'." if key in _TABLES else " Give it by its own key."
+    return f"{_TO_REPLACE}'~{key}' and '+{key}={value}'." if key in _TABLES else " Give it by its own key."
 
 
 def _with_every_rule(overrides: Sequence[str]) -> list[str]:
@@ -309,7 +310,10 @@ def _translated(overrides: Sequence[str]) -> Iterator[None]:
     except HydraException as error:
         message = " ".join(str(error).split())
         if "not in struct" in message or "Could not override" in message:
-            raise UnknownKeyError(f"{message}{_nearest(message, overrides)}") from error
+            advice = _nearest(message, overrides)
+            if advice.startswith(_TO_REPLACE):  # of a table: Hydra's own advice, to append, would be refused
+                message = message.split(" To append")[0]
+            raise UnknownKeyError(f"{message}{advice}") from error
         raise ConfigError(f"{message.split(' Config search path')[0]}{_nearest_entry(message)}") from error
     except OmegaConfBaseException as error:
         message = str(error).splitlines()[0]
