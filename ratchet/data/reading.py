@@ -62,7 +62,7 @@ def read_mask(path: Path, mask_values: Mapping[int, int]) -> NDArray[np.uint8]:
         UnreadableImageError: the file does not decode.
         MaskValueError: the mask is coloured, or holds fractions, or values that `mask_values` does not name.
     """
-    values = _single_channel(_decode(path, colour_bits=8), path)
+    values = _single_channel(_decode(path, is_mask=True), path)
     found = np.unique(values)
     unknown = [int(value) for value in found if int(value) not in mask_values]
     if unknown:
@@ -89,7 +89,7 @@ def read_size(data: bytes, path: Path) -> tuple[int, int]:
         raise UnreadableImageError(_unreadable(path, error)) from error
 
 
-def _decode(path: Path, *, colour_bits: int = 16) -> Image.Image:
+def _decode(path: Path, *, is_mask: bool = False) -> Image.Image:
     """The pixels, turned. Of 16 bits in several channels Pillow keeps the upper 8, which in a mask are none of its values."""
     try:
         # From memory: a file that Pillow maps, it maps in the shape that a turned TIFF has only when it is turned.
@@ -100,7 +100,7 @@ def _decode(path: Path, *, colour_bits: int = 16) -> Image.Image:
             turned = image.transpose(transpose) if transpose is not None else image.copy()
     except _DECODING_ERRORS as error:
         raise UnreadableImageError(_unreadable(path, error)) from error
-    if halved and colour_bits < 16:  # noqa: PLR2004
+    if halved and is_mask:
         raise MaskValueError(f"{path}: a mask with 16 bits in several channels; save it with one channel")
     return turned
 
