@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from conftest import TINY
@@ -190,6 +193,27 @@ def test_a_trial_that_is_left_after_an_epoch_or_terminated_goes_on_to_the_same_e
     assert end.status == "finished"
     assert end.note in {f"resumed at epoch {step // 36 + 3}, step {step}" for step in range(28, 37)}  # never at 27
     assert_same(Record.of(end.run_id, tmp_path), undisturbed)
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_trial_that_is_told_to_end_as_it_begins_ends_gently() -> None:
+    start(plan()).end()  # the fork server is there
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+    try:
+        one_core = list(os.sched_getaffinity(0))[:1]  # where a new process waits for its turn, and is told meanwhile
+        for child in psutil.Process().children():
+            child.cpu_affinity(one_core)
+        processes = []
+        for number in range(1, 9):
+            processes.append(start(plan(f"optimizer.lr=0.0{number}")))
+            processes[-1].end()
+    finally:
+        for other in busy:
+            other.kill()
+            other.wait()
+        for child in psutil.Process().children():
+            child.cpu_affinity(list(os.sched_getaffinity(0)))
+    assert [process.process.exitcode for process in processes] == [-signal.SIGTERM] * 8
 
 
 @pytest.mark.usefixtures("ratchet_home")

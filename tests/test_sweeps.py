@@ -9,18 +9,22 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import psutil
 import pytest
 from conftest import TINY
+from filelock import FileLock
 from mlflow.entities import Run
 
 from ratchet import MlflowModelManager
 from ratchet.config import compose_space
 from ratchet.errors import MetricNotLoggedError, NoFinishedRunError, SweepFailedError
 from ratchet.registry.selection import SWEEP_RUN_TAG
-from ratchet.registry.tracking import client
+from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.training.caching import fill_cache
 from ratchet.training.halving import rungs
 from ratchet.training.parent import BEST_TAG, OUTCOME_TAG, PLAN_TAG, SweepRun
 from ratchet.training.plan import plan_sweep
@@ -157,7 +161,7 @@ def test_a_trial_ends_with_its_time_and_exports_what_it_has() -> None:
 def test_a_sweep_whose_time_ends_before_any_trial_does_says_so() -> None:
     rates = RATES.rpartition(",0.0005")[0]
     with pytest.raises(SweepFailedError, match="2 of 2 trials not started, max_time 0s"):
-        sweep(rates, "sweep.max_time=0.001s")
+        sweep(rates, "sweep.max_time=0.000001s")
     (failed,) = runs().values()
     assert "not started" in failed.data.tags[FAILURE_TAG]
     with SweepRun.of(plan_sweep(compose_space([*SMALL, rates])), {}):
@@ -165,6 +169,29 @@ def test_a_sweep_whose_time_ends_before_any_trial_does_says_so() -> None:
     (again,) = runs().values()
     assert again.info.status == "FINISHED"
     assert FAILURE_TAG not in again.data.tags
+
+
+def test_a_trial_that_comes_to_its_end_while_images_are_decoded_for_the_next_stays_finished(ratchet_home: Path) -> None:
+    """When the time is up, the sweep has heard nothing of it since the decoding began."""
+    ensure_experiment("tiny")
+    plan = plan_sweep(compose_space([*SMALL, "transforms.input_width=32,64", "sweep.parallel=2", "sweep.max_time=1s"]))
+    fill_cache(plan.config, None, lambda _: None)
+    held = Event()
+
+    def hold_until_trained() -> None:
+        with FileLock(ratchet_home / "cache" / "room.lock"):  # whoever decodes waits for it
+            held.set()
+            while not any(
+                run.info.status == "FINISHED" and SWEEP_RUN_TAG not in run.data.tags for run in runs().values()
+            ):
+                time.sleep(0.2)
+
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(hold_until_trained)
+        assert held.wait(10)
+        outcome = run(plan)
+        holding.result()
+    assert [trial.status for trial in outcome.trials] == ["finished", "stopped"]
 
 
 # One after the other, so that the second is at its beginning when the first has finished.

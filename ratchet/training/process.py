@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -110,17 +111,22 @@ class TrialProcess:
         return f"{how} without a result{told_peak(self.peak)}. Its output: {self.order.log}"
 
     def tell_to_end(self) -> None:
-        """Let it end at its next snapshot, without waiting for that."""
-        if self.process.is_alive():
-            self.process.terminate()
+        """Let it end at its next snapshot, without waiting for that. A signal from here is lost on one that begins just now."""
+        with suppress(BrokenPipeError):  # it has ended
+            self.lifeline.send("end")
 
     def end(self) -> None:
-        """End the process if it still runs, gently first."""
+        """End the process if it still runs, gently first; its run is known then, however young it was."""
         self.tell_to_end()
         self.process.join(_SECONDS_TO_END)
         if self.process.is_alive():
             self.process.kill()
         self.process.join()
+        with suppress(EOFError, ConnectionResetError):
+            while self.connection.poll():
+                kind, value = self.connection.recv()
+                if kind == "started":
+                    self.run_id = value
         self.connection.close()
         self.lifeline.close()
 
@@ -129,9 +135,9 @@ def _main(
     order: TrialOrder, connection: Connection, lifeline: Connection, environment: dict[str, str], folder: str
 ) -> None:
     """Run the trial; its last message is `ended` with a `TrialEnd`, or `failed` with the reason."""
-    threading.Thread(target=_die_with_parent, args=(lifeline,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, and it ends its trials
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which the fork server outlives
+    threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     os.environ.clear()  # the fork server's is that of its first user
     os.environ.update({name: value for name, value in environment.items() if name not in _ONE_OF_MANY})
     os.chdir(folder)
@@ -177,9 +183,10 @@ def _main(
     connection.close()
 
 
-def _die_with_parent(lifeline: Connection) -> None:
-    """End this process when the parent's end of the pipe closes: that happens however the parent dies."""
+def _end_with_parent(lifeline: Connection) -> None:
+    """End this process gently when the parent says so, and at once when its end of the pipe closes, however it died."""
     try:
-        lifeline.recv()
+        while lifeline.recv():
+            os.kill(os.getpid(), signal.SIGTERM)
     except EOFError:
         os.kill(os.getpid(), signal.SIGKILL)

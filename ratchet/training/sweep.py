@@ -197,6 +197,8 @@ class _Engine:
 
     def _leave(self, reason: str) -> None:
         """End what is being trained, with a checkpoint; what is trained already is let to its end."""
+        while wait([process.connection for process in self._running], timeout=0):  # said while images were decoded
+            self._listen()
         late = ("scoring", EXPORTING)
         training = [
             p for p, work in self._running.items() if self._board.add(work.turn.trial).progress.phase not in late
