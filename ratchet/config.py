@@ -1,17 +1,15 @@
 """Composes the Hydra tree into settings, refuses what it does not know, and builds the objects that it names.
 
-With `grammar`, which reads what a sweep varies, the only module that knows Hydra. A configuration may come from a form in a
-browser, so it is untrusted: `instantiate` builds nothing whose `_target_` is not on the allow-list, and `compose` takes no
-override that reaches outside the tree.
+With `grammar`, which reads what a sweep varies, and `overrides`, the only module that knows Hydra. A configuration may come
+from a form in a browser, so it is untrusted: `instantiate` builds nothing whose `_target_` is not on the allow-list, and
+`compose` takes no override that reaches outside the tree.
 """
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import os
 import random
-import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,27 +18,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra import main as hydra_main
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from ratchet.consistency import require_consistent
 from ratchet.data.classes import foreground
 from ratchet.duration import parse_duration
-from ratchet.errors import ConfigError, RatchetError, UnknownKeyError
+from ratchet.errors import ConfigError
 from ratchet.grammar import read_space, requested
+from ratchet.overrides import require_harmless, require_replaced, translated, with_every_rule
 from ratchet.paths import check_paths
 from ratchet.settings import Node, TrialConfig
 from ratchet.space import Composed, Origin, Point, Space
@@ -74,16 +70,16 @@ def application(arguments: Sequence[str]) -> Composed | None:
 
     run = hydra_main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(train)
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = ["ratchet train", *_with_every_rule(arguments)]
+    sys.argv = ["ratchet train", *with_every_rule(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a composition error itself and exits
     requests: list[tuple[list[str], Origin]] = []
     token = requested.set(requests)
     try:
-        with _translated(arguments):
+        with translated(arguments):
             run()
             if composed:  # without --multirun, or by a launcher of the user's choice
                 for tree in composed:
-                    _require_replaced(arguments, tree)
+                    require_replaced(arguments, tree)
                 configs = tuple(map(_settings, composed))
                 return Composed(configs=configs, points=tuple({} for _ in configs), size=len(configs))
     finally:
@@ -121,11 +117,11 @@ def compose_space(overrides: Sequence[str], origin: Origin = COMMON, *, trusted:
     line's own user is), this refuses overrides of Hydra itself and values that read the environment: they may come
     from a form. Raises `ConfigError`.
     """
-    overrides = _with_every_rule(overrides)
+    overrides = with_every_rule(overrides)
     with _hydra(overrides, origin):
         parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
         if not trusted:
-            _require_harmless(parsed)
+            require_harmless(parsed)
         space = read_space(parsed, origin)
         start = next(space.grid())
         first = _compose_at(space, start)
@@ -169,12 +165,6 @@ def instantiate(node: Node, **keywords: Any) -> Any:
         raise cause from error
 
 
-_DOWNLOADS = ("download_url", "checksums")
-_OPERATORS = tuple(f"datamodule.{key}" for key in _DOWNLOADS)
-
-_TO_REPLACE = " To replace it, give "
-_TABLES = ("datamodule.idx_to_class", "datamodule.mask_values")
-
 _hydra_lock = threading.RLock()  # Hydra keeps one global state for a process
 
 
@@ -182,7 +172,7 @@ _hydra_lock = threading.RLock()  # Hydra keeps one global state for a process
 def _hydra(overrides: Sequence[str], origin: Origin) -> Iterator[None]:
     """Let Hydra compose from the tree inside the block; its errors become ours."""
     _prepare_hydra()
-    with _hydra_lock, _translated(overrides):
+    with _hydra_lock, translated(overrides):
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             yield
@@ -192,61 +182,8 @@ def _compose_at(space: Space, point: Point) -> TrialConfig:
     listed = ",".join(f"'{path}'" for path in space.origin.search_path)
     added = [f"hydra.searchpath=[{listed}]"] if listed else []
     tree = hydra_compose(space.origin.config_name, overrides=[*added, *space.at(point)])
-    _require_replaced(space.at(point), tree)
+    require_replaced(space.at(point), tree)
     return _settings(tree)
-
-
-def _require_replaced(overrides: Sequence[str], tree: DictConfig) -> None:
-    """Raise `ConfigError` where Hydra has merged an override of a whole table of classes with the experiment's own."""
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+")
-        if "=" not in override or key not in ("datamodule", *_TABLES):
-            continue
-        value: Any = OverridesParser.create().parse_override(override).value()
-        given: Any = value if key == "datamodule" else {key.partition(".")[2]: value}
-        for name in ("idx_to_class", "mask_values") if isinstance(given, Mapping) else ():
-            table = OmegaConf.select(tree, f"datamodule.{name}")
-            if isinstance(given.get(name), Mapping) and set(map(str, table or ())) - set(map(str, given[name])):
-                raise ConfigError(
-                    f"{override}: Hydra merges this with the table of the experiment, {dict(table)}.{_replacing(override)}"
-                )
-
-
-def _replacing(override: str) -> str:
-    """How a table is replaced whole."""
-    key, _, value = override.lstrip("+").partition("=")
-    return f"{_TO_REPLACE}'~{key}' and '+{key}={value}'." if key in _TABLES else " Give it by its own key."
-
-
-def _with_every_rule(overrides: Sequence[str]) -> list[str]:
-    """Let every key of a policy be overridden, also one that the chosen entry of the group `gate` does not spell out."""
-    if not any(override.startswith("gate.") for override in overrides):
-        return list(overrides)
-    keys = _policy_keys()
-    return [f"++{override}" if override.split("=")[0] in keys else override for override in overrides]
-
-
-def _policy_keys() -> list[str]:
-    from ratchet.gate.policy import policy_keys  # noqa: PLC0415 - few configurations override a rule
-
-    return [f"gate.{key}" for key in policy_keys()]
-
-
-def _require_harmless(parsed: Sequence[Override]) -> None:
-    """Raise `ConfigError` at an override that only the operator of a deployment may give."""
-    for override in parsed:
-        if override.key_or_group.split("/")[0].split(".")[0] == "hydra":
-            raise ConfigError(f"{override.input_line}: Hydra itself is not configured here. Leave this out.")
-        if "${" in (override.input_line or ""):
-            raise ConfigError(f"{override.input_line}: interpolations are not taken here. Write the value out.")
-        named = override.key_or_group.startswith(_OPERATORS) or (
-            override.key_or_group == "datamodule" and any(key in (override.input_line or "") for key in _DOWNLOADS)
-        )
-        if named and os.environ.get("RATCHET_DATA_ROOTS"):
-            raise ConfigError(
-                f"{override.input_line}: where data are downloaded from is the operator's to say, in a tree of "
-                "RATCHET_SEARCH_PATH. Leave this out."
-            )
 
 
 def _require_one_sweep(space: Space, configs: Sequence[TrialConfig]) -> None:
@@ -300,68 +237,3 @@ def _settings(tree: DictConfig) -> TrialConfig:
         raise ConfigError(f"the configuration cannot be used: {problems}") from error
     require_consistent(config)
     return config
-
-
-@contextmanager
-def _translated(overrides: Sequence[str]) -> Iterator[None]:
-    """Turn Hydra's errors into ours, with the nearest known key."""
-    try:
-        yield
-    except HydraException as error:
-        message = " ".join(str(error).split())
-        if "not in struct" in message or "Could not override" in message:
-            advice = _nearest(message, overrides)
-            if advice.startswith(_TO_REPLACE):  # of a table: Hydra's own advice, to append, would be refused
-                message = message.split(" To append")[0]
-            raise UnknownKeyError(f"{message}{advice}") from error
-        raise ConfigError(f"{message.split(' Config search path')[0]}{_nearest_entry(message)}") from error
-    except OmegaConfBaseException as error:
-        message = str(error).splitlines()[0]
-        key = getattr(error, "full_key", None)
-        raise ConfigError(f"{key}: {message}" if key else message) from error
-    except yaml.YAMLError as error:  # names the file and the line itself
-        raise ConfigError(f"the tree cannot be read: {' '.join(str(error).split())}") from error
-    except ValueError as error:  # Hydra's own, of a group that is given no name
-        if isinstance(error, RatchetError):
-            raise
-        raise ConfigError(str(error)) from error
-
-
-def _nearest(message: str, overrides: Sequence[str]) -> str:
-    """Name the known keys that look most like the unknown one in Hydra's message."""
-    wanted = next((o.split("=")[0].lstrip("+~") for o in overrides if f"'{o.split('=')[0]}'" in message), None)
-    if wanted is None:
-        return ""
-    if wanted in _TABLES:
-        return _replacing(next(o for o in overrides if o.lstrip("+").startswith(f"{wanted}=")))
-    GlobalHydra.instance().clear()
-    groups = [o for o in overrides if "=" in o and not o.startswith(("-", "hydra")) and _is_group(o.split("=")[0])]
-    try:
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            space = read_space(OverridesParser.create().parse_overrides(groups), COMMON)
-            tree = hydra_compose("config", overrides=space.at(next(space.grid())))
-            known = list(dict.fromkeys([*_keys(OmegaConf.to_container(tree, resolve=False)), *_policy_keys()]))
-    except (HydraException, OmegaConfBaseException, ValueError):
-        return ""  # what is wrong may be a group, or be in a tree that only the command line named
-    close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
-    close += [key for key in known if key.split(".")[-1] == wanted.split(".")[-1] and key not in close]
-    return f" Nearest known: {', '.join(close)}." if close else ""
-
-
-def _nearest_entry(message: str) -> str:
-    """Name the entries of the tree that look most like the one that Hydra could not find."""
-    found = re.search(r"Could not find '([^']+)'", message)
-    entries = [str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml")]
-    close = difflib.get_close_matches(found.group(1), entries, n=3) if found else []
-    return f" Nearest: {', '.join(entry.replace('/', '=', 1) for entry in close)}." if close else ""
-
-
-def _is_group(key: str) -> bool:
-    return (CONFIGS / key.lstrip("+~").split("@")[0]).is_dir()
-
-
-def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(tree, Mapping):
-        for key, value in tree.items():
-            yield f"{prefix}{key}"
-            yield from _keys(value, f"{prefix}{key}.")
