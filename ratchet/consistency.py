@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
+from ratchet.data.classes import foreground
 from ratchet.errors import ConfigError
 from ratchet.settings import TrialConfig
+from ratchet.training.metric_names import better, logged_name, metric_names
 
 _INPUT = ("input_height", "input_width", "mean", "std")
 
 
 def require_consistent(config: TrialConfig) -> None:
-    """Raise `ConfigError` where a model would be trained on another input than it is served, or a trial cannot train."""
+    """Raise `ConfigError` where a model would be trained on another input than it is served, chosen by what no trial logs or
+    by its worst value, or where a trial cannot train."""
     for key in _INPUT:
         served = getattr(config.transforms, key)
         trained = config.datamodule.get(key, served)
@@ -20,6 +24,7 @@ def require_consistent(config: TrialConfig) -> None:
                 f"datamodule.{key}={trained}, but the model is exported for transforms.{key}={_plain(served)}, and would be "
                 f"served other images than it was trained on: set transforms.{key}."
             )
+    _require_metrics(config)
     epochs = config.trainer.get("max_epochs")
     if type(epochs) is not int or epochs < 1:
         raise ConfigError(
@@ -32,6 +37,34 @@ def require_consistent(config: TrialConfig) -> None:
             f"trainer.devices={devices}, trainer.num_nodes={nodes}: a trial trains on one device. Several trials train "
             "side by side, one on each GPU (sweep.parallel); set trainer.devices=1 and trainer.num_nodes=1."
         )
+
+
+def _require_metrics(config: TrialConfig) -> None:
+    """Refuse a metric that no trial will log, two of one name, and a direction in which the worst is best."""
+    classes = list(foreground(config.datamodule.get("idx_to_class") or {}).values())
+    logged: dict[str, str] = {}
+    for name in classes:
+        other = logged.setdefault(logged_name(name), name)
+        if other != name:
+            raise ConfigError(
+                f"datamodule.idx_to_class: {other!r} and {name!r} would be one name of a metric, {logged_name(name)!r}, since "
+                "MLflow takes few signs in it: rename one of them."
+            )
+    metric, names = config.retrain.metric, metric_names(classes)
+    if metric not in names:
+        near = difflib.get_close_matches(metric, names, n=3, cutoff=0.4) or names[:3]
+        raise ConfigError(f"retrain.metric={metric}: no trial logs that. Nearest: {', '.join(near)}.")
+    if better(metric) not in (None, config.retrain.mode):
+        raise ConfigError(
+            f"retrain.metric={metric} with retrain.mode={config.retrain.mode} selects the worst trial: mode={better(metric)}."
+        )
+    for key, callback in config.callbacks.items():
+        monitor, mode = (callback or {}).get("monitor"), (callback or {}).get("mode")
+        if monitor in names and mode is not None and better(monitor) not in (None, mode):
+            raise ConfigError(
+                f"callbacks.{key}.monitor={monitor} with mode={mode} takes the worst epoch for the best: set "
+                f"callbacks.{key}.mode={better(monitor)}."
+            )
 
 
 def _plain(value: Any) -> Any:

@@ -27,6 +27,8 @@ from ratchet.trees import CONFIGS
 _DOWNLOADS = ("download_url", "checksums")
 _OPERATORS = tuple(f"datamodule.{key}" for key in _DOWNLOADS)
 
+_UPWARDS = re.compile(r"(?<![\w.])\.\.(?![\w.])")  # as a part of a path
+
 _TO_REPLACE = " To replace it, give "
 _TABLES = ("datamodule.idx_to_class", "datamodule.mask_values")
 
@@ -60,10 +62,13 @@ def require_harmless(parsed: Sequence[Override]) -> None:
     for override in parsed:
         if override.key_or_group.split("/")[0].split(".")[0] == "hydra":
             raise ConfigError(f"{override.input_line}: Hydra itself is not configured here. Leave this out.")
-        if "${" in (override.input_line or ""):
+        given = (override.input_line or "").replace("\\", "")  # `$\{` is `${` to Hydra
+        if "${" in given:
             raise ConfigError(f"{override.input_line}: interpolations are not taken here. Write the value out.")
+        if "." not in override.key_or_group and _UPWARDS.search(given):
+            raise ConfigError(f"{override.input_line}: the entry of a group lies inside the tree. Leave .. out.")
         named = override.key_or_group.startswith(_OPERATORS) or (
-            override.key_or_group == "datamodule" and any(key in (override.input_line or "") for key in _DOWNLOADS)
+            override.key_or_group == "datamodule" and any(key in given for key in _DOWNLOADS)
         )
         if named and os.environ.get("RATCHET_DATA_ROOTS"):
             raise ConfigError(

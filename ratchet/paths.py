@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ratchet.errors import ForbiddenPathError
 from ratchet.home import home
-from ratchet.settings import Node, TrialConfig
+from ratchet.settings import Node, TrialConfig, flatten
+
+_READ_FROM = {"checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay"}  # timm's
+_WRITTEN_TO = {"dirpath", "exclude_batches_path", "_args_"}  # Lightning's; what has no name cannot be looked at
 
 
 def check_paths(config: TrialConfig) -> None:
@@ -18,14 +22,21 @@ def check_paths(config: TrialConfig) -> None:
     Callbacks may then name no folder at all: they remove files as well.
     """
     check_data_paths(config.datamodule)
-    weights = config.backbone.model.get("encoder_weights")
-    _check_roots({"backbone.model.encoder_weights": weights, "core.home": str(config.core.home)})
-    for name, callback in config.callbacks.items():
-        for key, value in (callback or {}).items():
-            if key in {"dirpath", "filename"} and value and (key == "dirpath" or "/" in str(value)) and _roots():
-                raise ForbiddenPathError(
-                    f"callbacks.{name}.{key}={value}: checkpoints lie in the trial's own folder in this deployment. Leave it out."
-                )
+    _check_roots({"core.home": str(config.core.home)})
+    _check_roots({"backbone.model.encoder_weights": config.backbone.model.get("encoder_weights")}, *_installed())
+    if not _roots():
+        return
+    for key, value in flatten(config.backbone.model):
+        if (key.partition(".")[0] in _READ_FROM and value) or (key == "encoder_name" and ":" in str(value)):
+            raise ForbiddenPathError(
+                f"backbone.model.{key}={value}: weights are named by encoder_weights in this deployment. Leave it out."
+            )
+    for key, value in flatten(config.callbacks):
+        parts = set(key.split("."))
+        if value and (parts & _WRITTEN_TO or ("filename" in parts and "/" in str(value))):
+            raise ForbiddenPathError(
+                f"callbacks.{key}={value}: checkpoints lie in the trial's own folder in this deployment. Leave it out."
+            )
 
 
 def check_data_paths(datamodule: Node) -> None:
@@ -52,11 +63,16 @@ def _roots() -> list[Path]:
     return [Path(root).expanduser().resolve() for root in named if root]
 
 
-def _check_roots(paths: Mapping[str, Any]) -> None:
+def _installed() -> list[Path]:
+    """Where packages are, some of which bring weights."""
+    return [Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib")]
+
+
+def _check_roots(paths: Mapping[str, Any], *others: Path) -> None:
     roots = _roots()
     for key, value in paths.items():
         if not roots or not value or value == "imagenet":
             continue
-        if not any(Path(value).resolve().is_relative_to(root) for root in (*roots, home().resolve())):
+        if not any(Path(value).resolve().is_relative_to(root) for root in (*roots, home().resolve(), *others)):
             allowed = ", ".join(map(str, roots))
             raise ForbiddenPathError(f"{key}={value} is outside the folders that this deployment allows: {allowed}.")

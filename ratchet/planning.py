@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +10,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.config import compose_space, instantiate
-from ratchet.data.classes import foreground
 from ratchet.errors import ConfigError, ModelNotFoundError
 from ratchet.gate import Policy, load_policy
 from ratchet.gate.contrasts import needed_metadata, wanted_columns
@@ -20,7 +18,6 @@ from ratchet.registry import EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import open_question
 from ratchet.settings import RetrainSettings, TrialConfig
 from ratchet.space import Composed
-from ratchet.training.metric_names import metric_names
 from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
 
 RETRAINING_TAG = "ratchet.retraining"
@@ -112,7 +109,7 @@ def plan_retraining(
     """
     composed = compose_space(overrides)
     check_trials(composed)
-    _require_metric(composed.configs[0])
+    _require_other_images(composed.configs[0])
     sweep = plan_sweep(composed)
     chosen, policy = sweep.config.retrain, load_policy(sweep.config.gate)
     inputs = [sweep.asked, sweep.settings.extent(), chosen.metric, chosen.mode, policy.model_dump(mode="json")]
@@ -192,16 +189,9 @@ def _settled(manager: MlflowModelManager, version: ModelVersion, is_waiting: Cal
     return manager.champion_at(version.model, words[-1].time) == (champion.version if champion else None)
 
 
-def _require_metric(config: TrialConfig) -> None:
-    """Refuse what no trial will log, what selects the worst, and what selects on the gate's own images."""
-    metric, mode = config.retrain.metric, config.retrain.mode
-    names = metric_names(foreground(config.datamodule["idx_to_class"]).values())
-    if metric not in names:
-        near = difflib.get_close_matches(metric, names, n=3, cutoff=0.4) or names[:3]
-        raise ConfigError(f"retrain.metric={metric}: no trial logs that. Nearest: {', '.join(near)}.")
-    better = "min" if metric.removeprefix("val_").removeprefix("test_").startswith("loss_") else "max"
-    if mode != better and metric.startswith(("val_", "test_", "loss")):
-        raise ConfigError(f"retrain.metric={metric} with retrain.mode={mode} selects the worst trial: mode={better}.")
+def _require_other_images(config: TrialConfig) -> None:
+    """Refuse a metric that selects on the gate's own images."""
+    metric = config.retrain.metric
     if metric.startswith("test_"):
         # The augmentation does not change the content, and would import torchvision.
         data = instantiate(config.datamodule | {"train_transform": None})

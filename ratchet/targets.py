@@ -33,16 +33,20 @@ ALLOWED_NAMES = frozenset(
 
 
 def check_targets(node: Any, *, load: bool = True) -> None:
-    """Raise `ForbiddenTargetError` at the first `_target_` under `node` that is not on the allow-list.
+    """Raise `ForbiddenTargetError` at the first `_target_` under `node` that is not on the allow-list, or that could hide.
 
+    Hydra resolves what it builds once more, so that an interpolation that is left, in a text, could become a node.
     With `load=False` only the names are looked at: nothing is imported, and what a name stands for is not known.
     """
+    if isinstance(node, str) and "${" in node:
+        raise ForbiddenTargetError(f"{node}: interpolations are not taken in values. Write the value out.")
     if isinstance(node, Mapping):
         if "_target_" in node:
             _check_name(node["_target_"])
             if load:
                 _check_class(node["_target_"])
-        for value in node.values():
+        for key, value in node.items():
+            check_targets(key, load=load)
             check_targets(value, load=load)
     elif isinstance(node, list | tuple):
         for value in node:
@@ -51,14 +55,17 @@ def check_targets(node: Any, *, load: bool = True) -> None:
 
 def _check_name(target: Any) -> None:
     module, _, name = str(target).rpartition(".")
-    extra = {entry.strip() for entry in os.environ.get("RATCHET_ALLOWED_TARGETS", "").split(";")}
     if target in ALLOWED_NAMES:
         return
-    if name.startswith("_") or module not in {*ALLOWED_MODULES, *extra}:
+    if name.startswith("_") or not module or module not in {*ALLOWED_MODULES, *_allowed_besides()}:
         raise ForbiddenTargetError(
             f"_target_: {target} is not allowed. Allowed are the public classes of {', '.join(sorted(ALLOWED_MODULES))}. "
             "The operator of a deployment adds modules with RATCHET_ALLOWED_TARGETS=package.module;…"
         )
+
+
+def _allowed_besides() -> set[str]:
+    return {entry.strip() for entry in os.environ.get("RATCHET_ALLOWED_TARGETS", "").split(";")}
 
 
 def _check_class(target: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from typing import cast
@@ -64,8 +65,10 @@ def write_page(outcome: Outcome) -> None:
 
 
 def artifact_key(kind: str, model: str) -> str:
-    """Name an artifact of a model: small letters, digits and dashes are all that Prefect takes."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{kind}-{model}".lower()).strip("-")
+    """Name an artifact of this model and no other: small letters, digits and dashes are all that Prefect takes."""
+    plain = re.sub(r"[^a-z0-9]", "-", model.lower())
+    mark = "" if plain.replace("-", "_") == model else f"-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
+    return f"{kind}-{plain}{mark}"
 
 
 def artifact_page(key: str) -> str:

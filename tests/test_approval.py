@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 from conftest import TINY, WITHOUT_RULES
 from prefect import flow
@@ -33,7 +35,7 @@ from ratchet.training.results import SweepOutcome, TrialResult
 from tasks.approval import _silence
 from tasks.progress import gate_progress
 from tasks.retraining import report, select_best, sweep
-from tasks.run_page import Choice, artifact_page, keep_plan, tell_errors_in_sentences, this_flow_run
+from tasks.run_page import Choice, artifact_key, artifact_page, keep_plan, tell_errors_in_sentences, this_flow_run
 from tasks.runs import WITH_ALL, is_waiting
 
 MODEL = "asked"
@@ -255,6 +257,36 @@ def test_a_password_in_prefects_address_is_no_part_of_its_pages() -> None:
     with temporary_settings({PREFECT_API_URL: "http://me:secret@h.example:4200/api"}):
         assert artifact_page("k") == "http://h.example:4200/artifacts/key/k"
         assert this_flow_run().page.startswith("http://h.example:4200/runs/")
+
+
+@pytest.mark.flow
+def test_pages_of_other_sites_may_not_drive_the_server(prefect_service: Service) -> None:
+    api = PREFECT_API_URL.value()
+    own = str(api).removesuffix("/api")
+
+    def allowed(origin: str) -> str | None:
+        asks = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        return httpx.options(f"{api}/deployments/filter", headers=asks).headers.get("access-control-allow-origin")
+
+    assert allowed("https://evil.example") is None
+    assert allowed(own) == own
+
+
+def test_no_two_models_have_one_report() -> None:
+    names = [
+        "parts_model",
+        "parts-model",
+        "Parts_model",
+        "parts__model",
+        "_parts_model",
+        "parts model",
+        "トマト",
+        "キュウリ",
+    ]
+    keys = {artifact_key("retrain", name) for name in names}
+    assert len(keys) == len(names)
+    assert "retrain-parts-model" in keys
+    assert all(re.fullmatch("[a-z0-9-]+", key) for key in keys)
 
 
 def asked(version: int, flow_run: str, until: str) -> Event:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ratchet.config import application, check_targets, compose, compose_sweep
+from ratchet.config import application, check_targets, compose, compose_sweep, instantiate
 from ratchet.errors import ConfigError, ForbiddenPathError, ForbiddenTargetError, UnknownKeyError
 from ratchet.gate import Budget, Superiority, load_policy
 from ratchet.trees import CONFIGS
@@ -110,7 +111,19 @@ def test_a_wrong_value_is_told_with_its_key(override: str, said: str) -> None:
         compose([override])
 
 
-@pytest.mark.parametrize("override", ["hydra.run.dir=/", "hydra/launcher=basic", "core.tag=${oc.env:HOME}"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "hydra.run.dir=/",
+        "hydra/launcher=basic",
+        "core.tag=${oc.env:HOME}",
+        r"core.tag=$\{oc.env\:HOME\}",
+        "trainer=../../elsewhere",
+        "+loss@loss.x=../../elsewhere",
+        "experiment=generic/shapes/segmentation/smp,../../elsewhere",
+        r"experiment=\.\./elsewhere",
+    ],
+)
 def test_an_override_from_outside_cannot_reach_hydra_or_the_environment(override: str) -> None:
     with pytest.raises(ConfigError):
         compose([override])
@@ -139,6 +152,26 @@ def test_a_target_outside_the_allow_list_is_refused_wherever_it_stands(target: s
             check_targets(node)
 
 
+def test_what_hydra_would_make_a_node_of_once_more_is_not_built(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("whole")
+    hidden = f"${{oc.create:{{_target_: builtins.open, file: '{victim}', mode: w}}}}"
+    for node in ({"x": hidden}, {"x": [{hidden: 1}]}):
+        with pytest.raises(ForbiddenTargetError, match="interpolations"):
+            instantiate({"_target_": "torch.nn.ReLU"} | node)
+    escaped = re.sub(r"([{}:,$ ])", r"\\\1", hidden.replace("'", ""))
+    with pytest.raises(ConfigError):
+        compose([f"+optimizer.x={escaped}"])
+    assert victim.read_text() == "whole"
+
+
+@pytest.mark.parametrize("also", ["", "a;"])
+def test_a_target_without_a_module_is_refused(also: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", also)
+    with pytest.raises(ForbiddenTargetError, match="DiceLoss is not allowed"):
+        check_targets({"_target_": "DiceLoss"})
+
+
 def test_a_target_of_the_right_module_must_be_of_the_right_kind() -> None:
     check_targets({"_target_": "torch.optim.AdamW"})
     with pytest.raises(ForbiddenTargetError):
@@ -165,6 +198,8 @@ def test_paths_stay_under_the_roots_that_the_deployment_allows(monkeypatch: pyte
     [
         "+callbacks.x={_target_: pytorch_lightning.callbacks.OnExceptionCheckpoint, dirpath: /any/where, filename: best}",
         "+callbacks.model_checkpoint.filename=../../../x",
+        "+callbacks.x={_target_: pytorch_lightning.callbacks.OnExceptionCheckpoint, _args_: [/any/where, best]}",
+        "+callbacks.x={_target_: pytorch_lightning.callbacks.SpikeDetection, exclude_batches_path: /any/where}",
     ],
 )
 def test_a_form_cannot_have_checkpoints_written_or_removed_elsewhere(
@@ -172,8 +207,44 @@ def test_a_form_cannot_have_checkpoints_written_or_removed_elsewhere(
 ) -> None:
     compose([override])
     monkeypatch.setenv("RATCHET_DATA_ROOTS", str(tmp_path))
-    with pytest.raises(ForbiddenPathError, match=r"callbacks\.(x\.dirpath|model_checkpoint\.filename)"):
+    with pytest.raises(ForbiddenPathError, match=r"callbacks\.(x|model_checkpoint)\."):
         compose([override, f"datamodule.data_path={tmp_path}"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "backbone.model.encoder_weights=/etc/weights.pth",
+        "+backbone.model.checkpoint_path=/etc/weights.pth",
+        "+backbone.model.cache_dir=/etc",
+        "backbone.model.encoder_name=tu-local-dir:/etc",
+    ],
+)
+def test_weights_are_read_from_the_roots_and_from_installed_packages_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, override: str
+) -> None:
+    monkeypatch.setenv("RATCHET_DATA_ROOTS", str(tmp_path))
+    offline = ["experiment=generic/oxford_pet/segmentation/smp_offline", f"datamodule.data_path={tmp_path}"]
+    assert Path(compose(offline).backbone.model["encoder_weights"]).is_file()
+    with pytest.raises(ForbiddenPathError, match=r"backbone\.model\."):
+        compose([*offline, override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["retrain.metric=val_iuo"], "Nearest: val_iou"),
+        (["retrain.metric=val_loss_epoch"], "selects the worst trial: mode=min"),
+        (["callbacks.model_checkpoint.monitor=val_iou"], r"set callbacks\.model_checkpoint\.mode=max"),
+        (["datamodule.idx_to_class={1: 'crack <2mm', 2: 'crack >2mm'}"], "one name of a metric, 'crack _2mm'"),
+    ],
+)
+def test_what_is_chosen_by_is_logged_under_a_name_of_its_own_and_the_best_of_it_is_chosen(
+    overrides: list[str], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compose(["experiment=generic/shapes/segmentation/smp", *overrides])
+    compose(["callbacks=early_stopping", "callbacks.model_checkpoint={monitor: val_iou, mode: max}"])
 
 
 def test_a_table_of_classes_is_replaced_whole_or_not_at_all() -> None:

@@ -273,11 +273,22 @@ def test_a_disk_that_fills_up_costs_the_cache_and_not_the_training(
 
 def test_what_a_killed_process_left_is_removed(folder: Path) -> None:
     (folder.parent / "cache").mkdir()
-    left = folder.parent / "cache" / "0123.partial"
-    left.write_bytes(b"half")
+    left, others = (folder.parent / "cache" / f"{name}.partial" for name in ("0123" * 16, "download"))
+    for file in (left, others):
+        file.write_bytes(b"half")
     module(folder).fill_cache()
     assert files(folder)
     assert not left.exists()
+    assert others.exists()
+
+
+def test_what_others_keep_in_the_folder_is_not_evicted(folder: Path) -> None:
+    (folder.parent / "cache").mkdir()
+    embeddings = folder.parent / "cache" / "embeddings.npy"
+    embeddings.write_bytes(bytes(FILE_BYTES))
+    module(folder, cache_gb=1.5 * FILE_BYTES / 1e9).fill_cache()
+    assert len(files(folder)) == 2
+    assert embeddings.exists()
 
 
 def test_a_data_set_with_a_cache_travels_without_its_pixels(folder: Path) -> None:

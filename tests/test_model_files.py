@@ -119,6 +119,8 @@ def test_a_model_file_may_search(tmp_path: Path) -> None:
         ),
         ({"overrides": ["export.types=[pt2]"]}, "model m: .*Add torchscript"),
         ({"overrides": ["gate.group_by=lot"]}, "model m: .*set datamodule.group_by=lot too"),
+        ({"metric": "val_iu"}, "model m: .*Nearest: val_iou"),
+        ({"metric": "val_loss_epoch"}, "model m: .*mode=min"),
         ({"overrides": ["gate.floor=2"]}, "model m: .*floor = 2"),
         ({"overrides": ["gate=strict,default"]}, "model m: .*several values for gate"),
     ],

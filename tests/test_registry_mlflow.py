@@ -317,6 +317,21 @@ def test_a_password_in_the_address_is_in_no_error() -> None:
     assert "secret" not in "".join(traceback.format_exception(told.value))
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql+psycopg://127.0.0.1:1/db?user=u&password=secret",
+        "postgresql+psycopg://u:se/secret@127.0.0.1:1/db",
+        "postgresql+psycopg://u:se#secret@127.0.0.1:1/db",
+    ],
+)
+def test_a_databases_password_is_hidden_wherever_it_stands_in_the_address(uri: str) -> None:
+    with pytest.raises(ServerUnreachableError, match=r"\*\*\*.*MLFLOW_TRACKING_URI") as told:
+        client(uri)
+    assert "secret" not in str(told.value)
+    assert "127.0.0.1:1" in str(told.value)
+
+
 def test_an_address_that_mlflow_does_not_know_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="nonsense"):
         MlflowModelManager("nonsense://here")

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from ratchet.config import compose_space
 from ratchet.errors import ConfigError, RatchetError, ServerUnreachableError
-from ratchet.training.plan import PlannedTrial, SweepPlan
+from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
 from ratchet.training.study import STORAGE, SweepStudy
 
 OVERRIDES = [*TINY, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "sweep.max_trials=5"]
@@ -34,6 +34,20 @@ def plan(*overrides: str) -> SweepPlan:
         for n, (config, point) in enumerate(zip(composed.configs, composed.points, strict=True))
     ]
     return SweepPlan(trials=tuple(trials), size=composed.size, space=composed.space)
+
+
+def test_a_halved_grid_that_is_selected_by_another_metric_is_another_study(ratchet_home: Path) -> None:
+    halved = [*TINY, "optimizer.lr=0.1,0.01", "trainer.max_epochs=4", "sweep.halving=true"]
+    one, other = (
+        plan_sweep(compose_space([*halved, *by])) for by in ([], ["retrain.metric=val_loss_epoch", "retrain.mode=min"])
+    )
+    assert [trial.fingerprint for trial in one.trials] == [trial.fingerprint for trial in other.trials]
+    asked = []
+    for found in (one, other):
+        study = SweepStudy(found, synchronous=True)
+        asked.append([study.ask() for _ in range(3)])
+        study.close()
+    assert [trial is None for trial in asked[0]] == [trial is None for trial in asked[1]] == [False, False, True]
 
 
 def goodness(point: object) -> float:

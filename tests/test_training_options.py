@@ -47,6 +47,26 @@ def test_a_batch_size_is_found_kept_and_told() -> None:
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("ratchet_home")
+def test_a_network_trained_in_another_precision_is_scored_and_served_in_float32() -> None:
+    (result,) = run_sweep(plan_trials([compose([*SMALL, "trainer.precision=bf16-true"])]))
+    assert (result.status, result.error) == ("finished", None)
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_averaged_weights_are_those_that_are_exported(tmp_path: Path) -> None:
+    average = "+callbacks.ema={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.9}"
+    precise = ("trainer.precision=32-true", "trainer.max_epochs=2", "optimizer.lr=0.01")
+    (result,) = run_sweep(plan_trials([compose([*SMALL, *precise, average])]))
+    validated = client().get_metric_history(str(result.run_id), "val_loss_epoch")
+    assert result.metrics["val_loss_epoch"] == pytest.approx(min(row.value for row in validated[:-1]), rel=1e-3)
+    kept = client().download_artifacts(str(result.run_id), "checkpoints/best.ckpt", str(tmp_path))
+    whole = torch.load(kept, weights_only=True)
+    assert any(not torch.equal(value, whole["current_model_state"][key]) for key, value in whole["state_dict"].items())
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
 def test_a_longer_training_keeps_the_batch_size_that_the_shorter_one_found() -> None:
     automatic = (*SMALL, "datamodule.batch_size=auto", "scheduler=constant")
     (shorter,) = run_sweep(plan_trials([compose([*automatic])]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from conftest import TINY
 
@@ -28,6 +30,23 @@ def test_more_epochs_of_a_trial_are_known_as_such_and_tied_schedules_say_why_not
     assert schedule_fingerprint(short, "data") != schedule_fingerprint(short, "other data")
     obstacle = fixed_length(long)
     assert (obstacle is None) if reason is None else (reason in str(obstacle))
+
+
+def test_what_the_users_own_code_does_is_part_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "my_losses.mine")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "my_losses").mkdir()
+    (tmp_path / "my_losses" / "__init__.py").touch()
+    helper = tmp_path / "my_losses" / "helper.py"
+    (tmp_path / "my_losses" / "mine.py").write_text("from my_losses.helper import Mine")
+    config = compose([*TINY, "+loss={_target_: my_losses.mine.Mine}"])
+
+    def fingerprint(code: str) -> str:
+        helper.write_text(code)
+        return trial_fingerprint(config, "data")
+
+    assert fingerprint("Mine = 1") == fingerprint("Mine = 1") != fingerprint("Mine = 2")
+    assert trial_fingerprint(compose(TINY), "data") == trial_fingerprint(compose(TINY), "data")
 
 
 def test_a_cosine_of_its_own_length_and_a_bound_in_steps_are_told_apart() -> None:

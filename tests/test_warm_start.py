@@ -8,24 +8,25 @@ import pytest
 import torch
 from conftest import TINY
 
-from ratchet.config import compose
+from ratchet.config import compose, compose_space
 from ratchet.data.seen import SeenImages
 from ratchet.errors import ConfigError, ModelFilesError, ModelNotFoundError, WeightsUnavailableError
 from ratchet.registry import MlflowModelManager
 from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.training.fitting import build_module
 from ratchet.training.origin import WEIGHTS_FILE, fetch, planned
-from ratchet.training.plan import PlannedTrial, plan_trials
+from ratchet.training.plan import PlannedTrial, plan_sweep, plan_trials
 from ratchet.training.sweep import run_sweep
 from ratchet.training.warm_start import load_fitting
 
 pytestmark = pytest.mark.trains
 
 STILL = ("core.deterministic=true", "optimizer.lr=1e-12", "export.types=[pt2]", "export.checkpoint_selection=last")
+SHAPES = (*TINY, *STILL, "retrain.model=shapes")
 
 
 def plan(*overrides: str) -> PlannedTrial:
-    (planned,) = plan_trials([compose([*TINY, *STILL, "retrain.model=shapes", *overrides])])
+    (planned,) = plan_trials([compose([*SHAPES, *overrides])])
     return planned
 
 
@@ -59,6 +60,8 @@ def test_a_training_starts_from_production_and_its_ancestry_is_on_its_run(tmp_pa
     unborn = plan("backbone.init_from=production")
     assert unborn.config.backbone.init_from is None  # there is no champion yet
     assert unborn.fingerprint == plan().fingerprint
+    either = plan_sweep(compose_space([*SHAPES, "backbone.init_from=null,production", "core.seed=7"]))
+    assert (len(either.trials), either.size) == (1, 1)
     (first,) = run_sweep([unborn])
     manager = MlflowModelManager()
     version = manager.register_model(f"runs:/{first.run_id}/deployment_model", "shapes")
@@ -75,6 +78,12 @@ def test_a_training_starts_from_production_and_its_ancestry_is_on_its_run(tmp_pa
     assert {plan(f"backbone.init_from='{name}'", "core.seed=7").fingerprint for name in names} == {trial.fingerprint}
     assert trial.fingerprint != plan("core.seed=7").fingerprint
     assert plan("backbone.init_from=production").asked == unborn.asked  # the champion moved, what is asked for did not
+
+    both = plan_sweep(compose_space([*SHAPES, "backbone.init_from=null,production", "core.seed=7"]))
+    assert (len(both.trials), both.size) == (2, 2)
+    assert both.asked == either.asked
+    with pytest.raises(ConfigError, match="are the same"):
+        plan_sweep(compose_space([*SHAPES, "backbone.init_from=models:/shapes/1,'models:/shapes@production'"]))
 
     (child,) = run_sweep([trial])
     assert str(child.note).startswith("starts from models:/shapes/1: 152 of 152 tensors")

@@ -10,7 +10,7 @@ from flows.service.models import ModelFile
 from flows.service.running import require_prefect
 from ratchet.config import compose_space
 from ratchet.errors import ConfigError, GateError, ServerUnreachableError
-from ratchet.form import AS_CONFIGURED
+from ratchet.form import AS_CONFIGURED, overrides_of
 from ratchet.registry.tracking import shown
 from ratchet.trees import entries
 
@@ -52,7 +52,7 @@ def check_models(models: Sequence[ModelFile]) -> None:
 
     for model in models:
         try:
-            check_trials(compose_space(model.all_overrides))
+            check_trials(compose_space(overrides_of(model.form)))
             _require_offered(model)
         except (ConfigError, GateError) as error:
             raise type(error)(f"model {model.name}: {error}") from error

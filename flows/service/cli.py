@@ -41,7 +41,10 @@ _models = click.option(
 )
 @_models
 @click.option(
-    "--postgres", metavar="URL", help="Keep both databases on this PostgreSQL server; `embedded` for one of our own."
+    "--postgres",
+    metavar="URL",
+    envvar="RATCHET_POSTGRES",
+    help="Keep both databases on this PostgreSQL server; `embedded` for one of our own. Default: RATCHET_POSTGRES, or SQLite.",
 )
 @click.option("--runs", type=click.IntRange(1), default=RUNS, show_default=True, help="Flow runs at a time.")
 @click.option("--verbose", "-v", is_flag=True, help="Show every line of every service.")

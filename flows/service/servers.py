@@ -38,6 +38,11 @@ def address(host: str, port: int) -> str:
     return f"http://{name}:{port}"
 
 
+def _names(host: str) -> tuple[str, ...]:
+    """What a server that is open to a network is called there."""
+    return () if host in LOCAL else (socket.gethostname(), socket.getfqdn())
+
+
 def start_mlflow(processes: Processes, store: str, host: str, port: int) -> None:
     """Start MLflow's server on a store."""
     if store == embedded_uri():
@@ -52,11 +57,8 @@ def start_mlflow(processes: Processes, store: str, host: str, port: int) -> None
     if host not in LOCAL:  # MLflow answers 403 under any name but those that it is told
         from mlflow.server.security_utils import get_default_allowed_hosts  # noqa: PLC0415 (slow)
 
-        named = (host, socket.gethostname(), socket.getfqdn())
-        allowed = [
-            *get_default_allowed_hosts(),
-            *(form for name in dict.fromkeys(named) for form in (name, f"{name}:*")),
-        ]
+        named = dict.fromkeys((host, *_names(host)))
+        allowed = [*get_default_allowed_hosts(), *(form for name in named for form in (name, f"{name}:*"))]
         settings["MLFLOW_SERVER_ALLOWED_HOSTS"] = os.environ.get("MLFLOW_SERVER_ALLOWED_HOSTS", ",".join(allowed))
     processes.start("mlflow", command, settings)
 
@@ -67,6 +69,9 @@ def start_prefect(processes: Processes, host: str, port: int, database: str | No
     settings = {
         # The page asks port 4200 unless it is told; a page on another port would find nothing there.
         "PREFECT_SERVER_UI_API_URL": f"{address(host, port)}/api",
+        # Else the page of any site that this machine's browser shows may read and start runs.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": os.environ.get("PREFECT_SERVER_CORS_ALLOWED_ORIGINS")
+        or ",".join(dict.fromkeys(address(name, port) for name in (host, *sorted(LOCAL), *_names(host)))),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": os.environ.get("PREFECT_SERVER_LOGGING_LEVEL", "WARNING"),
     }

@@ -147,7 +147,7 @@ def _winners(comparison: Comparison) -> str:
 
 
 def _picture(address: str, words: str) -> str:
-    return f'<img alt="{escape(words)}" src="{address}">'
+    return f'<img alt="{escape(words)}" src="{escape(address)}">'
 
 
 def _section(title: str, hint: str, body: str) -> str:

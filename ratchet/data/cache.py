@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -184,11 +185,11 @@ def _make_room(folder: Path, path: Path, needed: int, limit: int) -> None:
         raise OSError(f"{pixels}, {bound}")
     _remove_abandoned(folder, path)
     kept = []
-    for file in folder.glob("*.npy"):
+    for file in _own(folder, ".npy"):
         with suppress(FileNotFoundError):  # another process evicts too
             kept.append((file.stat().st_mtime, file.stat().st_size, file))
     made = []
-    for file in folder.glob("*.partial"):
+    for file in _own(folder, ".partial"):
         with suppress(FileNotFoundError):  # it has taken its place
             made.append(file.stat())
     unwritten = sum(max(0, stat.st_size - 512 * stat.st_blocks) for stat in made)
@@ -210,6 +211,11 @@ def _make_room(folder: Path, path: Path, needed: int, limit: int) -> None:
         raise OSError(f"{pixels}, and the disk of {folder} has {free() / _GIGABYTE:.3g} GB left")
 
 
+def _own(folder: Path, suffix: str) -> list[Path]:
+    """The files that are named by a key; what else lies in the folder is somebody else's."""
+    return [path for path in folder.glob(f"*{suffix}") if re.fullmatch("[0-9a-f]{64}", path.stem)]
+
+
 def _evict(file: Path) -> bool:
     """Remove a cache that nobody has open; return whether. What cannot be locked or removed stays."""
     with suppress(OSError), file.open("r+b") as held:  # to write: a network file system locks no other for one alone
@@ -220,7 +226,7 @@ def _evict(file: Path) -> bool:
 
 def _remove_abandoned(folder: Path, path: Path) -> None:
     """Remove what processes that were killed left half-written: nobody holds its lock."""
-    for partial in folder.glob("*.partial"):
+    for partial in _own(folder, ".partial"):
         if partial.stem == path.stem:
             partial.unlink(missing_ok=True)  # the lock is ours
             continue

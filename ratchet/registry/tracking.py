@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
-from ratchet.errors import ExperimentNotFoundError, RegistryError, ServerUnreachableError
+from ratchet.errors import ConfigError, ExperimentNotFoundError, RegistryError, ServerUnreachableError
 from ratchet.home import home
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def tracking_uri() -> str:
 
 def embedded_uri() -> str:
     """The SQLite store under Ratchet's home, whether it exists or not."""
+    if "?" in str(home()):
+        raise ConfigError(f"RATCHET_HOME={home()}: a database's address ends at a ?. Choose a folder without one.")
     return f"sqlite:///{home() / _EMBEDDED}"
 
 
@@ -92,11 +94,10 @@ def _one_at_a_time(uri: str) -> Iterator[None]:
 
 def require_listening(uri: str, *, seconds: float = 0.0) -> None:
     """Raise `ServerUnreachableError` unless the host and port of a network address accept a connection within `seconds`."""
-    parts = urlsplit(uri)
-    scheme = parts.scheme.split("+")[0]
-    if scheme not in _DEFAULT_PORTS or not parts.hostname:
+    scheme, host, port = _place(uri)
+    if scheme not in _DEFAULT_PORTS or not host:
         return
-    address, deadline = (parts.hostname, parts.port or _DEFAULT_PORTS[scheme]), time.monotonic() + seconds
+    address, deadline = (host, port or _DEFAULT_PORTS[scheme]), time.monotonic() + seconds
     while True:
         try:
             socket.create_connection(address, _CONNECT_SECONDS).close()
@@ -109,8 +110,31 @@ def require_listening(uri: str, *, seconds: float = 0.0) -> None:
         time.sleep(0.5)
 
 
+def _place(uri: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port. In a database's address, a password may hold what ends the host in others."""
+    if _is_database(uri):
+        from sqlalchemy.engine import make_url  # noqa: PLC0415
+
+        url = make_url(uri)
+        return url.get_backend_name(), url.host, url.port
+    parts = urlsplit(uri)
+    return parts.scheme, parts.hostname, parts.port
+
+
+def _is_database(uri: str) -> bool:
+    return uri.partition("://")[0].partition("+")[0] in ("postgresql", "mysql", "mssql")
+
+
 def shown(uri: str) -> str:
     """The address without its password."""
+    if _is_database(uri):
+        from sqlalchemy.engine import make_url  # noqa: PLC0415
+
+        url = make_url(uri)
+        secret = {key: _HIDDEN for key in url.query if "password" in key}
+        if url.password is None and not secret:
+            return uri
+        return url.update_query_dict(secret).render_as_string().replace(quote(_HIDDEN), _HIDDEN)
     parts = urlsplit(uri)
     if parts.password is None:
         return uri
@@ -119,7 +143,7 @@ def shown(uri: str) -> str:
 
 def hides_password(uri: str) -> bool:
     """Whether the address is one that `shown` left the password out of."""
-    return urlsplit(uri).password == _HIDDEN
+    return _HIDDEN in uri
 
 
 @contextmanager

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ratchet.settings import TrialConfig
 
 # What changes a result when it changes version.
-CODE = ("ratchet", "torch", "pytorch-lightning", "segmentation-models-pytorch", "torchvision")
+CODE = ("ratchet", "torch", "pytorch-lightning", "segmentation-models-pytorch", "timm", "torchvision")
 
 # Keys of the datamodule that say where or how fast, not what: the content has its own fingerprint, the splits included.
 _PLACE = ("data_path", "num_workers", "_file", "name", "group_by")
@@ -64,15 +66,45 @@ def _parts(config: TrialConfig, data_fingerprint: str) -> dict[str, Any]:
         if not key.startswith(_SPEED) and not key.endswith(_PLACE)
     }
     parts["core"] = {"seed": config.core.seed, "deterministic": config.core.deterministic}
-    weights = config.backbone.model.get("encoder_weights")
-    if weights and Path(weights).is_file():
-        parts["backbone"]["model"]["encoder_weights"] = hashlib.sha256(Path(weights).read_bytes()).hexdigest()
+    for key, value in config.backbone.model.items():
+        if isinstance(value, str) and Path(value).is_file():  # weights, under whatever name
+            parts["backbone"]["model"][key] = hashlib.sha256(Path(value).read_bytes()).hexdigest()
     # The content that the training starts from, by whatever name it was given.
     parts["backbone"]["init"] = parts["backbone"].pop("init_digest") or parts["backbone"]["init_from"]
     del parts["backbone"]["init_from"]
     parts["data"] = data_fingerprint
     parts["code"] = {package: version(package) for package in CODE}
+    own = {_own_package(target) for target in _targets(parts)} - {""}
+    parts["code"] |= {package: _content(package) for package in own}
     return parts
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        node = list(node.values())
+    for value in node if isinstance(node, list | tuple) else ():
+        yield from _targets(value)
+
+
+def _own_package(target: str) -> str:
+    """The package or module at the top of a `_target_` of the user's own; empty for one of the libraries in `CODE`."""
+    package = target.partition(".")[0]
+    return "" if package.replace("_", "-") in CODE else package
+
+
+def _content(package: str) -> str:
+    """The sha256 of the code of a package or module, whatever version it says it is."""
+    spec = find_spec(package)
+    if spec is None:
+        return ""
+    places = [Path(place) for place in spec.submodule_search_locations or ()]
+    files = [file for place in places for file in sorted(place.rglob("*.py"))] or [Path(spec.origin or "")]
+    digest = hashlib.sha256()
+    for file in filter(Path.is_file, files):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _digest(parts: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from ratchet.config import instantiate
@@ -110,6 +111,10 @@ def _build_trainer(work: Work, pause_at: int | None) -> pl.Trainer:
     callbacks = [
         instantiate(node, **_place(key, node, folder)) for key, node in config.callbacks.items() if node is not None
     ]
+    if any(isinstance(callback, WeightAveraging) for callback in callbacks):  # only in whole checkpoints is the average
+        for callback in callbacks:
+            if isinstance(callback, ModelCheckpoint):
+                callback.save_weights_only = False
     snapshots = Snapshots(
         folder,
         seed=config.core.seed,
@@ -153,6 +158,7 @@ def load_exported(config: TrialConfig, module: SegmentationModule, snapshot: Sna
                 "the metric was never finite, or never logged. Look at its curve, or set export.checkpoint_selection=last."
             )
         path = snapshot.checkpoints / snapshot.facts.best
+    module.float()  # some precisions of Lightning's train it in another
     module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from contextlib import suppress
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from ratchet.training.folder import lock_folder
 
+_FINGERPRINT = re.compile("[0-9a-f]{64}")  # other folders are somebody else's
 KEPT_SECONDS = 14 * 24 * 3600.0
 KEPT_BYTES = 20 * 10**9
 YOUNG_SECONDS = 24 * 3600.0
@@ -28,7 +30,7 @@ def prune(home: Path, *, keep: set[str], seconds: float = KEPT_SECONDS, most: fl
     """
     told, total = [], 0
     root = home.absolute() / "trials"
-    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    folders = [path for path in root.iterdir() if _FINGERPRINT.fullmatch(path.name)] if root.is_dir() else []
     measured = {path: _age_and_size(path) for path in folders}
     for path, (age, size) in sorted(measured.items(), key=lambda item: item[1]):
         if path.name in keep or age < min(YOUNG_SECONDS, seconds) or (age < seconds and total + size <= most):

@@ -14,6 +14,13 @@ def logged_name(name: str) -> str:
     return re.sub(r"[^\w/ .:-]", "_", name)
 
 
+def better(name: str) -> str | None:
+    """Say whether its smallest (`min`) or its largest (`max`) value is best; None of what is no measure of a model."""
+    if not name.startswith(("val_", "test_", "loss")):
+        return None
+    return "min" if name.removeprefix("val_").removeprefix("test_").startswith("loss_") else "max"
+
+
 def metric_names(classes: Iterable[str]) -> tuple[str, ...]:
     """List them for a data set with these foreground classes, those that a trial is selected by first."""
     kinds = [kind for metric in LOGGED_METRICS for kind in (metric, *(f"{metric}_{name}" for name in classes))]

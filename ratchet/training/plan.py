@@ -52,7 +52,8 @@ class SweepPlan(_Value):
     """The trials in their order; where a space is searched, its first point, which may or may not be one of them.
 
     `size` is the number of trials that were asked for, which `sweep.max_trials` may cut; None: as time allows. `values` are
-    what trials with each of the space's values would be, as pairs of `fingerprint` and `asked`.
+    what trials with each of the space's values would be, or those of a list that are the same as others today, as pairs of
+    `fingerprint` and `asked`.
     """
 
     trials: tuple[PlannedTrial, ...]
@@ -95,9 +96,9 @@ class SweepPlan(_Value):
         return self.model_copy(update={"trials": tuple(trials)})
 
     def _digest(self, trials: list[str]) -> str:
-        parts = sorted(trials)
+        parts = [*sorted(trials), self.metric, self.config.retrain.mode]
         if self.space is not None:
-            parts += [self.space.digest, str(self.settings.sampler), self.metric, self.config.retrain.mode]
+            parts += [self.space.digest, str(self.settings.sampler)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
     @property
@@ -152,14 +153,18 @@ def content_key(config: TrialConfig) -> str:
 def plan_sweep(composed: Composed) -> SweepPlan:
     """Plan what overrides were composed to. Raises `ConfigError` and the errors of the data."""
     if composed.space is None:
-        return SweepPlan(trials=tuple(plan_trials(composed.configs, composed.points)), size=composed.size)
+        trials, same = _plan_list(composed.configs, composed.points)
+        return SweepPlan(trials=tuple(trials), size=(composed.size or 0) - len(same), values=_values(same))
     planner, space = Planner(), composed.space
     first, *others = (
         planner.trial(config, point, point_name(point, space))
         for config, point in zip(composed.configs, composed.points, strict=True)
     )
-    values = tuple((trial.fingerprint, trial.asked) for trial in others)
-    return SweepPlan(trials=(first,), size=composed.size, space=space, values=values)
+    return SweepPlan(trials=(first,), size=composed.size, space=space, values=_values(others))
+
+
+def _values(trials: Iterable[PlannedTrial]) -> tuple[tuple[str, str], ...]:
+    return tuple((trial.fingerprint, trial.asked) for trial in trials)
 
 
 def get_ready(home: Path) -> None:
@@ -171,17 +176,27 @@ def get_ready(home: Path) -> None:
 def plan_trials(configs: Sequence[TrialConfig], points: Sequence[Point] = ()) -> list[PlannedTrial]:
     """Name the trials, by their points or else by what differs, and compute their fingerprints.
 
-    Raises `ConfigError` where two configurations are one and the same trial, and the errors of the data.
+    Raises `ConfigError` where two configurations are one and the same trial, and the errors of the data. Two that start from
+    what is the same model today, `production` and another, or nothing while there is no champion, are one trial today.
     """
+    return _plan_list(configs, points)[0]
+
+
+def _plan_list(
+    configs: Sequence[TrialConfig], points: Sequence[Point]
+) -> tuple[list[PlannedTrial], list[PlannedTrial]]:
+    """The trials, and those that are the same as one of them today."""
     get_ready(configs[0].core.home)
-    planner, trials = Planner(), dict[str, PlannedTrial]()
+    planner, trials, same = Planner(), dict[str, PlannedTrial](), list[PlannedTrial]()
     points = points if any(points) else differences(configs)
     for config, point in zip(configs, points, strict=True):
         trial = planner.trial(config, point, point_name(point) or _network(config))
         before = trials.setdefault(trial.fingerprint, trial)
-        if before is not trial:
+        if before is not trial and trial.asked in (before.asked, *(other.asked for other in same)):
             raise ConfigError(f"the trials {before.name} and {trial.name} are the same: leave one of them out.")
-    return list(trials.values())
+        if before is not trial:
+            same.append(trial)
+    return list(trials.values()), same
 
 
 def differences(configs: Sequence[TrialConfig]) -> list[Point]:
