@@ -1,5 +1,6 @@
 """A training that goes on from a checkpoint sees the images that it would have seen."""
 
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torchvision.transforms import v2
 
 from ratchet.data import ShapesDataModule
+from ratchet.data.workers import workers_that_fit
 from ratchet.training.fitting import Loaders
 
 pytestmark = pytest.mark.trains
@@ -79,3 +81,13 @@ def test_a_resumed_training_sees_the_same_images_whatever_the_workers(tmp_path: 
     for epoch in (1, 2):
         assert np.array_equal(torch.cat(whole.seen[epoch]).numpy(), resumed[epoch])
     assert not torch.equal(torch.cat(whole.seen[0]), torch.cat(whole.seen[1]))
+
+
+def test_no_more_processes_load_than_the_shared_memory_has_room_for(caplog: pytest.LogCaptureFixture) -> None:
+    free = shutil.disk_usage("/dev/shm").free  # noqa: S108
+    assert workers_that_fit(8, 4 * 32 * 32) == 8
+    assert not caplog.records
+    pixels = free // (6 * 20 * 3) - 1000  # six such batches for each of three processes
+    assert workers_that_fit(8, pixels) == 3
+    assert workers_that_fit(8, free) == 0
+    assert "--shm-size" in caplog.text

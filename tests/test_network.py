@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import mlflow.pyfunc
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -134,6 +135,17 @@ def test_every_kind_of_architecture_is_exported_and_answers_as_it_was_trained(ar
     image = torch.randint(0, 255, (48, 80, 3), dtype=torch.uint8).numpy()
     assert served.predict(image).shape == (48, 80)
     assert served.logits([image] * 3).shape == (3, 1, 64, 64)
+
+
+def test_a_model_is_loaded_where_its_weights_are_also_on_a_machine_with_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow takes the GPU where there is one, as it does where this variable names it."""
+    monkeypatch.setenv("MLFLOW_DEFAULT_PREDICTION_DEVICE", "cuda")
+    card = ModelCard(input_height=8, input_width=8, mean=(0, 0, 0), std=(1, 1, 1), classes=("background", "pet"))
+    export_network(torch.nn.Conv2d(3, 1, 1), card, tmp_path / "model", types=["pt2"])
+    images = np.zeros((2, 3, 8, 8), dtype=np.float32)
+    assert mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(images).shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize("classes", [("background", "pet"), ("background", "dent", "scratch", "rust")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,32 @@ def test_a_gpu_that_is_named_is_the_only_one_and_has_its_name(
     assert (trials_at_once(every), trials_at_once(named)) == (2, 1)
     turn = Turn(PlannedTrial(name="a", config=named, fingerprint="f", asked="f", images=1))
     assert order(turn, {}, 0, 1).gpus is None
+    assert order(turn, {}, 1, 2).gpus is None  # two on it
+
+
+SCRIPT = """
+import sys
+from ratchet.config import compose_sweep
+from ratchet.training import process
+from ratchet.training.plan import plan_trials
+from ratchet.training.sweep import run_sweep
+
+process._SPAWNS = True  # as on macOS
+if __name__ == "__main__":
+    print(*(trial.status for trial in run_sweep(plan_trials(compose_sweep(sys.argv[1:])))))
+"""
+
+
+@pytest.mark.trains
+@pytest.mark.slow
+def test_where_a_gpu_survives_no_fork_each_trial_has_an_interpreter_of_its_own(
+    ratchet_home: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), *TINY, "export.types=[pt2]", "optimizer.lr=0.01,0.001"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.stdout.split() == ["finished", "finished"], ended.stderr
 
 
 @pytest.mark.trains

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,25 @@ def test_a_snapshot_that_came_without_its_empty_folder_of_checkpoints_is_gone_on
 def block_the_name(folder: TrialFolder, path: Path) -> None:
     path.write_text("state 2")
     (folder.path / "newest.draft").mkdir()
+
+
+def test_a_folder_whose_files_keep_a_name_while_they_are_open_is_given_up_in_silence(tmp_path: Path) -> None:
+    """As on NFS. Here something else puts files back while it is removed."""
+    folder = TrialFolder(tmp_path, "f")
+    over = threading.Event()
+
+    def put_back() -> None:
+        while not over.is_set():
+            with suppress(FileNotFoundError):
+                (folder.path / ".nfs0001").touch()
+
+    with folder.locked():
+        folder.begin()
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(put_back)
+            folder.remove()
+            over.set()
+        assert {path.name for path in folder.path.glob("*")} <= {".nfs0001"}
 
 
 def test_old_and_large_leftovers_go_with_a_message_and_the_newest_stay(tmp_path: Path) -> None:

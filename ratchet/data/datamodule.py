@@ -250,12 +250,13 @@ class SegmentationDataModule:
     def _loader(self, dataset: SegmentationDataset, **options: Any) -> DataLoader[dict[str, torch.Tensor]]:
         import torch  # noqa: PLC0415
 
-        from ratchet.data.workers import PatientLoader  # noqa: PLC0415
+        from ratchet.data.workers import PatientLoader, workers_that_fit  # noqa: PLC0415
 
         on_gpu = torch.cuda.is_available()
         workers = self._num_workers
         if workers is None:
             workers = min(torch.get_num_threads(), _MOST_WORKERS) if on_gpu else 0
+            workers = workers_that_fit(workers, self.batch_size * self._input_format.height * self._input_format.width)
         return PatientLoader(
             dataset,
             batch_size=self.batch_size,

@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 
+_log = logging.getLogger(__name__)
+
 # Who sent a signal can be asked on Linux; elsewhere, workers end at anybody's.
 _TELLS_SENDER = hasattr(signal, "sigwaitinfo")
+
+
+_SHARED = Path("/dev/shm")  # noqa: S108 - where Linux keeps what processes share
+_BYTES = 3 * 4 + 8  # of a pixel: three channels in float32, and its class in int64
+_BATCHES = 2 * 3  # of a worker: two in advance and one at work, for training and for validation
+
+
+def workers_that_fit(wanted: int, pixels: int) -> int:
+    """How many of the processes that are wanted have room for their batches of `pixels` pixels in the shared memory.
+
+    Containers have 64 MB of it unless they are told otherwise, and a batch that finds no room ends the training.
+    """
+    if not wanted or not _SHARED.is_dir():
+        return wanted
+    free = shutil.disk_usage(_SHARED).free
+    fitting = min(wanted, free // (_BATCHES * _BYTES * pixels))
+    if fitting < wanted:
+        _log.warning(
+            "%s has %.0f MB left: %d processes load images instead of %d. A container has more with --shm-size, a pod with "
+            "a volume (emptyDir: medium Memory) at /dev/shm",
+            _SHARED,
+            free / 1e6,
+            fitting,
+            wanted,
+        )
+    return fitting
 
 
 class PatientLoader(DataLoader[Any]):

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import socket
 import tempfile
 import time
@@ -26,6 +27,7 @@ _EMBEDDED = "mlflow.db"
 _HIDDEN = "***"
 _CONNECT_SECONDS = 3.0
 _RESTART_SECONDS = 15.0  # what MLflow's own requests wait for a server, by the retries below
+_LEAST_MAJOR = 3  # of a server's version: before, there were no logged models
 _answered: set[str] = set()
 _DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _SETTINGS = {
@@ -75,8 +77,23 @@ def client(uri: str | None = None, registry_uri: str | None = None) -> MlflowCli
     with answering(uri), _one_at_a_time(uri):
         opened = MlflowClient(tracking_uri=uri, registry_uri=registry_uri)
         opened.search_experiments(max_results=1)  # creates the tables of a new database, or finds the server mute
+        if uri.startswith("http") and uri not in _answered:
+            _require_new_enough(uri)
     _answered.add(uri)
     return opened
+
+
+def _require_new_enough(uri: str) -> None:
+    """Raise `RegistryError` at a server that lacks what is registered with; one that does not tell its version passes."""
+    from mlflow.utils.credentials import get_default_host_creds  # noqa: PLC0415
+    from mlflow.utils.rest_utils import http_request  # noqa: PLC0415
+
+    told = http_request(get_default_host_creds(uri), "/version", "GET").text.strip()  # type: ignore[no-untyped-call]
+    major = re.match(r"(\d+)\.\d+", told)
+    if major and int(major[1]) < _LEAST_MAJOR:
+        raise RegistryError(
+            f"{shown(uri)} is MLflow {told}: from {_LEAST_MAJOR}.0 on, a server keeps models. Upgrade it."
+        )
 
 
 @contextmanager
@@ -95,7 +112,7 @@ def _one_at_a_time(uri: str) -> Iterator[None]:
 def require_listening(uri: str, *, seconds: float = 0.0) -> None:
     """Raise `ServerUnreachableError` unless the host and port of a network address accept a connection within `seconds`."""
     scheme, host, port = _place(uri)
-    if scheme not in _DEFAULT_PORTS or not host:
+    if scheme not in _DEFAULT_PORTS or not host or _by_proxy(uri, scheme):
         return
     address, deadline = (host, port or _DEFAULT_PORTS[scheme]), time.monotonic() + seconds
     while True:
@@ -108,6 +125,13 @@ def require_listening(uri: str, *, seconds: float = 0.0) -> None:
                     f"nothing answers at {shown(uri)} ({error}): start the server, or correct MLFLOW_TRACKING_URI"
                 ) from error
         time.sleep(0.5)
+
+
+def _by_proxy(uri: str, scheme: str) -> bool:
+    """Whether the environment names a proxy for the address: the host itself may be out of reach then."""
+    from requests.utils import get_environ_proxies  # noqa: PLC0415 - MLflow's own
+
+    return scheme in ("http", "https") and bool({scheme, "all"} & get_environ_proxies(uri, no_proxy=None).keys())
 
 
 def _place(uri: str) -> tuple[str, str | None, int | None]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, infer_signature
+from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.models.utils import EXAMPLE_FILENAME
 from mlflow.utils import requirements_utils
 from torch import Tensor, nn
@@ -85,6 +86,10 @@ def _write_mlflow(network: nn.Module, example: Tensor, expected: Tensor, directo
             pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in ("mlflow", "torch", "numpy")],
         )
     (directory / EXAMPLE_FILENAME).write_text(json.dumps(images[:1].tolist()))
+    # Where there is a GPU, MLflow would put the input there; the weights of this form stay where they were exported.
+    model = Model.load(str(directory))
+    model.flavors["python_function"]["config"]["device"] = "cpu"
+    model.save(str(directory / MLMODEL_FILE_NAME))
 
 
 @contextmanager

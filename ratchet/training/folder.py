@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -193,7 +194,16 @@ class TrialFolder:
     def remove(self) -> None:
         """Remove the folder; who waits for the lock makes a new one."""
         self.settle()
-        shutil.rmtree(self.path)
+        remove_folder(self.path)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a trial's folder. On a network file system it stays, empty, while this process has its lock open."""
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EBUSY):
+            raise
 
 
 def lock_folder(folder: Path, *, wait: bool) -> IO[bytes] | None:

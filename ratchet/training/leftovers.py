@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from ratchet.training.folder import lock_folder
+from ratchet.training.folder import lock_folder, remove_folder
 
 _FINGERPRINT = re.compile("[0-9a-f]{64}")  # other folders are somebody else's
 KEPT_SECONDS = 14 * 24 * 3600.0
@@ -39,7 +38,7 @@ def prune(home: Path, *, keep: set[str], seconds: float = KEPT_SECONDS, most: fl
         held = lock_folder(path, wait=False)
         if held is not None:
             with held:
-                shutil.rmtree(path)
+                remove_folder(path)
             told.append(
                 f"removed the checkpoint of the interrupted trial {path.name[:12]}: {size / 1e6:.0f} MB, "
                 f"not touched for {age / 86400:.1f} days"

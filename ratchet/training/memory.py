@@ -89,6 +89,11 @@ def lack_of_memory_told(datamodule: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
+        if "shared memory(shm)" in str(error):
+            raise TrialFailedError(
+                "the shared memory, /dev/shm, has no room for the batches that processes load: give the container more "
+                "(--shm-size, or a volume with emptyDir: medium Memory), or set datamodule.num_workers=0"
+            ) from error
         if not isinstance(error, MemoryError) and not _SAID.search(str(error)):
             raise
         raise TrialFailedError(out_of_memory(peak_memory(), datamodule)) from error

@@ -22,7 +22,7 @@ from ratchet.training.memory import keep_freed_memory, out_of_memory, out_of_mem
 from ratchet.training.progress import EXPORTING, Progress
 
 if TYPE_CHECKING:
-    from multiprocessing.context import ForkServerProcess
+    from multiprocessing.context import ForkServerProcess, SpawnProcess
 
 _SECONDS_TO_END = 10.0
 # What the launcher of a cluster says of `ratchet train`'s own process, as one of many; a trial is none of them.
@@ -37,14 +37,18 @@ _ONE_OF_MANY = (
 )
 _LEAST = 19  # of priorities: the next trial's steps wait for their slowest thread, and are to lose no core to an export
 
+# Apple's GPU library does not survive a fork: there, each trial pays the imports.
+_SPAWNS = sys.platform == "darwin"
+
 # Imported once by the fork server: a trial then starts in milliseconds, where a fresh interpreter takes ten seconds.
 _PRELOAD = ["ratchet.training.fork_server", "ratchet.training.preload"]
 
 
 def start_server() -> None:
     """Let the fork server import what trials need, while the caller does something else."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOAD)
-    forkserver.ensure_running()
+    if not _SPAWNS:
+        multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOAD)
+        forkserver.ensure_running()
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class TrialProcess:
     """A running trial, as its parent sees it. Messages on `connection` are pairs of a kind and a value."""
 
     order: TrialOrder
-    process: ForkServerProcess
+    process: ForkServerProcess | SpawnProcess
     connection: Connection
     lifeline: Connection
     kills_before: int | None
@@ -84,7 +88,7 @@ class TrialProcess:
     def start(cls, order: TrialOrder) -> TrialProcess:
         """Start it."""
         start_server()
-        context = multiprocessing.get_context("forkserver")
+        context = multiprocessing.get_context("spawn") if _SPAWNS else multiprocessing.get_context("forkserver")
         ours, theirs = context.Pipe()
         end, lifeline = context.Pipe(duplex=False)
         # No daemon: those may have no processes of their own, and so no workers that load. The lifeline ends it.

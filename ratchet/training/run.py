@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from mlflow.utils.git_utils import get_git_commit
 
-from ratchet.errors import TrialTakenError
+from ratchet.errors import RatchetError, TrialTakenError
 from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.ranking import as_logged
 from ratchet.registry.tracking import client, ensure_experiment, tracking_uri
@@ -27,6 +28,8 @@ from ratchet.training.run_names import DATA_FINGERPRINT_TAG, FAILURE_TAG, PRUNED
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+logger = logging.getLogger(__name__)
 
 _PARAMS_PER_CALL = 100  # MLflow's limits
 _METRICS_PER_CALL = 1000
@@ -151,8 +154,11 @@ class TrialRun:
         return Path(self._client.download_artifacts(self.run_id, path, str(into)))
 
     def delete_artifacts(self, path: str) -> None:
-        """Delete a folder's files; one that is not there is fine."""
-        MlflowFiles(self._client, tracking_uri()).lighten(self.run_id, [path])
+        """Delete a folder's files; one that is not there is fine, and a server that does not let us keeps them."""
+        try:
+            MlflowFiles(self._client, tracking_uri()).lighten(self.run_id, [path])
+        except (RatchetError, MlflowException, OSError, NotImplementedError) as error:
+            logger.warning("%s of run %s stays with its artifacts: %s", path, self.run_id, error)
 
 
 def log_datasets(store: MlflowClient, run_id: str, datasets: Sequence[DatasetInput]) -> None:

@@ -58,6 +58,8 @@ def _visible_gpus(config: TrialConfig, slot: int, slots: int) -> str | None:
     count = gpus(config)
     if count == 0:
         return ""
+    if isinstance(config.trainer.get("devices"), list):  # named among those that are seen
+        return None
     return own_gpu(slot, count, os.environ.get("CUDA_VISIBLE_DEVICES")) if slots > 1 else None
 
 

@@ -1,0 +1,60 @@
+"""The way to a tracking server: through a proxy, to one that is too old, and to one that lets us write but not delete."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+from registry_backends import http_address as http_address  # noqa: PLC0414 - a fixture
+from server_between import between
+
+from ratchet.config import compose
+from ratchet.errors import RegistryError, ServerUnreachableError
+from ratchet.registry.tracking import client
+from ratchet.training.ownership import Ownership
+from ratchet.training.run import TrialRun
+from ratchet.training.run_names import CHECKPOINT_TAG
+from ratchet.training.upload import withdraw
+
+pytestmark = pytest.mark.server
+
+
+def test_a_server_that_only_a_proxy_reaches_is_reached(http_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    address = "http://mlflow.corp.invalid:5000"
+    with pytest.raises(ServerUnreachableError, match="nothing answers"):
+        client(address)
+    with between(http_address) as proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+        assert client(address).search_experiments()
+
+
+def test_a_server_that_is_too_old_is_told_before_anything_is_trained(http_address: str) -> None:
+    def old(method: str, path: str) -> tuple[int, str] | None:
+        return (200, "2.22.4") if path == "/version" else None
+
+    with between(http_address, old) as server, pytest.raises(RegistryError, match=r"is MLflow 2\.22\.4"):
+        client(server)
+
+
+def test_a_checkpoint_that_may_not_be_deleted_stays_and_ends_no_trial(
+    http_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(method: str, path: str) -> tuple[int, str] | None:
+        return (403, "Permission denied") if method == "DELETE" and "/mlflow-artifacts/" in path else None
+
+    (tmp_path / "resume.ckpt").write_text("state")
+    with between(http_address, refuse) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+        store = client()
+        ownership = Ownership(store, "here")
+        with TrialRun.create(store, compose([*TINY, "core.name=kept"]), ownership, name="a", tags={}) as run:
+            run.log_artifacts(tmp_path, "resume-3")
+            run.tag({CHECKPOINT_TAG: json.dumps({"step": 3, "path": "resume-3"})})
+            withdraw(run)
+        found = store.get_run(run.run_id)
+        assert (found.info.status, CHECKPOINT_TAG in found.data.tags) == ("FINISHED", False)
+        assert store.list_artifacts(run.run_id, "resume-3")
