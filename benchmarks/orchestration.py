@@ -96,7 +96,7 @@ def by_library(trials: int, model: str) -> None:
     plan = retraining.plan_retraining(overrides(trials, model))
     results = retraining.train(plan)
     best = retraining.select(plan)
-    version = retraining.register(plan, best).version
+    version = retraining.register(plan, best, results).version
     verdict = retraining.gate(plan, version)
     for stage in (Stage.STAGING, Stage.PRODUCTION):
         retraining.move(plan, verdict, stage)

@@ -76,7 +76,7 @@ def retrain(
     best = select_best(plan)
     if (there := standing(plan, best)) is not None:
         return _completed(report(stand(plan, best, trials, there)))
-    version = register(plan, best).version
+    version = register(plan, best, trials).version
     verdict, answer = gate(plan, version), None
     if verdict.passed:
         move(plan, verdict, Stage.STAGING)

@@ -23,6 +23,8 @@ from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
 RETRAINING_TAG = "ratchet.retraining"
 STOOD_TAG = "ratchet.retraining.unchanged"
 """Of a version: the retraining that found it to be the best again, beside the one that made it."""
+FAILED_TAG = "ratchet.retraining.failed"
+"""Of a version: the last retraining that it came from, if a trial of that failed."""
 FLOW_RUN_TAG = "prefect.flow_run"
 """Of the runs and the version that a flow run made: where its page is."""
 
@@ -171,18 +173,27 @@ def _judged_before(manager: MlflowModelManager, plan: Plan, is_waiting: Callable
             continue
         if plan.flow_run is not None and version.tags.get(FLOW_RUN_TAG) == plan.flow_run.page:
             return None  # this retraining made it itself, and was interrupted: it goes on where it was
-        over = version.stage in ARRIVED[plan.settings.to] or version.quarantined
-        if over or _settled(manager, version, is_waiting):
+        if _is_asked(manager, version, is_waiting):
+            return version.version
+        if version.tags.get(FAILED_TAG) == plan.fingerprint:  # its failed trials are tried again
+            continue
+        # Whoever put another one into its place knew more, or had a better one: the old verdict does not undo that.
+        replaced = manager.replaced_champion(plan.settings.model) == version.version
+        over = version.stage in ARRIVED[plan.settings.to] or version.quarantined or replaced
+        if over or _refused(manager, version):
             return version.version
     return None
 
 
-def _settled(manager: MlflowModelManager, version: ModelVersion, is_waiting: Callable[[str], bool]) -> bool:
-    """Whether the version was refused when today's champion was there already, or somebody is being asked about it."""
+def _is_asked(manager: MlflowModelManager, version: ModelVersion, is_waiting: Callable[[str], bool]) -> bool:
+    """Whether somebody is being asked about the version."""
+    asked = open_question(manager.history(version.model), version.version)
+    return asked is not None and (asked.flow_run is None or is_waiting(asked.flow_run))
+
+
+def _refused(manager: MlflowModelManager, version: ModelVersion) -> bool:
+    """Whether the version was refused when today's champion was there already."""
     history, champion = manager.history(version.model), manager.champion(version.model)
-    asked = open_question(history, version.version)
-    if asked is not None and (asked.flow_run is None or is_waiting(asked.flow_run)):
-        return True
     words = [e for e in history if e.version == version.version and e.kind in (EventKind.GATED, EventKind.REFUSED)]
     if not words or words[-1].outcome == "promote":
         return False

@@ -15,7 +15,7 @@ from ratchet.gate import Policy, Verdict
 from ratchet.gate.contrasts import needed_metadata
 from ratchet.gate.digests import metadata_digest
 from ratchet.judgement.records import kept_verdict, model_ref
-from ratchet.planning import ARRIVED, RETRAINING_TAG, STOOD_TAG, FlowRun, Plan, plan_retraining, titled
+from ratchet.planning import ARRIVED, FAILED_TAG, RETRAINING_TAG, STOOD_TAG, FlowRun, Plan, plan_retraining, titled
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import answer_to, question_of
 from ratchet.registry.tracking import client
@@ -113,8 +113,13 @@ def standing(plan: Plan, best: BestRun, *, manager: MlflowModelManager | None = 
     return None if any(event.version == found.version for event in mine) else found
 
 
-def register(plan: Plan, best: BestRun, *, manager: MlflowModelManager | None = None) -> ModelVersion:
-    """Register the best trial's model as the challenger; the same run again gives the same version."""
+def register(
+    plan: Plan, best: BestRun, sweep: SweepOutcome, *, manager: MlflowModelManager | None = None
+) -> ModelVersion:
+    """Register the best trial's model as the challenger; the same run again gives the same version.
+
+    Where a trial failed, its tags say so: the next retraining on these inputs tries that trial again.
+    """
     # Of the run, not of the trials: a search that several machines share may have its best trial elsewhere.
     run = client().get_run(best.run_id)
     fingerprint, parent = run.data.tags[TRIAL_TAG], run.data.params.get("backbone.init_from", "None")
@@ -124,12 +129,19 @@ def register(plan: Plan, best: BestRun, *, manager: MlflowModelManager | None = 
         plan.note,
         tags={
             RETRAINING_TAG: plan.fingerprint,
+            FAILED_TAG: _failed(plan, sweep),
             FINGERPRINT_TAG: fingerprint,
             "ratchet.selected_by": f"{best.metric}={best.value:.6g}",
             **({PARENT_TAG: parent} if parent != "None" else {}),
             **plan.marks,
         },
     )
+
+
+def _failed(plan: Plan, sweep: SweepOutcome) -> str:
+    """The retraining, if a trial of its list failed; a search has other points."""
+    failed = plan.sweep.space is None and any(trial.status == "failed" for trial in sweep.trials)
+    return plan.fingerprint if failed else "none"
 
 
 def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None, on_image: OnImage = None) -> Verdict:
@@ -155,7 +167,8 @@ def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None,
             plan.settings.model, version, data=data, policy=plan.policy, manager=manager, on_image=on_image
         )
         champion = manager.champion(plan.settings.model)
-        if (champion and champion.version) == (verdict.champion and verdict.champion.version):
+        # Somebody may have put this very version there meanwhile: it is not judged against itself.
+        if (champion and champion.version) in (version, verdict.champion and verdict.champion.version):
             break
     return verdict
 
@@ -215,6 +228,9 @@ def move(plan: Plan, verdict: Verdict, to: Stage, *, manager: MlflowModelManager
         raise GateError(f"{verdict.sentence}. Nothing is promoted on this verdict.")
     manager, model, version = manager or MlflowModelManager(), plan.settings.model, verdict.challenger.version
     flow_run = plan.flow_run.id if plan.flow_run else None
+    own = [e for e in manager.history(model) if flow_run is not None and e.flow_run == flow_run and e.counts]
+    if to is Stage.PRODUCTION and any(e.kind is EventKind.PROMOTED and e.version == version for e in own):
+        return manager.version(model, version)  # before it was interrupted; whoever has moved it since knew of it
     if to is Stage.STAGING and question_of(manager.history(model), version, flow_run) is not None:
         return manager.version(model, version)
     return manager.promote(
@@ -264,7 +280,8 @@ def stand(
 ) -> Outcome:
     """Sum up a retraining whose best trial is the version that is there already; the version remembers these inputs."""
     manager = manager or MlflowModelManager()
-    manager.register_model(best.model_location, plan.settings.model, tags={STOOD_TAG: plan.fingerprint})
+    tags = {STOOD_TAG: plan.fingerprint, FAILED_TAG: _failed(plan, sweep)}
+    manager.register_model(best.model_location, plan.settings.model, tags=tags)
     champion = manager.champion(plan.settings.model)
     return Outcome(
         status="unchanged",

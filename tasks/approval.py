@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from prefect import task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, State, StateType
 from prefect.events import emit_event
@@ -28,8 +27,9 @@ from ratchet.registry.pages import version_page
 from ratchet.registry.questions import deadline
 from ratchet.retraining import Outcome, Plan
 from tasks.run_page import Choice, artifact_key, artifact_page, describe_run, keep_plan, kept_plan, write_page
+from tasks.step import step
 
-_SUSPENDED, _RESUMED, _EXPIRED = "Suspended", "Resuming", "Deadline"  # states; the first two are Prefect's
+_SUSPENDED, _RESUMED, EXPIRED = "Suspended", "Resuming", "Deadline"  # states; the first two are Prefect's
 _SECONDS_TO_BE_KNOWN = 10.0  # a server reads its automations every five seconds, and an event before that is not seen
 
 
@@ -76,7 +76,7 @@ def earlier_answer(plan: Plan, version: int) -> Answer | None:
     return None if asked is None else approval.answered(plan, asked)
 
 
-@task(task_run_name="ask for approval")
+@step("ask for approval")
 def ask(plan: Plan, best: BestRun, verdict: Verdict, outcome: Outcome, hours: float) -> Event:
     """Show the report, see to it that the question's time ends, and write the question into the history."""
     known = approval.find_question(plan, outcome.version)
@@ -91,23 +91,23 @@ def ask(plan: Plan, best: BestRun, verdict: Verdict, outcome: Outcome, hours: fl
     return approval.ask(plan, verdict, hours=hours)
 
 
-@task(task_run_name="write the answer down")
+@step("write the answer down")
 def settle(plan: Plan, asked: Event, answer: Answer) -> Answer:
     """Write the answer into the history."""
     return approval.settle(plan, asked, answer)
 
 
-@task(task_run_name="turn v{version} down")
+@step("turn v{version} down")
 def turn_down(plan: Plan, version: int, reason: str) -> ModelVersion:
     """Take a challenger out of staging that will not go further."""
     return approval.turn_down(plan, version, reason)
 
 
 def _answer(asked: Event, model: str) -> Answer:
-    states = [state for state in _states() if state.name in (_SUSPENDED, _RESUMED, _EXPIRED)]
+    states = [state for state in _states() if state.name in (_SUSPENDED, _RESUMED, EXPIRED)]
     suspended, last = sum(state.name == _SUSPENDED for state in states), states[-1] if states else None
     resumed = last.timestamp if last is not None and last.name == _RESUMED else None
-    if (last is not None and last.name == _EXPIRED) or (resumed or datetime.now(UTC)) >= deadline(asked):
+    if (last is not None and last.name == EXPIRED) or (resumed or datetime.now(UTC)) >= deadline(asked):
         return Answer(decision="refuse", name=None, comment=f"nobody answered until {_told(deadline(asked))}")
     if resumed is None:
         # Prefect suspends once for a key; a run that was taken up without an answer, after a crash, needs another.
@@ -152,7 +152,7 @@ def _set_alarm(hours: float) -> None:
                     trigger=_silence(hours),
                     actions=[
                         ChangeFlowRunState(
-                            state=StateType.SCHEDULED, name=_EXPIRED, message="Nobody answered in time.", force=False
+                            state=StateType.SCHEDULED, name=EXPIRED, message="Nobody answered in time.", force=False
                         )
                     ],
                 )

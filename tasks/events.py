@@ -6,9 +6,12 @@ server drops an id that it has seen.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+from prefect import get_run_logger
 from prefect.events import emit_event
 from pydantic import BaseModel, ConfigDict
 
@@ -147,6 +150,16 @@ def announce_history(model: str, kind: EventKind, version: int) -> None:
         name: getattr(lines[-1], name) for name in _OF_HISTORY[kind].model_fields if name not in _OWN
     }
     announce(_OF_HISTORY[kind](model=model, key=lines[-1].id, **told))
+
+
+@contextmanager
+def warned_of(trouble: str) -> Iterator[None]:
+    """Let an error of what is beside the work be a warning: a run that has promoted does not fail over a picture."""
+    logger = get_run_logger()
+    try:
+        yield
+    except Exception as error:
+        logger.warning("%s: %s: %s", trouble, type(error).__name__, error, exc_info=True)
 
 
 _OWN = {"model", "key"}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from prefect import task
-
 from ratchet import MlflowModelManager
 from ratchet.gate import Policy, Verdict
 from ratchet.monitoring import MonitorSettings, Reading
 from ratchet.registry import EventKind
 from tasks.events import Degraded, announce, announce_history
 from tasks.progress import gate_progress
+from tasks.step import step
 
 
-@task(task_run_name="gate v{version}")
+@step("gate v{version}")
 def judge_again(model: str, version: int, policy: Policy | str | None, against: int | None) -> Verdict:
     """Score a version and the champion on the gate set, and judge."""
     from ratchet.judgement.anytime import judge_anytime  # noqa: PLC0415
@@ -28,7 +27,7 @@ def judge_again(model: str, version: int, policy: Policy | str | None, against: 
     return verdict
 
 
-@task(task_run_name="read {model}")
+@step("read {model}")
 def read_champion(model: str, settings: MonitorSettings) -> Reading | None:
     """Score the champion on the newest labelled images."""
     from ratchet.monitoring import take_reading  # noqa: PLC0415 (torch)
@@ -37,7 +36,7 @@ def read_champion(model: str, settings: MonitorSettings) -> Reading | None:
         return take_reading(model, settings, manager=MlflowModelManager(), on_image=on_image)
 
 
-@task(task_run_name="log the reading")
+@step("log the reading")
 def log_reading(reading: Reading) -> str:
     """Add the reading to the curve, and announce it if production got worse."""
     from ratchet.monitoring import log_reading  # noqa: PLC0415

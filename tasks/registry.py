@@ -4,34 +4,47 @@ from __future__ import annotations
 
 from typing import Literal
 
-from prefect import task
+from prefect.runtime import flow_run
 
 from ratchet import MlflowModelManager
-from ratchet.registry import EventKind, ModelVersion, PrunePlan
-from tasks.events import announce_history
+from ratchet.registry import Event, EventKind, ModelVersion, PrunePlan
+from tasks.events import announce_history, warned_of
+from tasks.step import step
 
 
-@task(task_run_name="prune {model}")
+@step("prune {model}")
 def prune_versions(model: str, keep: int, dry_run: bool) -> PrunePlan:
     """Delete versions beyond the policy, and the heavy files of their runs; nothing of a model that is yet to come."""
     manager = MlflowModelManager()
     return manager.prune(model, keep=keep, dry_run=dry_run) if model in manager.models() else PrunePlan(model, ())
 
 
-@task(task_run_name="promote v{version} to {to}")
+@step("promote v{version} to {to}")
 def promote_version(model: str, version: int, to: Literal["staging", "production"], reason: str) -> ModelVersion:
-    """Move a version on somebody's word."""
-    moved = MlflowModelManager().promote(model, version, to, reason=reason)
-    announce_history(model, EventKind.PROMOTED if to == "production" else EventKind.STAGED, version)
-    return moved
+    """Move a version on somebody's word, once in a flow run: what others did since, when it is taken up again, stands."""
+    manager, kind = MlflowModelManager(), EventKind.PROMOTED if to == "production" else EventKind.STAGED
+    if _done(manager, model, kind) is None:
+        manager.promote(model, version, to, reason=reason, flow_run=flow_run.id)
+    with warned_of(f"v{version} was moved, but nobody is told of it"):
+        announce_history(model, kind, version)
+    return manager.version(model, version)
 
 
-@task(task_run_name="roll back {model}")
+@step("roll back {model}")
 def roll_back(model: str, reason: str) -> ModelVersion:
-    """Return production to the version before."""
+    """Return production to the version before, once in a flow run: taken up or retried, it goes back no further."""
     manager = MlflowModelManager()
-    left = manager.champion(model)
-    now = manager.rollback(model, reason)
-    if left is not None:
-        announce_history(model, EventKind.ROLLED_BACK, left.version)
-    return now
+    if _done(manager, model, EventKind.ROLLED_BACK) is None:
+        manager.rollback(model, reason, flow_run=flow_run.id)
+    done = _done(manager, model, EventKind.ROLLED_BACK)
+    assert done is not None
+    assert done.target is not None
+    with warned_of(f"{model} was rolled back, but nobody is told of it"):
+        announce_history(model, EventKind.ROLLED_BACK, done.version)
+    return manager.version(model, done.target)
+
+
+def _done(manager: MlflowModelManager, model: str, kind: EventKind) -> Event | None:
+    """What this flow run has done already."""
+    history = manager.history(model) if model in manager.models() else ()
+    return next((e for e in history if e.kind is kind and e.counts and e.flow_run == flow_run.id), None)

@@ -6,10 +6,7 @@ started anew after a crash or a suspension goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from prefect import get_run_logger, task
+from prefect import get_run_logger
 
 from ratchet import retraining
 from ratchet.form import RetrainForm, overrides_of
@@ -17,13 +14,14 @@ from ratchet.gate import Verdict
 from ratchet.registry import BestRun, EventKind, ModelVersion, Stage
 from ratchet.retraining import Outcome, Plan
 from ratchet.training.results import SweepOutcome
-from tasks.events import announce_history
+from tasks.events import announce_history, warned_of
 from tasks.progress import gate_progress, sweep_progress
 from tasks.run_page import describe_run, kept_choice, kept_plan, tell_errors_in_sentences, this_flow_run, write_page
 from tasks.runs import is_waiting
+from tasks.step import step
 
 
-@task(task_run_name="plan")
+@step("plan")
 def plan_retraining(form: RetrainForm) -> Plan:
     """Compose the trials, check the data, and see whether anything is new. A run that has asked a person keeps its plan."""
     tell_errors_in_sentences()
@@ -34,7 +32,7 @@ def plan_retraining(form: RetrainForm) -> Plan:
     return plan
 
 
-@task(task_run_name="sweep")
+@step("sweep")
 def sweep(plan: Plan) -> SweepOutcome:
     """Train the trials, each in a process of its own. A run that has asked a person trains nothing more."""
     if (kept := kept_choice()) is not None:
@@ -48,7 +46,7 @@ def sweep(plan: Plan) -> SweepOutcome:
     return outcome
 
 
-@task(task_run_name="select the best")
+@step("select the best")
 def select_best(plan: Plan) -> BestRun:
     """Choose the trial with the best metric; a run that has asked a person has chosen."""
     if (kept := kept_choice()) is not None:
@@ -58,15 +56,15 @@ def select_best(plan: Plan) -> BestRun:
     return best
 
 
-@task(task_run_name="register the challenger")
-def register(plan: Plan, best: BestRun) -> ModelVersion:
+@step("register the challenger")
+def register(plan: Plan, best: BestRun, trials: SweepOutcome) -> ModelVersion:
     """Register the best trial's model as a new version."""
-    version = retraining.register(plan, best)
+    version = retraining.register(plan, best, trials)
     announce_history(plan.settings.model, EventKind.REGISTERED, version.version)
     return version
 
 
-@task(task_run_name="gate v{version}")
+@step("gate v{version}")
 def gate(plan: Plan, version: int) -> Verdict:
     """Score challenger and champion on the gate set, and judge."""
     with gate_progress(plan.settings.model) as on_image:
@@ -76,7 +74,7 @@ def gate(plan: Plan, version: int) -> Verdict:
     return verdict
 
 
-@task(task_run_name="move to {to}")  # no retries: a promotion that failed is looked at, not repeated on an old verdict
+@step("move to {to}")
 def move(plan: Plan, verdict: Verdict, to: Stage) -> ModelVersion:
     """Move the challenger to a stage, if production is still what it was judged against."""
     moved = retraining.move(plan, verdict, to)
@@ -86,7 +84,7 @@ def move(plan: Plan, verdict: Verdict, to: Stage) -> ModelVersion:
     return moved
 
 
-@task(task_run_name="report")
+@step("report")
 def report(outcome: Outcome) -> Outcome:
     """Write the page with trials, verdict and pictures, and say on the flow run how it ended."""
     with warned_of("the run has no report"):  # what became of the model is done, whatever its pictures cost
@@ -96,13 +94,3 @@ def report(outcome: Outcome) -> Outcome:
             outcome.title, model=outcome.model, **({"verdict": outcome.verdict.outcome} if outcome.verdict else {})
         )
     return outcome
-
-
-@contextmanager
-def warned_of(trouble: str) -> Iterator[None]:
-    """Let an error of what is beside the work be a warning: a run that has promoted does not fail over a picture."""
-    logger = get_run_logger()
-    try:
-        yield
-    except Exception as error:
-        logger.warning("%s: %s: %s", trouble, type(error).__name__, error, exc_info=True)

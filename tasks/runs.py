@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -24,6 +28,7 @@ from prefect.states import Cancelled
 from ratchet.errors import RunAbandonedError
 from tasks.run_page import kept_plan
 
+_SECONDS_BETWEEN_LOOKS = 30.0
 MOST_CRASHES = 4
 """What kills a run three times again is not bad luck."""
 
@@ -42,7 +47,11 @@ def begin_run() -> None:
             f"this run crashed {crashes} times, so it is not taken up again. Its logs, and the worker's, say "
             "why: out of memory, most often. Start a new run once that is mended: what is trained is reused"
         )
-    if deployment.id is None or flow_run.run_count > 1 or kept_plan() is not None:
+    if deployment.id is None:
+        return
+    if os.environ.get("PREFECT__FLOW_RUN_ID") == flow_run.id:  # this process is the run's own, as a worker starts it
+        yield_to_the_next(flow_run.id, flow_run.run_count)
+    if flow_run.run_count > 1 or kept_plan() is not None:
         return  # a run that goes on does the work that was due when it began
     with get_client(sync_client=True) as client:
         for run in missed_runs(client, deployment_id=UUID(deployment.id)):
@@ -51,6 +60,23 @@ def begin_run() -> None:
                 get_run_logger().info(
                     "the run missed at %s is cancelled: this one does its work", run.expected_start_time
                 )
+
+
+def yield_to_the_next(run_id: str, count: int, *, seconds: float = _SECONDS_BETWEEN_LOOKS) -> None:
+    """End this process when the run has begun again elsewhere, because this one was taken for dead: a clock was set, say.
+
+    Else both would work, and this one's end would be told as the other's. Its trials end with it. `count` is how often the
+    run had begun when this process did.
+    """
+
+    def watch() -> None:
+        while True:
+            time.sleep(seconds)
+            with suppress(Exception), get_client(sync_client=True) as client:  # a server that is away says nothing
+                if client.read_flow_run(UUID(run_id)).run_count > count:
+                    os._exit(0)  # not an end that the worker tells
+
+    threading.Thread(target=watch, daemon=True, name="yields to the next").start()
 
 
 def _crashes() -> int:

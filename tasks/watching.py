@@ -7,15 +7,15 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 
-from prefect import task
 from prefect.variables import Variable
 
 from ratchet.data.watching import Look
 from ratchet.watching import look_at_data
 from tasks.events import DataChanged, announce
+from tasks.step import step
 
 
-@task(task_run_name="look at the data of {model}")
+@step("look at the data of {model}")
 def watch_data(model: str, overrides: Sequence[str], settle_minutes: float) -> Look:
     """Look at the data, announce a change once it has settled, and remember what was seen."""
     variable = variable_name(model)

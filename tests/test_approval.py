@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,11 +22,12 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.states import AwaitingRetry, Cancelling, Crashed, Running
+from prefect.states import AwaitingRetry, Cancelling, Crashed, Running, Suspended
 from prefect_service import Service
 from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 - a fixture
 
 from flows.retrain import retrain
+from flows.service.work import end_questions
 from ratchet import MlflowModelManager, retraining
 from ratchet.data.shapes import generate
 from ratchet.planning import STOOD_TAG
@@ -257,6 +260,48 @@ def test_a_password_in_prefects_address_is_no_part_of_its_pages() -> None:
     with temporary_settings({PREFECT_API_URL: "http://me:secret@h.example:4200/api"}):
         assert artifact_page("k") == "http://h.example:4200/artifacts/key/k"
         assert this_flow_run().page.startswith("http://h.example:4200/runs/")
+
+
+@pytest.mark.flow
+def test_a_question_whose_time_ended_while_no_server_was_there_is_taken_up_by_the_next(
+    prefect_service: Service, deployment: str, ratchet_home: Path
+) -> None:
+    service, manager = prefect_service, MlflowModelManager()
+    store = client()
+    store.create_registered_model("slept")
+    store.create_model_version("slept", ratchet_home.as_uri())
+    found = service.client.read_deployment_by_name(deployment)
+    waiting = {}
+    for until in ("2026-01-02T00:00:00+00:00", "2126-01-02T00:00:00+00:00"):
+        run = service.client.create_flow_run_from_deployment(found.id, tags=["model:slept"])
+        for state in (Running(), Suspended()):
+            service.client.set_flow_run_state(run.id, state, force=True)
+        manager.record("slept", EventKind.ASKED, version=1, key=until, flow_run=str(run.id), until=until)
+        waiting[until] = run
+    assert _ended(service) == {waiting["2026-01-02T00:00:00+00:00"].name}
+    assert _ended(service) == set()
+    assert {service.client.read_flow_run(run.id).state_name for run in waiting.values()} == {"Deadline", "Suspended"}
+
+
+def _ended(service: Service) -> set[str]:
+    return set(end_questions(service.client))
+
+
+@pytest.mark.flow
+def test_a_process_whose_run_has_begun_again_elsewhere_ends_in_silence(
+    prefect_service: Service, deployment: str
+) -> None:
+    service = prefect_service
+    run = service.start(deployment)
+    for state in (Running(), AwaitingRetry(), Running()):
+        service.client.set_flow_run_state(run.id, state, force=True)
+    code = "import sys, time; from tasks.runs import yield_to_the_next as f; "
+    code += "f(sys.argv[1], int(sys.argv[2]), seconds=0.2); time.sleep(15); sys.exit(3)"
+    ended = {
+        count: subprocess.run([sys.executable, "-c", code, str(run.id), count], check=False).returncode
+        for count in ("1", "2")
+    }
+    assert ended == {"1": 0, "2": 3}
 
 
 @pytest.mark.flow

@@ -20,7 +20,7 @@ from ratchet.judgement.records import REPORT_FILE, judged_images, last_verdict, 
 from ratchet.monitoring.images import choose_images
 from ratchet.registry import EventKind, Stage
 from ratchet.registry.tracking import client
-from ratchet.retraining import _holds, _last, gate, plan_retraining
+from ratchet.retraining import Plan, _holds, _last, gate, plan_retraining
 from ratchet.training.plan import SweepPlan
 
 pytestmark = pytest.mark.slow
@@ -135,9 +135,8 @@ def test_a_verdict_against_one_that_is_champion_no_more_decides_nothing(registry
     assert _last(registry.manager, registry.name, challenger) is None
 
 
-def test_a_retraining_judges_again_where_production_changed_meanwhile(registry: Registry) -> None:
-    first, _ = two_champions(registry)
-    challenger = registry.add(FAIR)
+def plan_to_judge(registry: Registry) -> Plan:
+    """A retraining on the registry's images."""
     plan = plan_retraining([*TINY, f"retrain.model={registry.name}", "gate=permissive", "gate.floor=0.2"])
     data = {
         "_target_": "ratchet.data.FolderDataModule",
@@ -149,8 +148,26 @@ def test_a_retraining_judges_again_where_production_changed_meanwhile(registry: 
         "std": [1.0, 1.0, 1.0],
     }
     trial = plan.trials[0].model_copy(update={"config": plan.config.model_copy(update={"datamodule": data})})
-    plan = plan.model_copy(update={"sweep": SweepPlan(trials=(trial,), size=1)})
-    verdict = gate(plan, challenger, manager=registry.manager, on_image=roll_back(registry))
+    return plan.model_copy(update={"sweep": SweepPlan(trials=(trial,), size=1)})
+
+
+def test_a_challenger_that_somebody_promotes_meanwhile_is_not_judged_against_itself(registry: Registry) -> None:
+    champion, challenger = registry.add(POOR), registry.add(GOOD)
+    registry.manager.promote(registry.name, champion)
+    verdict = gate(
+        plan_to_judge(registry),
+        challenger,
+        manager=registry.manager,
+        on_image=lambda *_: registry.manager.promote(registry.name, challenger),
+    )
+    assert verdict.champion is not None
+    assert (verdict.passed, verdict.champion.version) == (True, champion)
+
+
+def test_a_retraining_judges_again_where_production_changed_meanwhile(registry: Registry) -> None:
+    first, _ = two_champions(registry)
+    challenger = registry.add(FAIR)
+    verdict = gate(plan_to_judge(registry), challenger, manager=registry.manager, on_image=roll_back(registry))
     assert verdict.champion is not None
     assert verdict.champion.version == first
     judged = [event for event in registry.manager.history(registry.name) if event.verdict_digest]

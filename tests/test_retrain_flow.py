@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY
+from conftest import TINY, WITHOUT_RULES
 
 from ratchet import MlflowModelManager
 from ratchet.data.shapes import generate
@@ -35,7 +35,8 @@ def _prefect() -> Iterator[None]:
 def run(*overrides: str, **parameters: Any) -> tuple[str, Outcome]:
     from flows.retrain import retrain
 
-    state = retrain(overrides=[*TINY, "gate.floor=0.0", *overrides], model="m", return_state=True, **parameters)
+    parameters = {"model": "m"} | parameters
+    state = retrain(overrides=[*TINY, "gate.floor=0.0", *overrides], return_state=True, **parameters)
     return str(state.name), state.result()
 
 
@@ -66,6 +67,59 @@ def test_one_model_from_the_first_training_to_its_replacement(home: Path) -> Non
     assert second.verdict.champion.version == 1
     assert name == second.status
     _prune(manager)
+
+
+@pytest.mark.usefixtures("_prefect", "home")
+def test_what_a_person_did_to_production_is_not_undone_by_what_is_run_again() -> None:
+    from prefect import flow
+
+    from tasks.registry import promote_version, roll_back
+
+    manager = MlflowModelManager()
+    for version, rate in ((1, "0.01"), (2, "0.02")):
+        name, outcome = run(*WITHOUT_RULES, f"optimizer.lr={rate}", "core.name=put-back", model="put-back")
+        assert (name, outcome.version) == ("promoted", version)
+    manager.promote("put-back", 1, reason="v2 blurs")
+    name, _ = run(*WITHOUT_RULES, "optimizer.lr=0.02", "core.name=put-back", model="put-back")
+    assert name == "skipped: unchanged since v2"
+
+    @flow
+    def promoted_and_taken_up() -> None:
+        promote_version("put-back", 2, "production", "")
+        manager.promote("put-back", 1, reason="it still does")
+        promote_version("put-back", 2, "production", "")
+
+    @flow
+    def rolled_back_and_taken_up() -> list[int]:
+        return [roll_back("put-back", "it blurs").version for _ in range(2)]
+
+    promoted_and_taken_up()
+    assert [version.version for version in (manager.champion("put-back"),) if version] == [1]
+    assert rolled_back_and_taken_up() == [2, 2]
+    assert [event.version for event in manager.history("put-back") if event.kind == "rolled back"] == [1]
+
+
+@pytest.mark.usefixtures("_prefect", "home")
+def test_a_trial_that_failed_is_tried_again_by_the_next_retraining(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "trial_faults")
+    trials = (*WITHOUT_RULES, "core.name=half", "+callbacks.fault={_target_: trial_faults.Die},null")
+    name, first = run(*trials, model="half")
+    assert (name, sorted(trial.status for trial in first.trials)) == ("promoted", ["failed", "finished"])
+    name, again = run(*trials, model="half")
+    assert (name, sorted(trial.status for trial in again.trials)) == ("unchanged", ["failed", "reused"])
+
+
+def test_no_step_is_kept_from_running_by_a_profile_that_caches_or_retries_tasks() -> None:
+    from prefect import Task
+    from prefect.cache_policies import NO_CACHE
+
+    from tasks import approval, judgement, registry, retraining, watching
+
+    modules = (approval, judgement, registry, retraining, watching)
+    steps = {task for module in modules for task in vars(module).values() if isinstance(task, Task)}
+    assert len(steps) >= 15
+    for step in steps:
+        assert (step.cache_policy, step.persist_result, step.retries) == (NO_CACHE, False, 0)
 
 
 def _prune(manager: MlflowModelManager) -> None:

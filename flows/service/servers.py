@@ -72,6 +72,8 @@ def start_prefect(processes: Processes, host: str, port: int, database: str | No
         # Else the page of any site that this machine's browser shows may read and start runs.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": os.environ.get("PREFECT_SERVER_CORS_ALLOWED_ORIGINS")
         or ",".join(dict.fromkeys(address(name, port) for name in (host, *sorted(LOCAL), *_names(host)))),
+        # The slots that runs hold outlive a restart of the server.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": os.environ.get("PREFECT_SERVER_LOGGING_LEVEL", "WARNING"),
     }

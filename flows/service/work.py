@@ -6,6 +6,7 @@ import os
 import socket
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -19,8 +20,9 @@ from prefect.client.schemas.filters import (
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import State, StateType
-from prefect.states import AwaitingRetry, Cancelled, Crashed
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.events import emit_event
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Scheduled
 
 from flows.service import servers
 from flows.service.changes import Change
@@ -30,6 +32,10 @@ from flows.service.deployments import POOL, RESTARTS
 from flows.service.journal import Journal
 from flows.service.notices import without_block
 from flows.service.processes import Processes
+from ratchet import MlflowModelManager
+from ratchet.registry import EventKind
+from ratchet.registry.questions import deadline
+from tasks.approval import EXPIRED
 from tasks.runs import WITH_ALL, cancel_missed, missed_runs
 
 if TYPE_CHECKING:
@@ -62,6 +68,10 @@ def bring_to_work(
                 journal.say(f"{name} was interrupted, and goes on")
             if missed := skip_missed(client):
                 journal.say(f"{missed} scheduled runs were missed: of each deployment, the last one starts now")
+        else:
+            ask_for_life(client)
+        for name in end_questions(client):
+            journal.say(f"the question of {name} went unanswered, and ends as refused")
         name = f"{socket.gethostname()}-{os.getpid()}"
         client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=options.runs))
         servers.start_worker(processes, name)
@@ -82,14 +92,9 @@ def take_up(client: SyncPrefectClient, *, died: bool = False) -> list[str]:
     A run that must not be repeated is Crashed, and one that was being cancelled is Cancelled: Prefect takes no other state
     from it, and it would keep the slot of its model.
     """
-    unfinished = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-    runs = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=unfinished))),
-        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
-    )
     gone = "its worker ended before it."
     again = []
-    for run in runs:
+    for run in _runs_of_the_pool(client, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING):
         state: State[Any]
         if run.state_type is StateType.CANCELLING:
             state = Cancelled(message=f"Cancelled: {gone}")
@@ -100,6 +105,42 @@ def take_up(client: SyncPrefectClient, *, died: bool = False) -> list[str]:
             state = Crashed(message=gone)
         client.set_flow_run_state(run.id, state)
     return again
+
+
+def ask_for_life(client: SyncPrefectClient) -> None:
+    """Let the runs that look as if they ran be watched again: a server that starts forgets whom it was waiting for.
+
+    One that lives sends its next heartbeat, and one that does not is Crashed, and taken up.
+    """
+    for run in _runs_of_the_pool(client, StateType.RUNNING):
+        if RESTARTS in run.tags:
+            emit_event(
+                "prefect.flow-run.heartbeat",
+                resource={"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.name": run.name},
+                related=[{"prefect.resource.id": f"prefect.tag.{RESTARTS}", "prefect.resource.role": "tag"}],
+            )
+
+
+def end_questions(client: SyncPrefectClient) -> list[str]:
+    """Take up the runs whose question's time ended while no server was there to see it. Returns their names."""
+    ended = []
+    for run in client.read_flow_runs(flow_run_filter=_of(StateType.PAUSED)):
+        model = next((tag.removeprefix("model:") for tag in run.tags if tag.startswith("model:")), None)
+        history = MlflowModelManager().history(model) if model else ()
+        asked = next((e for e in history if e.kind is EventKind.ASKED and e.flow_run == str(run.id)), None)
+        if asked is not None and deadline(asked) <= datetime.now(UTC):
+            client.set_flow_run_state(run.id, Scheduled(name=EXPIRED, message="Nobody answered in time."))
+            ended.append(run.name)
+    return ended
+
+
+def _runs_of_the_pool(client: SyncPrefectClient, *types: StateType) -> list[FlowRun]:
+    pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL]))
+    return client.read_flow_runs(flow_run_filter=_of(*types), work_pool_filter=pool)
+
+
+def _of(*types: StateType) -> FlowRunFilter:
+    return FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types))))
 
 
 def skip_missed(client: SyncPrefectClient) -> int:

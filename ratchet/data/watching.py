@@ -48,6 +48,7 @@ def look(
     signature = sign(folder)
     remembered = known() if before is None else before.fingerprint
     since = before.since if before is not None and before.signature == signature else now
+    since = min(since, now)  # a clock may have been ahead
     if signature is None or now - since < settle:
         return Look(signature=signature or "", since=since, fingerprint=remembered)
     if before is not None and before.settled and before.signature == signature:

@@ -138,7 +138,7 @@ class LedgerModelManager(RegistryReader):
         mark = look.observed.versions[number].tags.get(FINGERPRINT_TAG)
         return self._move(model_name, kinds[to], number, reason=description or "", fingerprint=mark)
 
-    def rollback(self, model_name: str, reason: str = "") -> ModelVersion:
+    def rollback(self, model_name: str, reason: str = "", *, flow_run: str | None = None) -> ModelVersion:
         """Return production to the version before, and quarantine the one that is left.
 
         The version to return to is loaded first. Raises `NothingToRollBackError`, `ModelFilesError` if it does not
@@ -157,7 +157,14 @@ class LedgerModelManager(RegistryReader):
         mark = look.observed.versions[left].tags.get(FINGERPRINT_TAG)
         self._settle(model_name)  # production may have been changed by hand while that was loaded
         return self._move(
-            model_name, EventKind.ROLLED_BACK, left, shown=target, target=target, reason=reason, fingerprint=mark
+            model_name,
+            EventKind.ROLLED_BACK,
+            left,
+            shown=target,
+            target=target,
+            reason=reason,
+            fingerprint=mark,
+            flow_run=flow_run,
         )
 
     def release(self, model_name: str, version: int | str, reason: str = "") -> ModelVersion:

@@ -59,6 +59,11 @@ class RegistryReader(AbstractModelManager):
         once = look.state.reigned & look.state.stages.keys()
         return tuple(shown(model_name, look, v) for v in sorted(filter(None, once)) if v not in look.state.quarantined)
 
+    def replaced_champion(self, model_name: str) -> int | None:
+        """The number of the version whose place in production the champion took, whoever saw to that; None for the first."""
+        reigns = self._settle(model_name).state.reigns
+        return reigns[-2][1] if len(reigns) > 1 else None
+
     def rollback_target(self, model_name: str) -> ModelVersion | None:
         """The version that a rollback would return to; None if there is nothing to go back to."""
         look = self._settle(model_name)

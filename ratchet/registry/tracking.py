@@ -96,6 +96,11 @@ def _require_new_enough(uri: str) -> None:
         )
 
 
+def rely_on(uri: str) -> None:
+    """Give a server that another process had an answer from the time of a restart, from the first request on."""
+    _answered.add(uri)
+
+
 @contextmanager
 def _one_at_a_time(uri: str) -> Iterator[None]:
     """Keep other processes of this user and machine from opening the same database: MLflow creates the tables of a new

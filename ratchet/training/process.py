@@ -155,6 +155,7 @@ def _main(
     import torch  # noqa: PLC0415 - already in the fork server, but not in who only watches
     from lightning_utilities.core.rank_zero import rank_zero_only  # noqa: PLC0415
 
+    from ratchet.registry.tracking import rely_on, tracking_uri  # noqa: PLC0415
     from ratchet.training.trial import run_trial  # noqa: PLC0415
 
     def report(progress: Progress) -> None:
@@ -166,6 +167,7 @@ def _main(
     rank_zero_only.rank = 0  # type: ignore[attr-defined]  # the fork server's is one of many
     torch.set_num_threads(order.threads)
     keep_freed_memory()
+    rely_on(tracking_uri())  # the sweep has had answers
     try:
         end = run_trial(
             order.config,

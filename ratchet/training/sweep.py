@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from mlflow.exceptions import MlflowException
 
 from ratchet.errors import DataError, RatchetError, SweepFailedError
+from ratchet.registry.tracking import client
 from ratchet.training.board import Board
 from ratchet.training.budget import Budget
 from ratchet.training.caching import cache_key, fill_cache
 from ratchet.training.folder import TrialFolder
 from ratchet.training.leftovers import prune
 from ratchet.training.memory import has_memory_for
+from ratchet.training.ownership import OWNER_TAG
 from ratchet.training.parent import SweepRun
 from ratchet.training.plan import PlannedTrial, SweepPlan
 from ratchet.training.preview import Preview, preview, runs_of
@@ -232,6 +234,18 @@ class _Engine:
                 process.end()
                 del self._running[process]
 
+    @staticmethod
+    def _close(process: TrialProcess, trial: PlannedTrial, reason: str) -> None:
+        """Close the run of a trial that failed, if its process could not: it died, or the server was away."""
+        try:
+            run = None if process.run_id is None else client().get_run(process.run_id)
+            if run is None or f"/{process.process.pid}/" not in run.data.tags.get(OWNER_TAG, ""):
+                return  # another machine has taken it over
+            unsent = TrialFolder(process.order.config.core.home, trial.fingerprint).unsent
+            close_dead_run(process.run_id, "FAILED", reason, unsent=unsent)
+        except (RatchetError, MlflowException) as error:  # the other trials go on
+            logger.warning("run %s still looks as if it ran: %s", process.run_id, error)
+
     def _receive(self, process: TrialProcess, work: _Work) -> bool:
         """Take one message; return whether it was the last."""
         trial = work.turn.trial
@@ -239,8 +253,6 @@ class _Engine:
             kind, value = process.connection.recv()
         except (EOFError, ConnectionResetError):
             reason = f"{process.death()} Run the sweep again, and the trial goes on from its last checkpoint."
-            unsent = TrialFolder(process.order.config.core.home, trial.fingerprint).unsent
-            close_dead_run(process.run_id, "FAILED", reason, unsent=unsent)
             kind, value = "failed", reason
         if kind == "started":
             process.run_id = value
@@ -252,6 +264,7 @@ class _Engine:
                 value = known.model_copy(update={"phase": value.phase, "note": value.note})
             self._board.update(trial, status="running", progress=value, note=value.note, seconds=work.seconds)
         elif kind == "failed":
+            self._close(process, trial, value)
             self._board.update(trial, status="failed", error=value, seconds=work.seconds)
             self._queue.ended(work.turn, None)
         else:
