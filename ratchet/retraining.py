@@ -15,7 +15,17 @@ from ratchet.gate import Policy, Verdict
 from ratchet.gate.contrasts import needed_metadata
 from ratchet.gate.digests import metadata_digest
 from ratchet.judgement.records import kept_verdict, model_ref
-from ratchet.planning import ARRIVED, FAILED_TAG, RETRAINING_TAG, STOOD_TAG, FlowRun, Plan, plan_retraining, titled
+from ratchet.planning import (
+    ARRIVED,
+    FAILED_TAG,
+    FLOW_RUN_TAG,
+    RETRAINING_TAG,
+    STOOD_TAG,
+    FlowRun,
+    Plan,
+    plan_retraining,
+    titled,
+)
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import answer_to, question_of
 from ratchet.registry.tracking import client
@@ -27,6 +37,7 @@ from ratchet.training.run_names import FINGERPRINT_TAG as TRIAL_TAG
 if TYPE_CHECKING:
     from ratchet.data.datamodule import SegmentationDataModule
     from ratchet.judgement import OnImage
+    from ratchet.training.plan import SweepPlan
     from ratchet.training.preview import Preview
 
 __all__ = [
@@ -82,11 +93,25 @@ class Outcome(BaseModel):
 def train(
     plan: Plan, *, on_plan: Callable[[Preview], None] = lambda _: None, on_progress: OnProgress = lambda _: None
 ) -> SweepOutcome:
-    """Run the trials; what has been trained already is reused. Raises `SweepFailedError`."""
+    """Run the trials; what has been trained already is reused. Raises `SweepFailedError`.
+
+    What is to be trained anew is so once in a flow run, however often that is interrupted.
+    """
     from ratchet.training.sweep import run  # noqa: PLC0415 - imports what trains
 
+    if plan.sweep.settings.force and plan.sweep.space is None and plan.flow_run is not None:
+        plan = plan.model_copy(update={"sweep": _unforced_where_done(plan.sweep, plan.flow_run)})
     tags = plan.marks if plan.note is None else plan.marks | {"mlflow.note.content": plan.note}
     return run(plan.sweep, tags=tags, on_plan=on_plan, on_progress=on_progress)
+
+
+def _unforced_where_done(sweep: SweepPlan, flow_run: FlowRun) -> SweepPlan:
+    from ratchet.training.reuse import TrainedBefore  # noqa: PLC0415 - opens MLflow
+
+    before, own = TrainedBefore(), f" and attributes.status = 'FINISHED' and tags.`{FLOW_RUN_TAG}` = '{flow_run.page}'"
+    done = {t.fingerprint for t in sweep.trials if before.runs(t.fingerprint, condition=own)}
+    trials = [t.unforced() if t.fingerprint in done else t for t in sweep.trials]
+    return sweep.model_copy(update={"trials": tuple(trials)})
 
 
 def select(plan: Plan, *, manager: MlflowModelManager | None = None) -> BestRun:

@@ -15,7 +15,7 @@ from ratchet.errors import ConfigError
 from ratchet.gate.record import replay
 from ratchet.judgement import judgement_path
 from ratchet.registry.tracking import client
-from ratchet.retraining import Outcome
+from ratchet.retraining import FlowRun, Outcome, plan_retraining, train
 
 pytestmark = [pytest.mark.flow, pytest.mark.trains]
 
@@ -107,6 +107,18 @@ def test_a_trial_that_failed_is_tried_again_by_the_next_retraining(monkeypatch: 
     assert (name, sorted(trial.status for trial in first.trials)) == ("promoted", ["failed", "finished"])
     name, again = run(*trials, model="half")
     assert (name, sorted(trial.status for trial in again.trials)) == ("unchanged", ["failed", "reused"])
+
+
+@pytest.mark.usefixtures("home")
+def test_what_is_trained_anew_is_so_once_in_a_flow_run_that_is_interrupted() -> None:
+    trials = [*TINY, "core.name=anew", "sweep.force=true"]
+    run = FlowRun(id="1", page="http://prefect/runs/1")
+    interrupted = plan_retraining([*trials, "optimizer.lr=0.01"], flow_run=run)
+    whole = plan_retraining([*trials, "optimizer.lr=0.01,0.001"], flow_run=run)
+    assert [trial.status for trial in train(interrupted).trials] == ["finished"]
+    assert [trial.status for trial in train(whole).trials] == ["reused", "finished"]
+    other = plan_retraining([*trials, "optimizer.lr=0.01"], flow_run=FlowRun(id="2", page="http://prefect/runs/2"))
+    assert [trial.status for trial in train(other).trials] == ["finished"]
 
 
 def test_no_step_is_kept_from_running_by_a_profile_that_caches_or_retries_tasks() -> None:

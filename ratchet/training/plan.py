@@ -47,6 +47,11 @@ class PlannedTrial(_Value):
     samples: tuple[str, ...] | None = Field(default=None, exclude=True, repr=False)
     point: Point = {}
 
+    def unforced(self) -> PlannedTrial:
+        """The same, but reused if it is there."""
+        sweep = self.config.sweep.model_copy(update={"force": False})
+        return self.model_copy(update={"config": self.config.model_copy(update={"sweep": sweep})})
+
 
 class SweepPlan(_Value):
     """The trials in their order; where a space is searched, its first point, which may or may not be one of them.
@@ -88,12 +93,7 @@ class SweepPlan(_Value):
 
     def unforced(self) -> SweepPlan:
         """The same for when it is gone on with: what was to be trained anew has been by then."""
-        sweep = self.settings.model_copy(update={"force": False})
-        trials = [
-            trial.model_copy(update={"config": trial.config.model_copy(update={"sweep": sweep})})
-            for trial in self.trials
-        ]
-        return self.model_copy(update={"trials": tuple(trials)})
+        return self.model_copy(update={"trials": tuple(trial.unforced() for trial in self.trials)})
 
     def _digest(self, trials: list[str]) -> str:
         parts = [*sorted(trials), self.metric, self.config.retrain.mode]
