@@ -52,7 +52,29 @@ def an_empty_gate_set() -> Arguments:
     return given(model(0.76, 1, 0), model(0.70, 2, 0))
 
 
+FORMER = {"anchor": ModelRef(version=1, digest="z")}
+
 # --- first model -----------------------------------------------------------------------------------------------------
+
+
+@case("reject", "the difference is -0.06")
+def an_empty_production_that_had_a_better_one() -> Arguments:
+    return given(
+        model(0.70, 1), None, {"anchor": {"margin": 0.02}, "floor": 0.3}, anchor=model(0.76, 3), context=FORMER
+    )
+
+
+@case("promote", "production is empty, and v1 was the best that ever was in it")
+def an_empty_production_that_had_a_worse_one() -> Arguments:
+    return given(
+        model(0.76, 1), None, {"anchor": {"margin": 0.02}, "floor": 0.3}, anchor=model(0.70, 3), context=FORMER
+    )
+
+
+@case("reject", "no data: the gate set's metadata has no column 'part'")
+def an_empty_production_and_groups_that_nobody_recorded() -> Arguments:
+    rules = {"anchor": {"margin": 0.02}, "floor": 0.3, "group_by": "part"}
+    return given(model(0.76, 1), None, rules, anchor=model(0.70, 3), context=FORMER)
 
 
 @case("promote", "first model")

@@ -1,11 +1,15 @@
 """The verdict on two models' counts: promote, reject, inconclusive, and what is never judged at all."""
 
+import re
+
 import numpy as np
 import pytest
+from conformance_cases import given, model
 
 from ratchet.errors import CountsMismatchError, EmptyGateSetError, InvalidCountsError, PolicyError
 from ratchet.evaluation.counts import ImageCounts
-from ratchet.gate import Context, ModelRef, Policy, Superiority, Verdict, judge
+from ratchet.gate import Context, ModelRef, Policy, Superiority, Verdict, judge, load_policy
+from ratchet.gate.rules import beside
 
 TRUTH = 7_000
 
@@ -192,3 +196,75 @@ def test_many_challengers_on_one_gate_set_are_warned_about() -> None:
     worn = judge(policy=Policy(), challenger=challenger, champion=champion, context=context(earlier_uses=13))
     assert not fresh.notes
     assert "14 challengers" in worn.notes[0]
+
+
+@pytest.mark.parametrize("lots", [22, 40])
+def test_many_slices_are_resampled_as_often_as_their_level_needs(lots: int) -> None:
+    images = 12 * lots
+    metadata = {"lot": {f"{i:04}.png": f"L{i // 12:02}" for i in range(images)}}
+    rules = {
+        "non_inferiority": {"margin": 0.02, "columns": ["lot"], "classes": False, "overall": True},
+        "resamples": 10_000,
+    }
+    verdict = judge(
+        **given(
+            model(0.95, 1, images, ("cat",)),
+            model(0.70, 2, images, ("cat",)),
+            rules | {"anchor": None},
+            metadata=metadata,
+        )
+    )
+    assert verdict.outcome == "promote", verdict.sentence
+
+
+def test_a_figure_beside_a_bound_is_shown_on_its_side_of_it() -> None:
+    for value, bound, form in (
+        (0.49996, 0.5, ".4f"),
+        (1.2003, 1.2, ".4g"),
+        (0.0010004, 0.001, ".3g"),
+        (-0.00001, 0, "+.4f"),
+    ):
+        shown = float(beside(value, bound, form))
+        assert (shown > bound, shown < bound) == (value > bound, value < bound)
+    assert (beside(0.51, 0.5, ".4f"), beside(0.5, 0.5, ".4f"), beside(0.1, 0.0, "+.4f")) == (
+        "0.5100",
+        "0.5000",
+        "+0.1000",
+    )
+    tp = np.array([[49_996]])
+    found = ImageCounts(("a",), ("cat",), tp, tp * 0, 100_000 - tp)
+    (check,) = (c for c in judge(**given(found, None, {"floor": 0.5, "anchor": None})).checks if c.rule == "floor")
+    assert (check.passed, check.why) == (False, "IoU is 0.49996, but must be at least 0.5")
+
+
+SCORES_ONLY = {"leak": False, "serves": None, "budget": None, "anchor": None, "resamples": 1_000}
+
+
+def test_the_images_that_would_tell_are_more_than_there_are() -> None:
+    told = []
+    for seed in range(60):
+        truth = np.full((100, 1), 6_000)
+        truth[:6] *= 60
+        random = np.random.default_rng(seed)
+        hard = random.normal(0, 0.08, truth.shape)
+        mine, theirs = (
+            (truth * np.clip(quality + hard + random.normal(0, 0.02, truth.shape), 0, 1)).astype(np.int64)
+            for quality in (0.72, 0.7)
+        )
+        names = tuple(map(str, range(100)))
+        counts = [ImageCounts(names, ("cat",), tp, tp * 0, truth - tp) for tp in (mine, theirs)]
+        rules = SCORES_ONLY | {"superiority": {"min_gain": 0.005, "confidence": 0.99}, "non_inferiority": None}
+        for check in judge(**given(*counts, rules)).checks:
+            if check.undecided and check.interval is not None:
+                told += [check.why]
+                number = re.search(r"about ([\d,]+) images would tell", check.why)
+                assert number is None or int(number[1].replace(",", "")) > 100
+    assert any("a few more images" in why for why in told)
+
+
+def test_a_gate_set_that_is_worn_out_is_told_by_every_policy_that_compares() -> None:
+    uses = {"context": {"earlier_uses": 1_000}}
+    for preset in ("default", "strict", "permissive"):
+        policy = load_policy(preset).model_dump() | SCORES_ONLY
+        notes = judge(**given(model(0.9, 1), model(0.7, 2), policy, **uses)).notes
+        assert any("Collect a new gate set" in note for note in notes), preset

@@ -177,8 +177,8 @@ def test_four_times_the_images_are_needed_for_half_the_distance() -> None:
 def test_luck_adds_up_over_the_challengers_tried() -> None:
     assert risk_of_luck(alpha=0.05, uses=1) == pytest.approx(0.05)
     assert risk_of_luck(alpha=0.05, uses=14) == pytest.approx(0.512, abs=0.001)
-    assert reuse_note(confidence=0.95, uses=13, risk=0.5) is None
-    assert "0.9964" in (reuse_note(confidence=0.95, uses=14, risk=0.5) or "")
+    assert reuse_note(alpha=0.05, uses=13, risk=0.5) is None
+    assert "as high as 51% (1 - 0.95^14)" in (reuse_note(alpha=0.05, uses=14, risk=0.5) or "")
 
 
 def test_the_resampled_difference_is_the_difference_of_the_scores() -> None:

@@ -101,6 +101,18 @@ def test_the_images_that_a_version_was_promoted_on_are_those_of_its_verdict_then
     assert judged_images(registry.manager, registry.manager.version(registry.name, version)) == first
 
 
+def test_the_verdict_that_a_promotion_names_is_the_one_that_it_was_made_on(registry: Registry, tmp_path: Path) -> None:
+    version = registry.add(GOOD)
+    shown = registry.judge(version, **NOT_WORSE)
+    discs(tmp_path / "other", range(60, 70))
+    for split, numbers in (("train", range(60, 62)), ("val", range(62, 64)), ("test", range(64, 70))):
+        (tmp_path / "other" / f"{split}.txt").write_text("".join(f"disc{number:03}\n" for number in numbers))
+    registry.judge(version, data=data_module(tmp_path / "other"), **NOT_WORSE)  # while somebody was asked
+    registry.manager.promote(registry.name, version, verdict_digest=shown.digest)
+    images = {sample.name for sample in registry.data.samples["test"]}
+    assert judged_images(registry.manager, registry.manager.version(registry.name, version)) == images
+
+
 def two_champions(registry: Registry) -> tuple[int, int]:
     """Two versions of which each was put into production."""
     versions = registry.add(POOR), registry.add(GOOD)

@@ -262,6 +262,22 @@ def test_small_losses_do_not_add_up_against_the_best_version_ever_in_production(
     assert planned.stays[1] == "a rollback may return to it"
 
 
+def test_a_champion_that_is_deleted_leaves_the_best_before_it_to_compare_with(registry: Registry) -> None:
+    first = registry.add(GOOD, "production")
+    second = registry.add(FAIR, "production")
+    registry.manager.delete_model(registry.name, second, force=True)
+    verdict = registry.judge(registry.add(POOR), **NOT_WORSE, anchor={"margin": 0.02})
+    assert (verdict.outcome, set(failed(verdict))) == ("reject", {"anchor all"})
+    assert verdict.context.anchor is not None
+    assert verdict.context.anchor.version == first
+    assert any("production is empty: v1" in note for note in verdict.notes)
+    again = registry.judge(registry.add(GOOD + 0.001), **NOT_WORSE, anchor={"margin": 0.02})
+    assert (again.outcome, "production is empty" in again.sentence) == ("promote", True)
+    registry.manager.delete_model(registry.name, first, force=True)
+    last = registry.judge(registry.add(POOR + 0.001), **NOT_WORSE, anchor={"margin": 0.02})
+    assert "first model" in last.sentence
+
+
 def test_prune_keeps_the_anchor(registry: Registry) -> None:
     for threshold in (GOOD, POOR, FAIR, POOR - 0.01):
         registry.add(threshold, "production")

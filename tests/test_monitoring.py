@@ -109,6 +109,16 @@ def test_a_loss_within_the_margin_is_healthy_and_the_sentence_tells_the_figures(
     assert "on 100 new images" in reading.sentence
 
 
+def test_a_loss_beyond_the_margin_that_is_not_proven_is_undecided_and_not_healthy() -> None:
+    readings = [read([(20, 0.65), (200, 0.75)], seed, margin=0.05) for seed in range(40)]
+    for reading in readings:
+        assert reading.low is not None
+        assert reading.state != "healthy" or reading.low >= -0.05
+    undecided = [reading for reading in readings if reading.state == "undecided"]
+    assert undecided
+    assert all("more images would tell" in reading.sentence for reading in undecided)
+
+
 def test_few_new_images_conclude_nothing() -> None:
     reading = read([(10, 0.1), (200, 0.7)])
     assert reading.state == "undecided"

@@ -79,6 +79,11 @@ class Resampled:
     units: int
     standard_error: float | None
 
+    @property
+    def resamples(self) -> int:
+        """How many there are."""
+        return len(self.for_low)
+
     def low(self, alpha: float) -> float:
         """The lower end at one-sided level `alpha`; -inf when these images do not bound it."""
         rank = expanded_rank(alpha, self.effective, len(self.for_low))
@@ -184,11 +189,20 @@ def effective_units(pair: Pair, metric: str) -> float:
 
 def expanded_rank(alpha: float, effective: float, resamples: int) -> int:
     """Which order statistic (from 1) bounds at level `alpha`; 0: none. Rounded, so that no last bit decides."""
+    return math.floor(round(_expanded_level(alpha, effective) * (resamples + 1), 6))
+
+
+def least_resamples(alpha: float, effective: float) -> int | None:
+    """The fewest resamples that bound anything at level `alpha`; None where so few units never do."""
+    level = _expanded_level(alpha, effective)
+    return math.ceil(round(1 / level, 6)) if level > 0 else None
+
+
+def _expanded_level(alpha: float, effective: float) -> float:
     if not effective >= _LEAST_EFFECTIVE:
-        return 0
+        return 0.0
     degrees = effective - 1
-    level = NormalDist().cdf(-math.sqrt(effective / degrees) * t_quantile(1 - alpha, degrees))
-    return math.floor(round(level * (resamples + 1), 6))
+    return NormalDist().cdf(-math.sqrt(effective / degrees) * t_quantile(1 - alpha, degrees))
 
 
 def t_quantile(probability: float, degrees: float) -> float:

@@ -6,13 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ratchet.gate.bootstrap import Resampled
+import numpy as np
+from numpy.typing import NDArray
+
+from ratchet.gate.bootstrap import Resampled, effective_units, least_resamples
 from ratchet.gate.contrasts import Contrast, Differences
 from ratchet.gate.planning import images_needed
 from ratchet.gate.policy import Policy
-from ratchet.gate.rules import finite
+from ratchet.gate.rules import beside, finite
 from ratchet.gate.verdict import Check, Interval, Rule
 
+MOST_RESAMPLES = 100_000
 TOO_FEW = "rests on too few independent images to judge"
 
 
@@ -27,6 +31,20 @@ class Compared:
     def units(self) -> int:
         """Independent images, or groups of images, that the difference rests on."""
         return min(self.contrast.images, self.resampled.units)
+
+
+def resamples_for(policy: Policy, slices: Sequence[Contrast], groups: NDArray[np.intp] | None) -> int:
+    """How many resamples the policy's slices need: with many of them, the level of the first is below 1 in 10,000.
+
+    What would take more than `MOST_RESAMPLES` is in too few images to be judged at any price.
+    """
+    rule = policy.non_inferiority
+    if rule is None or not slices:
+        return policy.resamples
+    pairs = [contrast.pair if groups is None else contrast.pair.grouped(groups) for contrast in slices]
+    level = (1 - rule.confidence) / len(slices)
+    needed = [least_resamples(level, effective_units(pair, policy.metric)) for pair in pairs]
+    return max([policy.resamples, *(number for number in needed if number is not None and number <= MOST_RESAMPLES)])
 
 
 def interval(policy: Policy, compared: Compared, *, line: float, alpha: float, least: int) -> Interval:
@@ -73,7 +91,7 @@ def difference(policy: Policy, compared: Compared, *, rule: Rule, line: float, a
         undecided=not passed and shown.estimate is not None and (few or not below),
         observed=shown.low,
         required=f"> {_line(line)} with {100 * shown.confidence:.4g} % confidence",
-        why=_why(shown, few=f"{compared.units} of {least}" if few else "", resamples=policy.resamples),
+        why=_why(shown, few=f"{compared.units} of {least}" if few else "", resamples=compared.resampled.resamples),
         interval=shown,
     )
 
@@ -87,12 +105,17 @@ def _why(shown: Interval, *, few: str, resamples: int) -> str:
     if shown.low is None or shown.high is None:
         cause = f"{shown.effective:.1f} effective images and {resamples} resamples bound nothing at this confidence"
         return f"{measured}, but a class is in too few images, or few of them carry it ({cause})"
-    between = f"{measured}, between {shown.low:+.4f} and {shown.high:+.4f}"
+    low, high = beside(shown.low, shown.line, "+.4f"), beside(shown.high, shown.line, "+.4f")
+    between = f"{measured}, between {low} and {high}"
     if shown.low > shown.line:
         return f"{between}: above {_line(shown.line)}"
     if shown.high <= shown.line:
         return f"{between}: not above {_line(shown.line)}"
-    advice = f"about {shown.images_needed:,} images would tell" if shown.images_needed else "the estimate itself is not"
+    advice = "a few more images would tell"  # the plan is by the normal distribution, the interval by what is wider
+    if shown.images_needed is None:
+        advice = "the estimate itself is not"
+    elif shown.images_needed > shown.images:
+        advice = f"about {shown.images_needed:,} images would tell"
     return f"{between}: too wide to tell whether it is above {_line(shown.line)}; {advice}"
 
 
@@ -134,10 +157,10 @@ def check_differences(
     overall, *rest = (Compared(contrast, result) for contrast, result in zip(found.contrasts, resampled, strict=True))
     checks = _overall_checks(policy, overall)
     if policy.anchor is not None:
-        checks.append(_anchor_check(policy, rest.pop(0) if found.anchor is not None else None))
+        checks.append(anchor_check(policy, rest.pop(0) if found.anchor is not None else None))
     checks += slice_checks(policy, rest)
     checks += [no_data("non_inferiority", name, why) for name, why in found.missing.items()]
-    line, alpha = _main_line(policy)
+    line, alpha = main_line(policy)
     return checks, interval(policy, overall, line=line, alpha=alpha, least=policy.min_images)
 
 
@@ -157,14 +180,15 @@ def _overall_checks(policy: Policy, compared: Compared) -> list[Check]:
     return checks
 
 
-def _anchor_check(policy: Policy, compared: Compared | None) -> Check:
+def anchor_check(policy: Policy, compared: Compared | None) -> Check:
+    """The rule on the best version that ever was in production; None: it is not known."""
     if compared is None or policy.anchor is None:
         return no_data("anchor", "all", "the best version ever in production was not scored")
     line, alpha = -policy.anchor.margin, 1 - policy.anchor.confidence
     return difference(policy, compared, rule="anchor", line=line, alpha=alpha, least=policy.min_images)
 
 
-def _main_line(policy: Policy) -> tuple[float, float]:
+def main_line(policy: Policy) -> tuple[float, float]:
     """The line to beat over the whole gate set, and the level: superiority's, else non-inferiority's, else zero."""
     if policy.superiority is not None:
         return policy.superiority.min_gain, 1 - policy.superiority.confidence

@@ -162,7 +162,7 @@ def wanted_columns(policy: Policy) -> frozenset[str]:
 def missing_values(column: str, names: tuple[str, ...], metadata: Metadata) -> str | None:
     """Why this column cannot slice or group the images; None when it can."""
     if column not in metadata:
-        return f"the gate set's metadata has no column {column!r} (it has: {', '.join(sorted(metadata)) or 'none'})"
+        return f"the gate set's metadata has no column {column!r}"
     absent = [name for name in names if not metadata[column].get(name)]
     return f"{len(absent)} images have no {column!r}, the first is {absent[0]!r}" if absent else None
 

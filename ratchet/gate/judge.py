@@ -18,11 +18,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ratchet.errors import CountsMismatchError, EmptyGateSetError, PolicyError
 from ratchet.evaluation.counts import METRIC_VERSION, ImageCounts, class_scores, score, unmeasured
 from ratchet.gate import contrasts, rules
-from ratchet.gate.bootstrap import resample
-from ratchet.gate.comparison import check_differences, no_data
+from ratchet.gate.bootstrap import Resampled, resample
+from ratchet.gate.comparison import Compared, anchor_check, check_differences, main_line, no_data, resamples_for
 from ratchet.gate.digests import Metadata, counts_digest, metadata_digest
 from ratchet.gate.evidence import Evidence
 from ratchet.gate.planning import reuse_note, smallest_detectable
@@ -75,11 +78,14 @@ def judge(
     # What does not serve is scored as finding nothing, so its checks come first: they are the reason.
     checks += rules.serves(policy, case.evidence, with_champion=with_champion)
     checks += [rules.scored(policy, counts, role=role) for role, counts in case.roles.items()]
-    checks += rules.floors(policy, challenger, first=champion is None)
+    checks += rules.floors(policy, challenger, first=champion is None and anchor is None)
     overall: Interval | None = None
+    comparable = all(c.passed for c in checks if c.rule == "scored")
     if champion is not None:
-        compared, overall = _compare(case, champion, comparable=all(c.passed for c in checks if c.rule == "scored"))
+        compared, overall = _compare(case, champion, comparable=comparable)
         checks += compared
+    elif anchor is not None and policy.anchor is not None:
+        checks.append(_compare_with_anchor(case, anchor, comparable=comparable))
     if policy.leak:
         checks += rules.leak(challenger.names, case.evidence, with_champion=with_champion)
     checks += rules.budget(policy, case.evidence, with_champion=with_champion)
@@ -108,14 +114,34 @@ def _compare(case: _Case, champion: ImageCounts, *, comparable: bool) -> tuple[l
     if reason:
         return [no_data(rule, "all", reason) for rule in _comparing(policy)], None
     found = contrasts.find_differences(policy, case.challenger, champion, anchor=case.anchor, metadata=case.metadata)
-    resampled = resample(
-        [contrast.pair for contrast in found.contrasts],
+    return check_differences(policy, found, _resample(policy, found.contrasts, groups, slices=found.slices))
+
+
+def _compare_with_anchor(case: _Case, anchor: ImageCounts, *, comparable: bool) -> Check:
+    """The rule on the best version that ever was in production, while nothing is there."""
+    groups, reason = contrasts.find_groups(case.policy, case.challenger.names, case.metadata)
+    reason = reason if comparable else "a model has no score to compare"
+    if reason:
+        return no_data("anchor", "all", reason)
+    contrast = contrasts.overall(case.policy, case.challenger, anchor)
+    (resampled,) = _resample(case.policy, [contrast], groups)
+    return anchor_check(case.policy, Compared(contrast, resampled))
+
+
+def _resample(
+    policy: Policy,
+    compared: Sequence[contrasts.Contrast],
+    groups: NDArray[np.intp] | None,
+    *,
+    slices: Sequence[contrasts.Contrast] = (),
+) -> tuple[Resampled, ...]:
+    return resample(
+        [contrast.pair for contrast in compared],
         metric=policy.metric,
-        resamples=policy.resamples,
+        resamples=resamples_for(policy, slices, groups),
         seed=policy.seed,
         groups=groups,
     )
-    return check_differences(policy, found, resampled)
 
 
 def _comparing(policy: Policy) -> list[Rule]:
@@ -189,13 +215,16 @@ def _score(policy: Policy, counts: ImageCounts) -> float | None:
 
 def _notes(case: _Case) -> list[str]:
     policy, notes = case.policy, []
-    if case.champion is None:
+    if case.champion is None and case.context.anchor is not None:
+        notes.append(
+            f"production is empty: v{case.context.anchor.version}, the best version that ever was in it, is compared with"
+        )
+    elif case.champion is None:
         skipped = _comparing(policy)
         what = f": {', '.join(skipped)} had nothing to compare with" if skipped else ""
         notes.append(f"first model: there is no champion{what}; floor, leak, serves and budget decide, as far as asked")
-    elif policy.superiority is not None:
-        note = reuse_note(
-            confidence=policy.superiority.confidence, uses=case.context.earlier_uses + 1, risk=policy.reuse_risk
-        )
+    elif _comparing(policy):
+        alpha = main_line(policy)[1]
+        note = reuse_note(alpha=alpha, uses=case.context.earlier_uses + 1, risk=policy.reuse_risk)
         notes += [note] if note else []
     return [*notes, *case.evidence.notes]

@@ -46,18 +46,16 @@ def risk_of_luck(*, alpha: float, uses: int) -> float:
     return float(round(1 - (1 - alpha) ** uses, _DIGITS))
 
 
-def reuse_note(*, confidence: float, uses: int, risk: float) -> str | None:
+def reuse_note(*, alpha: float, uses: int, risk: float) -> str | None:
     """The warning when a gate set was used so often that luck may have promoted one with a chance above `risk`.
 
     Every challenger judged on the same images is one more draw in the same lottery, and tuning by the verdicts fits
     the model to these images (Dwork et al., Science 349, 2015; Blum & Hardt, ICML 2015).
     """
-    alpha = 1 - confidence
     chance = risk_of_luck(alpha=alpha, uses=uses)
     if not chance > risk:
         return None
     return (
         f"this gate set has now judged {uses} challengers: the chance that luck promoted at least one that was no "
-        f"better may be as high as {chance:.0%} (1 - {confidence:.4g}^{uses}). Collect a new gate set; until then a "
-        f"confidence of {1 - alpha / uses:.4f} would keep the level over all of them"
+        f"better may be as high as {chance:.0%} (1 - {1 - alpha:.4g}^{uses}). Collect a new gate set"
     )

@@ -67,7 +67,8 @@ def _section(title: str, body: str, hint: str = "") -> str:
 def _interval(verdict: Verdict) -> str:
     hint = (
         f"{escape(wording.capital(verdict.policy.metric_title))}, challenger minus champion. The dot is what was measured, "
-        "the band is where the true difference lies, and a check passes when its whole band is right of the upright line."
+        "the band holds the true difference with the check's confidence at each end, and a check that rests on enough images "
+        "passes when its whole band is right of the upright line."
     )
     return _section("The difference", interval_chart(verdict), hint)
 

@@ -18,6 +18,20 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def beside(value: float, bound: float, form: str) -> str:
+    """The value in this form, or in as many digits more as show on which side of the bound it is."""
+    head, kind = form[:-1].split("."), form[-1]
+    for digits in range(int(head[1]), 17):
+        shown = f"{value:{head[0]}.{digits}{kind}}"
+        if _side(float(shown), bound) == _side(value, bound):
+            break
+    return shown
+
+
+def _side(value: float, bound: float) -> int:
+    return (value > bound) - (value < bound)
+
+
 def scored(policy: Policy, counts: ImageCounts, *, role: str) -> Check:
     """Every class is in the truth, every output was finite, and the score is a number."""
     reason = unmeasured(policy.metric, counts)
@@ -74,7 +88,7 @@ def floors(policy: Policy, counts: ImageCounts, *, first: bool) -> Iterator[Chec
 def _floor(metric: str, name: str, value: float, least: float) -> Check:
     passed = value >= least  # False for NaN
     where = "" if name == "all" else f" of {name}"
-    shown = f"{value:.4f}" if math.isfinite(value) else "not a number"
+    shown = beside(value, least, ".4f") if math.isfinite(value) else "not a number"
     why = f"{metric}{where} is {shown}, {'at least' if passed else 'but must be at least'} {least:g}"
     return Check(rule="floor", slice=name, passed=passed, observed=finite(value), required=f"≥ {least:g}", why=why)
 
@@ -122,7 +136,7 @@ def serves(policy: Policy, evidence: Evidence, *, with_champion: bool) -> Iterat
     fits = probe.output_shape is not None and probe.output_shape == probe.expected_shape
     yield check("shape", fits, f"its output has shape {probe.output_shape}, expected {probe.expected_shape}")
     gap = math.nan if probe.max_difference is None else probe.max_difference
-    why = f"it differs from the trained model by {gap:.3g}"
+    why = f"it differs from the trained model by {beside(gap, rule.max_difference, '.3g')}"
     if not math.isfinite(gap):
         why = "it could not be compared with the trained model: no answer of that came along, or none as finite"
     yield check("agrees", gap <= rule.max_difference, why, finite(gap))
@@ -163,7 +177,9 @@ def _figures(cost: Cost | None, rule: Budget) -> dict[str, float]:
 
 def _within(name: str, value: float, most: float, unit: str) -> Check:
     passed = value <= most  # False for NaN
-    shown = f"is {value:.4g} {unit}" if math.isfinite(value) else "was not measured, or not often enough"
+    shown = (
+        f"is {beside(value, most, '.4g')} {unit}" if math.isfinite(value) else "was not measured, or not often enough"
+    )
     rule: Rule = "budget"
     why = f"{name} {shown}; the most allowed is {most:g} {unit}"
     return Check(rule=rule, slice=name, passed=passed, observed=finite(value), required=f"≤ {most:g} {unit}", why=why)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 from importlib.metadata import version
 from typing import Literal
@@ -18,7 +19,7 @@ Decision = Literal["promote", "reject", "inconclusive"]
 Rule = Literal["scored", "different", "floor", "superiority", "non_inferiority", "anchor", "leak", "serves", "budget"]
 
 
-STATISTIC, STATISTIC_VERSION = "statistic", 2
+STATISTIC, STATISTIC_VERSION = "statistic", 3
 """Goes up when the same counts and policy give another verdict."""
 
 
@@ -155,6 +156,8 @@ class Verdict(Settings):
 
     def _gain(self) -> str:
         score = f"{self.policy.metric_title} {_figure(self.challenger_score)} on {self.n_images} images"
+        if self.champion is None and self.context.anchor is not None:
+            return f"{score}; production is empty, and v{self.context.anchor.version} was the best that ever was in it"
         if self.champion is None:
             return f"{score}; first model, there is no champion to beat"
         both = f"{score}, v{self.champion.version} has {_figure(self.champion_score)}"
@@ -162,7 +165,7 @@ class Verdict(Settings):
             return f"{both}; the difference was not judged"
         return (
             f"{both}; the difference is {_figure(self.interval.estimate, sign=True)}, and at least "
-            f"{_figure(self.interval.low, sign=True)} with {100 * self.interval.confidence:.4g} % confidence"
+            f"{_least(self.interval.low)} with {100 * self.interval.confidence:.4g} % confidence"
         )
 
     def to_json(self) -> str:
@@ -190,6 +193,11 @@ class Verdict(Settings):
 def schema() -> str:
     """The JSON Schema of a verdict, as docs/verdict.schema.json holds it."""
     return json.dumps(Verdict.model_json_schema(mode="serialization"), indent=2, sort_keys=True) + "\n"
+
+
+def _least(value: float | None) -> str:
+    """What is at least so much is not shown as more: the fourth digit is rounded down."""
+    return "unknown" if value is None else f"{math.floor(round(value * 1e4, 6)) / 1e4:+.4f}"
 
 
 def _figure(value: float | None, *, sign: bool = False) -> str:

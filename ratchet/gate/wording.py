@@ -43,7 +43,7 @@ def figures(verdict: Verdict) -> list[tuple[str, str]]:
         confidence = f"{100 * verdict.interval.confidence:.4g} %"
         found.append((f"at least, with {confidence} confidence", number(verdict.interval.low, sign=True)))
     if (gain := provable(verdict)) is not None:
-        found.append(("smallest gain this gate set can prove", number(gain, sign=True)))
+        found.append(("smallest difference that this gate set can prove", number(gain, sign=True)))
     found.append(("gate images", f"{verdict.n_images:,}"))
     if (images := deciding(verdict)) is not None:
         found.append(("gate images that would decide", f"about {images:,}"))

@@ -33,7 +33,7 @@ class Anchor:
 
 def find_anchor(
     policy: Policy,
-    champion: ModelVersion,
+    reference: ModelVersion,
     counts: Mapping[int, ImageCounts],
     *,
     scorer: Scorer,
@@ -41,16 +41,16 @@ def find_anchor(
 ) -> Anchor:
     """Score every former champion that is still there and not in quarantine; the best by the policy's metric is it.
 
-    `counts` are those of today by version number, of the champion at least, which wins a tie. A version with other
-    classes cannot be compared and is left out. If one cannot be read, nobody knows whether it was the best, and there
-    is no anchor.
+    `counts` are those of today by version number, of the `reference` at least, which wins a tie: the champion, or the
+    challenger while there is none. A version with other classes than it has cannot be compared and is left out. If one
+    cannot be read, nobody knows whether it was the best, and there is no anchor.
     """
-    versions = {version.version: version for version in manager.champions(champion.model)}
+    versions = {version.version: version for version in manager.champions(reference.model)}
     known = {number: found for number in versions if (found := counts.get(number) or _known(versions[number], scorer))}
     try:
         known |= _score([versions[number] for number in versions if number not in known], scorer, manager)
         versions = {
-            number: manager.version(champion.model, number) for number in versions
+            number: manager.version(reference.model, number) for number in versions
         }  # with what fetching them found
     except ModelFilesError as error:
         return Anchor(notes=(f"no anchor, as a version that was in production once cannot be scored: {error}",))
@@ -58,11 +58,11 @@ def find_anchor(
     scores: dict[int, float] = {}
     for number, found in known.items():
         try:
-            check_comparable(counts[champion.version], found, role=f"v{number}")
+            check_comparable(counts[reference.version], found, role=f"v{number}")
             scores[number] = score(policy.metric, found, average=policy.average)
         except CountsMismatchError as error:
             notes.append(f"v{number} is not compared with as an anchor: {error}")
-    places = {number: (value, number == champion.version) for number, value in scores.items() if math.isfinite(value)}
+    places = {number: (value, number == reference.version) for number, value in scores.items() if math.isfinite(value)}
     best = max(places, key=lambda number: places[number], default=None)
     return Anchor(notes=tuple(notes)) if best is None else Anchor(versions[best], known[best], tuple(notes))
 

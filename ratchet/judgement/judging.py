@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.data.samples import metadata_columns
+from ratchet.errors import GateError
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.evaluation.served import ModelCard, ServedModel, SilentModel
 from ratchet.gate import Context, Evidence, Policy, Verdict, judge
@@ -141,9 +142,15 @@ def _measure(
     scorer = Scorer(samples, data.mask_values, data.gate_fingerprint, policy.metric, CountsCache(home() / "counts"))
     counts, cached = _score(scorer, models, champion, on_image)
     anchor = Anchor()
-    if policy.anchor is not None and champion is not None:
+    if policy.anchor is not None:  # also while production is empty: there may have been champions
         today = {version.version: counts[role] for role, version in versions.items()}
-        anchor = find_anchor(policy, champion, today, scorer=scorer, manager=manager)
+        reference = champion or versions["challenger"]
+        anchor = find_anchor(policy, reference, today, scorer=scorer, manager=manager)
+        if champion is None and anchor.version is None and anchor.notes:
+            raise GateError(
+                f"production is empty, and no version that was in it can be compared with: {'; '.join(anchor.notes)}. Put one "
+                "of them back, or judge without them (gate.anchor=null)."
+            )
     counts |= {} if anchor.counts is None else {"anchor": anchor.counts}
     same = (f"{copies} gate images are copies of others, byte for byte, and are left out",) if copies else ()
     notes = (*evidence.notes, *same, *cached, *anchor.notes)

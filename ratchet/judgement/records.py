@@ -134,13 +134,15 @@ def kept_verdict(event: Event) -> Verdict | None:
 
 
 def judged_images(manager: LedgerModelManager, version: ModelVersion) -> frozenset[str] | None:
-    """The names of the gate images of a version's last judgement before its promotion; None where no record has them."""
+    """The names of the gate images that a version was promoted on, or else judged on last before; None: no record has them."""
     from ratchet.gate.record import read_record  # noqa: PLC0415
 
     own = [event for event in manager.history(version.model) if event.version == version.version and event.counts]
-    promoted = [event.number for event in own if event.kind is EventKind.PROMOTED]
+    promoted = [event for event in own if event.kind is EventKind.PROMOTED]
     gated = [event for event in _with_record(own) if event.kind is EventKind.GATED]
-    gated = [event for event in gated if not promoted or event.number < promoted[-1]]
+    gated = [event for event in gated if not promoted or event.number < promoted[-1].number]
+    on = [event for event in gated if promoted and event.verdict_digest == promoted[-1].verdict_digest]
+    gated = on or gated  # the verdict that it was promoted on, where the promotion names it
     if not gated:
         return None
     with tempfile.TemporaryDirectory(prefix="verdict-") as folder:

@@ -86,7 +86,8 @@ def judge_reading(
 ) -> Reading:
     """Conclude from the counts of the `fresh` images (N,) and of the others: a pure function.
 
-    Degraded is what is proven: even the upper end of the change is below -margin. Where the policy names groups, they
+    Either is proven, degraded where even the upper end of the change is below -margin, healthy where the lower end is not; what
+    lies between is undecided. Where the policy names groups, they
     count, not images. `as_promoted`: the others are what the version was promoted on, not all that the gate set holds today.
     """
     new, old = _part(counts, fresh), _part(counts, ~fresh)
@@ -99,8 +100,8 @@ def judge_reading(
         low, high = finite(found.low(alpha)), finite(found.high(alpha))
     few = unknown or _few(policy, settings, images if groups is None else len(np.unique(groups[fresh])))
     state: State = "undecided"
-    if few is None and high is not None:
-        state = "degraded" if high < -settings.margin else "healthy"
+    if few is None and low is not None and high is not None:
+        state = "degraded" if high < -settings.margin else "healthy" if low >= -settings.margin else "undecided"
     return Reading(
         model=model,
         version=version,
@@ -166,7 +167,8 @@ def _sentence(
         return f"{who}: undecided: {told}; {few}"
     if low is None or high is None:
         return f"{who}: undecided: {told}; too few images carry a class to bound the change"
-    return f"{who}: {state}: {told}; a change between {low:+.4f} and {high:+.4f}, with {settings.margin:g} accepted"
+    change = f"a change between {low:+.4f} and {high:+.4f}, with {settings.margin:g} accepted"
+    return f"{who}: {state}: {told}; {change}{'; more images would tell' if state == 'undecided' else ''}"
 
 
 def _seen(files: Path, champion: ModelVersion) -> frozenset[str]:
