@@ -37,7 +37,7 @@ from ratchet.duration import parse_duration
 from ratchet.errors import ConfigError
 from ratchet.grammar import read_space, requested
 from ratchet.overrides import require_harmless, require_replaced, translated, with_every_rule
-from ratchet.paths import check_paths
+from ratchet.paths import check_paths, with_whole_paths
 from ratchet.settings import Node, TrialConfig
 from ratchet.space import Composed, Origin, Point, Space
 from ratchet.targets import check_targets
@@ -236,4 +236,4 @@ def _settings(tree: DictConfig) -> TrialConfig:
         )
         raise ConfigError(f"the configuration cannot be used: {problems}") from error
     require_consistent(config)
-    return config
+    return with_whole_paths(config)

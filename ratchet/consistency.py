@@ -59,6 +59,11 @@ def _require_metrics(config: TrialConfig) -> None:
             f"retrain.metric={metric} with retrain.mode={config.retrain.mode} selects the worst trial: mode={better(metric)}."
         )
     for key, callback in config.callbacks.items():
+        if callback is not None and "_target_" not in callback:
+            raise ConfigError(
+                f"callbacks.{key} names no _target_, so that nobody knows what it is: choose an entry of the group first, as in "
+                "callbacks=early_stopping, or give its _target_ too."
+            )
         monitor, mode = (callback or {}).get("monitor"), (callback or {}).get("mode")
         if monitor in names and mode is not None and better(monitor) not in (None, mode):
             raise ConfigError(

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -22,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ratchet.errors import ConfigError, RatchetError, UnknownKeyError
 from ratchet.grammar import read_space
 from ratchet.space import Origin
-from ratchet.trees import CONFIGS
+from ratchet.trees import CONFIGS, user_trees
 
 _DOWNLOADS = ("download_url", "checksums")
 _OPERATORS = tuple(f"datamodule.{key}" for key in _DOWNLOADS)
@@ -138,8 +139,9 @@ def _nearest(message: str, overrides: Sequence[str]) -> str:
 def _nearest_entry(message: str) -> str:
     """Name the entries of the tree that look most like the one that Hydra could not find."""
     found = re.search(r"Could not find '([^']+)'", message)
-    entries = [str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml")]
-    close = difflib.get_close_matches(found.group(1), entries, n=3) if found else []
+    trees = [Path(tree.removeprefix("file://")) for tree in user_trees() if tree.startswith("file://")]
+    entries = [str(path.relative_to(t).with_suffix("")) for t in (*trees, CONFIGS) for path in t.rglob("*.yaml")]
+    close = difflib.get_close_matches(found.group(1), dict.fromkeys(entries), n=3) if found else []
     return f" Nearest: {', '.join(entry.replace('/', '=', 1) for entry in close)}." if close else ""
 
 

@@ -39,6 +39,17 @@ def check_paths(config: TrialConfig) -> None:
             )
 
 
+def with_whole_paths(config: TrialConfig) -> TrialConfig:
+    """The same with its folders as they are seen from everywhere: a run's configuration is read again elsewhere."""
+    paths = {
+        key: str(_expanded(key, value).absolute())
+        for key, value in config.datamodule.items()
+        if key.endswith("_path") and isinstance(value, str)
+    }
+    core = config.core.model_copy(update={"home": config.core.home.absolute()})
+    return config.model_copy(update={"core": core, "datamodule": config.datamodule | paths})
+
+
 def check_data_paths(datamodule: Node) -> None:
     """Raise `ForbiddenPathError` where a path of the data module leaves the roots of RATCHET_DATA_ROOTS."""
     given = {key: value for key, value in datamodule.items() if value}

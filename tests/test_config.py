@@ -336,6 +336,38 @@ def test_a_forbidden_target_is_refused_before_anything_runs(tmp_path: Path, monk
         compose(["loss=evil"])
 
 
+def test_a_configuration_names_folders_as_they_are_seen_from_everywhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RATCHET_HOME")
+    config = compose(["experiment=generic/shapes/segmentation/smp"])
+    assert config.core.home == tmp_path / ".ratchet"
+    assert config.datamodule["data_path"] == str(tmp_path / ".ratchet" / "data" / "shapes")
+    assert config.datamodule["cache_path"] == str(tmp_path / ".ratchet" / "cache")
+    own = ["experiment=base/segmentation/smp", "datamodule=base/segmentation", "datamodule.idx_to_class={1: a}"]
+    assert compose([*own, "datamodule.data_path=parts"]).datamodule["data_path"] == str(tmp_path / "parts")
+
+
+def test_an_entry_of_a_users_own_tree_is_named_to_who_misspelt_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for entry in ("experiment/parts/scratches", "gate/mine"):
+        (tmp_path / entry).parent.mkdir(parents=True)
+        (tmp_path / f"{entry}.yaml").write_text("floor: 0.5\n")
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path))
+    for override, nearest in (("experiment=parts/scratch", "experiment=parts/scratches"), ("gate=mine2", "gate=mine")):
+        with pytest.raises(ConfigError, match=f"Nearest: {nearest}"):
+            compose([override])
+
+
+def test_a_callback_that_nobody_chose_is_told_with_what_to_choose() -> None:
+    with pytest.raises(ConfigError, match="callbacks=early_stopping"):
+        compose(["+callbacks.early_stopping.patience=3"])
+    chosen = compose(["callbacks=early_stopping", "callbacks.early_stopping.patience=3"])
+    assert chosen.callbacks["early_stopping"] is not None
+
+
 def test_a_users_own_tree_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "loss").mkdir()
     (tmp_path / "loss" / "mine.yaml").write_text("_target_: torch.nn.CrossEntropyLoss\n")

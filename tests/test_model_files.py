@@ -164,4 +164,4 @@ def test_a_data_folder_with_odd_signs_composes(folder: str, tmp_path: Path) -> N
     from ratchet.form import overrides_of
 
     for overrides in (model.all_overrides, overrides_of(model.form)):
-        assert compose_sweep(overrides)[0].datamodule["data_path"] == folder
+        assert compose_sweep(overrides)[0].datamodule["data_path"] == str(Path(folder).expanduser())

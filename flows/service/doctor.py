@@ -124,12 +124,14 @@ def _prefect(declared: Declaration) -> Iterator[Finding]:
             yield Finding("work pool", f"there is no pool {POOL}", "ratchet deploy", bad=True)
             return
         if paused:
-            yield Finding("work pool", f"{POOL} is paused", f"prefect work-pool resume {POOL}", bad=True)
+            resume = f"PREFECT_API_URL={shown(str(opened.api_url))} prefect work-pool resume {POOL}"
+            yield Finding("work pool", f"{POOL} is paused", resume, bad=True)
         workers = online(opened)
         if workers:
             yield Finding("worker", f"{', '.join(workers)}: alive")
         else:
-            start = f"start one: ratchet up, or prefect worker start --pool {POOL}"
+            worker = f"PREFECT_API_URL={shown(str(opened.api_url))} prefect worker start --pool {POOL}"
+            start = f"start one: ratchet up, or {worker}"
             yield Finding("worker", f"no worker of the pool {POOL} is alive: nothing runs", start, bad=True)
         yield from _database(len(workers))
         stale = [change for change in deploy(declared, opened, dry_run=True) if change.action != "unchanged"]

@@ -70,6 +70,8 @@ def up(options: Options, journal: Journal) -> None:
             stack.enter_context(noted(_start(options, addresses, processes, journal, stack)))
             journal.say(f"MLflow   {shown(addresses.mlflow)}", "bold")
             journal.say(f"Prefect  {shown(addresses.api.removesuffix('/api'))}", "bold")
+            if addresses.own_prefect:
+                journal.say(f"for Prefect's own commands: export PREFECT_API_URL={shown(addresses.api)}")
             journal.say(
                 f"ready after {time.monotonic() - started:.0f} s; Ctrl-C ends it all; logs in {home() / 'logs'}"
             )
