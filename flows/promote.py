@@ -26,4 +26,4 @@ def promote(
     """
     begin_run()
     moved = promote_version(model, version, to, reason)
-    return Completed(message=f"v{moved.version} of {model} is in {to}", data=moved)
+    return Completed(message=f"v{moved.version} of {model} is in {moved.stage.value.lower()}", data=moved)

@@ -23,8 +23,6 @@ from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
 RETRAINING_TAG = "ratchet.retraining"
 STOOD_TAG = "ratchet.retraining.unchanged"
 """Of a version: the retraining that found it to be the best again, beside the one that made it."""
-FAILED_TAG = "ratchet.retraining.failed"
-"""Of a version: the last retraining that it came from, if a trial of that failed."""
 FLOW_RUN_TAG = "prefect.flow_run"
 """Of the runs and the version that a flow run made: where its page is."""
 
@@ -169,19 +167,14 @@ def _judged_before(manager: MlflowModelManager, plan: Plan, is_waiting: Callable
     except ModelNotFoundError:
         return None
     for version in sorted(versions, key=lambda v: v.version, reverse=True):
-        if plan.fingerprint not in (version.tags.get(RETRAINING_TAG), version.tags.get(STOOD_TAG)):
+        if not gave(plan, version):
             continue
         if plan.flow_run is not None and version.tags.get(FLOW_RUN_TAG) == plan.flow_run.page:
             return None  # this retraining made it itself, and was interrupted: it goes on where it was
         if _is_asked(manager, version, is_waiting):
             return version.version
-        if version.tags.get(FAILED_TAG) == plan.fingerprint:  # its failed trials are tried again
-            continue
-        # Whoever put another one into its place knew more, or had a better one: the old verdict does not undo that.
-        replaced = manager.replaced_champion(plan.settings.model) == version.version
-        over = version.stage in ARRIVED[plan.settings.to] or version.quarantined or replaced
-        if over or _refused(manager, version):
-            return version.version
+        if version.tags.get(failed_tag(plan)) != "yes" and is_over(manager, plan, version):
+            return version.version  # else its failed trials are tried again
     return None
 
 
@@ -189,6 +182,24 @@ def _is_asked(manager: MlflowModelManager, version: ModelVersion, is_waiting: Ca
     """Whether somebody is being asked about the version."""
     asked = open_question(manager.history(version.model), version.version)
     return asked is not None and (asked.flow_run is None or is_waiting(asked.flow_run))
+
+
+def is_over(manager: MlflowModelManager, plan: Plan, version: ModelVersion) -> bool:
+    """Whether a version that these inputs gave has gone as far as it will, while production is what it is."""
+    if version.stage in ARRIVED[plan.settings.to] or version.quarantined:
+        return True
+    # Whoever put another one into its place knew more, or had a better one: the old verdict does not undo that.
+    return manager.replaced_champion(version.model) == version.version or _refused(manager, version)
+
+
+def gave(plan: Plan, version: ModelVersion) -> bool:
+    """Whether a retraining on these very inputs found the version to be the best."""
+    return plan.fingerprint in (version.tags.get(RETRAINING_TAG), version.tags.get(STOOD_TAG))
+
+
+def failed_tag(plan: Plan) -> str:
+    """The tag of a version that says whether a trial of this retraining failed: `yes` or `no`."""
+    return f"ratchet.retraining.failed.{plan.fingerprint[:12]}"
 
 
 def _refused(manager: MlflowModelManager, version: ModelVersion) -> bool:

@@ -17,12 +17,14 @@ from ratchet.gate.digests import metadata_digest
 from ratchet.judgement.records import kept_verdict, model_ref
 from ratchet.planning import (
     ARRIVED,
-    FAILED_TAG,
     FLOW_RUN_TAG,
     RETRAINING_TAG,
     STOOD_TAG,
     FlowRun,
     Plan,
+    failed_tag,
+    gave,
+    is_over,
     plan_retraining,
     titled,
 )
@@ -123,14 +125,21 @@ def select(plan: Plan, *, manager: MlflowModelManager | None = None) -> BestRun:
 
 
 def standing(plan: Plan, best: BestRun, *, manager: MlflowModelManager | None = None) -> ModelVersion | None:
-    """The version of the best trial where it is as far already as it may go, and was brought there by another retraining."""
+    """The version of the best trial where it is as far already as it may go, and was brought there by another retraining.
+
+    So is one that these very inputs gave before, and that was refused, rolled back or replaced: a trial of them had failed.
+    """
     manager, model = manager or MlflowModelManager(), plan.settings.model
     try:
-        versions = manager.versions(model)
+        versions = [version for version in manager.versions(model) if version.run_id == best.run_id]
     except ModelNotFoundError:
         return None
-    found = next((v for v in versions if v.run_id == best.run_id and v.stage in ARRIVED[plan.settings.to]), None)
-    if found is None or plan.flow_run is None:
+    found = next((version for version in versions if version.stage in ARRIVED[plan.settings.to]), None)
+    if found is None:
+        before = [v for v in versions if gave(plan, v) and is_over(manager, plan, v)]
+        others = [v for v in before if plan.flow_run is None or v.tags.get(FLOW_RUN_TAG) != plan.flow_run.page]
+        return others[-1] if others else None
+    if plan.flow_run is None:
         return found
     own = (EventKind.STAGED, EventKind.ASKED, EventKind.PROMOTED)
     mine = [event for event in manager.history(model) if event.kind in own and event.flow_run == plan.flow_run.id]
@@ -154,7 +163,7 @@ def register(
         plan.note,
         tags={
             RETRAINING_TAG: plan.fingerprint,
-            FAILED_TAG: _failed(plan, sweep),
+            failed_tag(plan): _failed(plan, sweep),
             FINGERPRINT_TAG: fingerprint,
             "ratchet.selected_by": f"{best.metric}={best.value:.6g}",
             **({PARENT_TAG: parent} if parent != "None" else {}),
@@ -164,9 +173,8 @@ def register(
 
 
 def _failed(plan: Plan, sweep: SweepOutcome) -> str:
-    """The retraining, if a trial of its list failed; a search has other points."""
-    failed = plan.sweep.space is None and any(trial.status == "failed" for trial in sweep.trials)
-    return plan.fingerprint if failed else "none"
+    """Whether a trial of the list failed; a search has other points."""
+    return "yes" if plan.sweep.space is None and any(trial.status == "failed" for trial in sweep.trials) else "no"
 
 
 def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None, on_image: OnImage = None) -> Verdict:
@@ -254,7 +262,7 @@ def move(plan: Plan, verdict: Verdict, to: Stage, *, manager: MlflowModelManager
     manager, model, version = manager or MlflowModelManager(), plan.settings.model, verdict.challenger.version
     flow_run = plan.flow_run.id if plan.flow_run else None
     own = [e for e in manager.history(model) if flow_run is not None and e.flow_run == flow_run and e.counts]
-    if to is Stage.PRODUCTION and any(e.kind is EventKind.PROMOTED and e.version == version for e in own):
+    if any(e.kind is EventKind.PROMOTED and e.version == version for e in own):
         return manager.version(model, version)  # before it was interrupted; whoever has moved it since knew of it
     if to is Stage.STAGING and question_of(manager.history(model), version, flow_run) is not None:
         return manager.version(model, version)
@@ -287,12 +295,16 @@ def conclude(
         status = "refused"
     else:
         status = "promoted" if plan.settings.to == "production" else "staged"
+    summary = verdict.sentence if answer is None else f"{answer.sentence}; {verdict.sentence}"
+    if status == "promoted" and (champion is None or champion.version != verdict.challenger.version):
+        now = f"v{champion.version} is" if champion else "nothing is"
+        summary = f"{summary}; it was promoted, and {now} in its place since"
     return Outcome(
         status=status,
         model=plan.settings.model,
         version=verdict.challenger.version,
         champion=champion.version if champion else None,
-        summary=verdict.sentence if answer is None else f"{answer.sentence}; {verdict.sentence}",
+        summary=summary,
         sweep=sweep,
         best_run=best.run_id,
         verdict=verdict,
@@ -305,7 +317,7 @@ def stand(
 ) -> Outcome:
     """Sum up a retraining whose best trial is the version that is there already; the version remembers these inputs."""
     manager = manager or MlflowModelManager()
-    tags = {STOOD_TAG: plan.fingerprint, FAILED_TAG: _failed(plan, sweep)}
+    tags = {STOOD_TAG: plan.fingerprint, failed_tag(plan): _failed(plan, sweep)}
     manager.register_model(best.model_location, plan.settings.model, tags=tags)
     champion = manager.champion(plan.settings.model)
     return Outcome(
@@ -313,10 +325,16 @@ def stand(
         model=plan.settings.model,
         version=version.version,
         champion=champion.version if champion else None,
-        summary=f"the best trial is that of v{version.version}, which is in {version.stage.value.lower()} already",
+        summary=f"the best trial is that of v{version.version}, which {_known(plan, version)}",
         sweep=sweep,
         best_run=best.run_id,
     )
+
+
+def _known(plan: Plan, version: ModelVersion) -> str:
+    if version.stage in ARRIVED[plan.settings.to]:
+        return f"is in {version.stage.value.lower()} already"
+    return "was judged on these inputs before, and is not in production now"
 
 
 def skip(plan: Plan, *, manager: MlflowModelManager | None = None) -> Outcome:

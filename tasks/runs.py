@@ -50,7 +50,7 @@ def begin_run() -> None:
     if deployment.id is None:
         return
     if os.environ.get("PREFECT__FLOW_RUN_ID") == flow_run.id:  # this process is the run's own, as a worker starts it
-        yield_to_the_next(flow_run.id, flow_run.run_count)
+        begun_here(flow_run.id, flow_run.run_count)
     if flow_run.run_count > 1 or kept_plan() is not None:
         return  # a run that goes on does the work that was due when it began
     with get_client(sync_client=True) as client:
@@ -62,21 +62,27 @@ def begin_run() -> None:
                 )
 
 
-def yield_to_the_next(run_id: str, count: int, *, seconds: float = _SECONDS_BETWEEN_LOOKS) -> None:
+_begun: dict[str, int] = {}  # how often a run had begun when it last did so in this process
+
+
+def begun_here(run_id: str, count: int, *, seconds: float = _SECONDS_BETWEEN_LOOKS) -> None:
     """End this process when the run has begun again elsewhere, because this one was taken for dead: a clock was set, say.
 
     Else both would work, and this one's end would be told as the other's. Its trials end with it. `count` is how often the
-    run had begun when this process did.
+    run has begun; one that is retried in this process begins here again.
     """
+    first = run_id not in _begun
+    _begun[run_id] = count
 
     def watch() -> None:
         while True:
             time.sleep(seconds)
             with suppress(Exception), get_client(sync_client=True) as client:  # a server that is away says nothing
-                if client.read_flow_run(UUID(run_id)).run_count > count:
+                if client.read_flow_run(UUID(run_id)).run_count > _begun[run_id]:
                     os._exit(0)  # not an end that the worker tells
 
-    threading.Thread(target=watch, daemon=True, name="yields to the next").start()
+    if first:
+        threading.Thread(target=watch, daemon=True, name="yields to the next").start()
 
 
 def _crashes() -> int:

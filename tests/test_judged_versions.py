@@ -20,7 +20,7 @@ from ratchet.judgement.records import REPORT_FILE, judged_images, last_verdict, 
 from ratchet.monitoring.images import choose_images
 from ratchet.registry import EventKind, Stage
 from ratchet.registry.tracking import client
-from ratchet.retraining import Plan, _holds, _last, gate, plan_retraining
+from ratchet.retraining import FlowRun, Plan, _holds, _last, gate, move, plan_retraining
 from ratchet.training.plan import SweepPlan
 
 pytestmark = pytest.mark.slow
@@ -174,6 +174,40 @@ def test_a_challenger_that_somebody_promotes_meanwhile_is_not_judged_against_its
     )
     assert verdict.champion is not None
     assert (verdict.passed, verdict.champion.version) == (True, champion)
+
+
+def test_a_run_that_is_taken_up_after_its_promotion_moves_nothing_again(registry: Registry) -> None:
+    champion, challenger = registry.add(POOR), registry.add(GOOD)
+    registry.manager.promote(registry.name, champion)
+    plan = plan_to_judge(registry).model_copy(update={"flow_run": FlowRun(id="1", page="http://prefect/1")})
+
+    def moved() -> Stage:
+        verdict = gate(plan, challenger, manager=registry.manager)
+        for stage in (Stage.STAGING, Stage.PRODUCTION):
+            last = move(plan, verdict, stage, manager=registry.manager)
+        return last.stage
+
+    assert moved() is Stage.PRODUCTION
+    registry.manager.promote(registry.name, champion)
+    assert moved() is Stage.ARCHIVED
+    now = registry.manager.champion(registry.name)
+    assert now is not None
+    assert now.version == champion
+
+
+def test_who_was_replaced_is_told_until_it_is_released_or_the_model_made_anew(registry: Registry) -> None:
+    manager, name = registry.manager, registry.name
+    first, second = two_champions(registry)
+    assert manager.replaced_champion(name) == first
+    manager.rollback(name)
+    assert manager.replaced_champion(name) == second
+    manager.release(name, second)
+    assert manager.replaced_champion(name) is None
+    client().delete_registered_model(name)
+    assert registry.add(FAIR) == first
+    assert manager.replaced_champion(name) is None
+    manager.promote(name, first)
+    assert manager.replaced_champion(name) is None
 
 
 def test_a_retraining_judges_again_where_production_changed_meanwhile(registry: Registry) -> None:

@@ -100,13 +100,27 @@ def test_what_a_person_did_to_production_is_not_undone_by_what_is_run_again() ->
 
 
 @pytest.mark.usefixtures("_prefect", "home")
-def test_a_trial_that_failed_is_tried_again_by_the_next_retraining(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_failed_is_tried_again_and_what_became_of_the_best_one_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "trial_faults")
-    trials = (*WITHOUT_RULES, "core.name=half", "+callbacks.fault={_target_: trial_faults.Die},null")
-    name, first = run(*trials, model="half")
-    assert (name, sorted(trial.status for trial in first.trials)) == ("promoted", ["failed", "finished"])
-    name, again = run(*trials, model="half")
-    assert (name, sorted(trial.status for trial in again.trials)) == ("unchanged", ["failed", "reused"])
+    half = (*WITHOUT_RULES, "core.name=half", "+callbacks.fault={_target_: trial_faults.Die},null")
+    manager = MlflowModelManager()
+
+    def again() -> tuple[str, list[str], int | None]:
+        name, outcome = run(*half, model="half")
+        return name, sorted(trial.status for trial in outcome.trials), outcome.champion
+
+    assert run(*WITHOUT_RULES, "core.name=half", "optimizer.lr=0.02", model="half")[0] == "promoted"
+    assert again() == ("promoted", ["failed", "finished"], 2)
+    assert again() == ("unchanged", ["failed", "reused"], 2)
+    manager.promote("half", 1)
+    assert again() == ("unchanged", ["failed", "reused"], 1)
+    manager.promote("half", 2)
+    manager.rollback("half")
+    assert again() == ("unchanged", ["failed", "reused"], 1)
+    manager.release("half", 2)
+    assert again() == ("promoted", ["failed", "reused"], 2)
 
 
 @pytest.mark.usefixtures("home")

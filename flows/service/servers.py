@@ -8,6 +8,8 @@ import sys
 import urllib.error
 import urllib.request
 
+import psutil
+
 from flows.service.deployments import POOL
 from flows.service.processes import Processes
 from ratchet.errors import PortTakenError
@@ -39,8 +41,11 @@ def address(host: str, port: int) -> str:
 
 
 def _names(host: str) -> tuple[str, ...]:
-    """What a server that is open to a network is called there."""
-    return () if host in LOCAL else (socket.gethostname(), socket.getfqdn())
+    """What a server that is open to a network is called there; by its addresses, where it listens on all of them."""
+    if host in LOCAL:
+        return ()
+    found = [own.address for cards in psutil.net_if_addrs().values() for own in cards if own.family is socket.AF_INET]
+    return socket.gethostname(), socket.getfqdn(), *(found if host in _ANY else ())
 
 
 def start_mlflow(processes: Processes, store: str, host: str, port: int) -> None:

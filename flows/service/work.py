@@ -33,6 +33,7 @@ from flows.service.journal import Journal
 from flows.service.notices import without_block
 from flows.service.processes import Processes
 from ratchet import MlflowModelManager
+from ratchet.errors import RegistryError
 from ratchet.registry import EventKind
 from ratchet.registry.questions import deadline
 from tasks.approval import EXPIRED
@@ -126,7 +127,10 @@ def end_questions(client: SyncPrefectClient) -> list[str]:
     ended = []
     for run in client.read_flow_runs(flow_run_filter=_of(StateType.PAUSED)):
         model = next((tag.removeprefix("model:") for tag in run.tags if tag.startswith("model:")), None)
-        history = MlflowModelManager().history(model) if model else ()
+        try:
+            history = MlflowModelManager().history(model) if model else ()
+        except RegistryError:  # the question of another registry, or of a model that was deleted
+            continue
         asked = next((e for e in history if e.kind is EventKind.ASKED and e.flow_run == str(run.id)), None)
         if asked is not None and deadline(asked) <= datetime.now(UTC):
             client.set_flow_run_state(run.id, Scheduled(name=EXPIRED, message="Nobody answered in time."))

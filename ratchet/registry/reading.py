@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from ratchet.errors import ModelNotFoundError, RegistryError, VersionNotFoundError
 from ratchet.registry.abstract import AbstractModelManager
-from ratchet.registry.events import Event
+from ratchet.registry.events import Event, EventKind
 from ratchet.registry.fold import champion_at
 from ratchet.registry.ledger import Ledger, Look
 from ratchet.registry.store import Store
@@ -60,9 +60,17 @@ class RegistryReader(AbstractModelManager):
         return tuple(shown(model_name, look, v) for v in sorted(filter(None, once)) if v not in look.state.quarantined)
 
     def replaced_champion(self, model_name: str) -> int | None:
-        """The number of the version whose place in production the champion took, whoever saw to that; None for the first."""
-        reigns = self._settle(model_name).state.reigns
-        return reigns[-2][1] if len(reigns) > 1 else None
+        """The number of the version whose place in production the champion took, whoever saw to that.
+
+        None where there is none, and where it was released since: then it may be promoted again.
+        """
+        look = self._settle(model_name)
+        *earlier, (since, champion) = look.state.reigns or ((datetime.min, None),)
+        if champion is None or not earlier or earlier[-1][1] not in look.state.reigned:
+            return None
+        number = earlier[-1][1]
+        freed = (e for e in look.events if e.kind is EventKind.RELEASED and e.counts and e.version == number)
+        return None if any(event.time >= since for event in freed) else number
 
     def rollback_target(self, model_name: str) -> ModelVersion | None:
         """The version that a rollback would return to; None if there is nothing to go back to."""

@@ -116,8 +116,9 @@ class TrialProcess:
 
     def tell_to_end(self) -> None:
         """Let it end at its next snapshot, without waiting for that. A signal from here is lost on one that begins just now."""
-        with suppress(BrokenPipeError):  # it has ended
-            self.lifeline.send("end")
+        if not self.lifeline.closed:
+            with suppress(BrokenPipeError):  # it has ended
+                self.lifeline.send("end")
 
     def end(self) -> None:
         """End the process if it still runs, gently first; its run is known then, however young it was."""
@@ -126,6 +127,8 @@ class TrialProcess:
         if self.process.is_alive():
             self.process.kill()
         self.process.join()
+        if self.connection.closed:
+            return
         with suppress(EOFError, ConnectionResetError):
             while self.connection.poll():
                 kind, value = self.connection.recv()

@@ -175,7 +175,7 @@ class StudyQueue:
         self._values[trial.fingerprint], self._repeats = None, 0
         self._failed.discard(trial.fingerprint)
         reported, rungs = self._study.reported(number), self._rungs(trial)
-        force = self._plan.settings.force
+        force = trial.config.sweep.force
         found = None if force else self._before.finished(trial.fingerprint, trial.config.core.name)
         passed = max((rung for rung in rungs if rung in reported), default=0)
         turn = Turn(trial, found=found, number=number)
