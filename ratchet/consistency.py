@@ -65,6 +65,8 @@ def _require_metrics(config: TrialConfig) -> None:
                 "callbacks=early_stopping, or give its _target_ too."
             )
         monitor, mode = (callback or {}).get("monitor"), (callback or {}).get("mode")
+        if mode is None and str((callback or {}).get("_target_")).endswith(("ModelCheckpoint", "EarlyStopping")):
+            mode = "min"  # Lightning's own
         if monitor in names and mode is not None and better(monitor) not in (None, mode):
             raise ConfigError(
                 f"callbacks.{key}.monitor={monitor} with mode={mode} takes the worst epoch for the best: set "

@@ -66,7 +66,7 @@ def require_harmless(parsed: Sequence[Override]) -> None:
         given = (override.input_line or "").replace("\\", "")  # `$\{` is `${` to Hydra
         if "${" in given:
             raise ConfigError(f"{override.input_line}: interpolations are not taken here. Write the value out.")
-        if "." not in override.key_or_group and _UPWARDS.search(given):
+        if "." not in override.key_or_group and "={" not in given and _UPWARDS.search(given):
             raise ConfigError(f"{override.input_line}: the entry of a group lies inside the tree. Leave .. out.")
         named = override.key_or_group.startswith(_OPERATORS) or (
             override.key_or_group == "datamodule" and any(key in given for key in _DOWNLOADS)

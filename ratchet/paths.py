@@ -31,6 +31,15 @@ def check_paths(config: TrialConfig) -> None:
             raise ForbiddenPathError(
                 f"backbone.model.{key}={value}: weights are named by encoder_weights in this deployment. Leave it out."
             )
+    for key, value in flatten(config.model_dump(exclude={"gate"})):
+        if (
+            key.endswith("._target_")
+            and key not in ("backbone.model._target_", "datamodule._target_")
+            and _reads(value)
+        ):
+            raise ForbiddenPathError(
+                f"{key}={value}: it reads files, and has no place there in this deployment. Leave it out."
+            )
     for key, value in flatten(config.callbacks):
         parts = set(key.split("."))
         if value and (parts & _WRITTEN_TO or ("filename" in parts and "/" in str(value))):
@@ -44,7 +53,7 @@ def with_whole_paths(config: TrialConfig) -> TrialConfig:
     paths = {
         key: str(_expanded(key, value).absolute())
         for key, value in config.datamodule.items()
-        if key.endswith("_path") and isinstance(value, str)
+        if key.endswith("_path") and isinstance(value, str) and "://" not in value
     }
     core = config.core.model_copy(update={"home": config.core.home.absolute()})
     return config.model_copy(update={"core": core, "datamodule": config.datamodule | paths})
@@ -58,6 +67,10 @@ def check_data_paths(datamodule: Node) -> None:
     lists = {key: _expanded(key, value) for key, value in given.items() if key.endswith("_file")}
     paths |= {key: paths["data_path"] / file for key, file in lists.items()}
     _check_roots({f"datamodule.{key}": value for key, value in paths.items()})
+
+
+def _reads(target: Any) -> bool:
+    return str(target) == "ratchet.training.create_network" or str(target).startswith("ratchet.data.")
 
 
 def _expanded(key: str, value: str) -> Path:

@@ -46,6 +46,11 @@ class _Case:
     evidence: Evidence
 
     @property
+    def compares(self) -> bool:
+        """Whether there is another model that the policy asks about: the champion, or the anchor while production is empty."""
+        return self.champion is not None or (self.anchor is not None and self.policy.anchor is not None)
+
+    @property
     def roles(self) -> dict[str, ImageCounts]:
         """The counts that there are, by the model's role."""
         all_roles = {"challenger": self.challenger, "champion": self.champion, "anchor": self.anchor}
@@ -78,13 +83,13 @@ def judge(
     # What does not serve is scored as finding nothing, so its checks come first: they are the reason.
     checks += rules.serves(policy, case.evidence, with_champion=with_champion)
     checks += [rules.scored(policy, counts, role=role) for role, counts in case.roles.items()]
-    checks += rules.floors(policy, challenger, first=champion is None and anchor is None)
+    checks += rules.floors(policy, challenger, first=not case.compares)
     overall: Interval | None = None
     comparable = all(c.passed for c in checks if c.rule == "scored")
     if champion is not None:
         compared, overall = _compare(case, champion, comparable=comparable)
         checks += compared
-    elif anchor is not None and policy.anchor is not None:
+    elif anchor is not None and case.compares:
         checks.append(_compare_with_anchor(case, anchor, comparable=comparable))
     if policy.leak:
         checks += rules.leak(challenger.names, case.evidence, with_champion=with_champion)
@@ -215,7 +220,7 @@ def _score(policy: Policy, counts: ImageCounts) -> float | None:
 
 def _notes(case: _Case) -> list[str]:
     policy, notes = case.policy, []
-    if case.champion is None and case.context.anchor is not None:
+    if case.champion is None and case.context.anchor is not None and case.compares:
         notes.append(
             f"production is empty: v{case.context.anchor.version}, the best version that ever was in it, is compared with"
         )

@@ -156,7 +156,7 @@ class Verdict(Settings):
 
     def _gain(self) -> str:
         score = f"{self.policy.metric_title} {_figure(self.challenger_score)} on {self.n_images} images"
-        if self.champion is None and self.context.anchor is not None:
+        if self.champion is None and self.context.anchor is not None and self.policy.anchor is not None:
             return f"{score}; production is empty, and v{self.context.anchor.version} was the best that ever was in it"
         if self.champion is None:
             return f"{score}; first model, there is no champion to beat"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from ratchet.errors import ConfigError, ExperimentNotFoundError, RegistryError, ServerUnreachableError
 from ratchet.home import home
@@ -143,8 +143,14 @@ def _place(uri: str) -> tuple[str, str | None, int | None]:
     """Scheme, host and port. In a database's address, a password may hold what ends the host in others."""
     if _is_database(uri):
         from sqlalchemy.engine import make_url  # noqa: PLC0415
+        from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
 
-        url = make_url(uri)
+        try:
+            url = make_url(uri)
+        except (ArgumentError, ValueError) as error:
+            raise ConfigError(f"{shown(uri)} is no address: write @ in a password as %40, and : as %3A") from (
+                None if shown(uri) != uri else error
+            )
         return url.get_backend_name(), url.host, url.port
     parts = urlsplit(uri)
     return parts.scheme, parts.hostname, parts.port
@@ -157,13 +163,10 @@ def _is_database(uri: str) -> bool:
 def shown(uri: str) -> str:
     """The address without its password."""
     if _is_database(uri):
-        from sqlalchemy.engine import make_url  # noqa: PLC0415
-
-        url = make_url(uri)
-        secret = {key: _HIDDEN for key in url.query if "password" in key}
-        if url.password is None and not secret:
-            return uri
-        return url.update_query_dict(secret).render_as_string().replace(quote(_HIDDEN), _HIDDEN)
+        place, _, query = uri.partition("?")
+        # From the first colon to the last at: a password may hold either, though it should not.
+        place = re.sub(r"(://[^:@]*):.*@", rf"\1:{_HIDDEN}@", place)
+        return "?".join(filter(None, [place, re.sub(r"(password[^=]*=)[^&]*", rf"\1{_HIDDEN}", query)]))
     parts = urlsplit(uri)
     if parts.password is None:
         return uri

@@ -66,8 +66,9 @@ def _parts(config: TrialConfig, data_fingerprint: str) -> dict[str, Any]:
         if not key.startswith(_SPEED) and not key.endswith(_PLACE)
     }
     parts["core"] = {"seed": config.core.seed, "deterministic": config.core.deterministic}
-    for key, value in config.backbone.model.items():
-        if isinstance(value, str) and Path(value).is_file():  # weights, under whatever name
+    for key in ("encoder_weights", "checkpoint_path"):  # the latter is timm's
+        value = config.backbone.model.get(key)
+        if value and Path(value).is_file():
             parts["backbone"]["model"][key] = hashlib.sha256(Path(value).read_bytes()).hexdigest()
     # The content that the training starts from, by whatever name it was given.
     parts["backbone"]["init"] = parts["backbone"].pop("init_digest") or parts["backbone"]["init_from"]

@@ -66,8 +66,8 @@ def run_trial(
         data.only = samples
         if trial_fingerprint(config, data.fingerprint) != fingerprint:
             raise DataError(
-                f"{data.data_path}: images, masks, lists or weights were changed since this sweep was planned. Run it again: "
-                "it is planned on what is there then."
+                f"{data.data_path}: images, masks, lists or weights, or code of your own, were changed since this sweep was "
+                "planned. Run it again: it is planned on what is there then."
             )
         begun = begin(
             config,
