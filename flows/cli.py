@@ -145,7 +145,7 @@ def history(model: str, at: datetime | None, as_json: bool) -> None:
     """Print what happened to MODEL, oldest first."""
     with errors_told():
         from ratchet import MlflowModelManager  # noqa: PLC0415
-        from ratchet.registry.rendering import headline  # noqa: PLC0415
+        from ratchet.registry.rendering import headline, plain  # noqa: PLC0415
 
         manager = MlflowModelManager()
         if at is not None:
@@ -157,8 +157,8 @@ def history(model: str, at: datetime | None, as_json: bool) -> None:
                 click.echo(json.dumps(asdict(event), default=str))
             else:
                 void = "" if event.counts else f" (void: {event.void})"
-                reason = f": {event.reason}" if event.reason else ""
-                click.echo(f"{event.time:%Y-%m-%d %H:%M:%S} UTC  {headline(event)}, {event.who}{void}{reason}")
+                reason = f": {plain(event.reason)}" if event.reason else ""
+                click.echo(f"{event.time:%Y-%m-%d %H:%M:%S} UTC  {headline(event)}, {plain(event.who)}{void}{reason}")
 
 
 @main.command()

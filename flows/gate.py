@@ -21,6 +21,7 @@ def gate(
     policy: PolicyChoice = "as configured",
     own_policy: Policy = Policy(),  # noqa: B008 - it is frozen, and the form shows it
     against: int | None = None,
+    data: str = "",
 ) -> State[Any]:
     """Judge a version of a model against the champion, now.
 
@@ -30,7 +31,8 @@ def gate(
         policy: The rules, by their name. As configured: those that the version was trained under. Own: those filled in below.
         own_policy: Rules of your own, for this judgement. They count when *policy* is *own*.
         against: Judge against this version instead of the champion.
+        data: Folder of the data set, on the worker's machine. Empty: where the version was trained on it.
     """
     begin_run()
-    verdict = judge_again(model, version, chosen_policy(policy, own_policy), against)
+    verdict = judge_again(model, version, chosen_policy(policy, own_policy), against, data)
     return Completed(name=verdict.outcome, message=verdict.sentence, data=verdict)

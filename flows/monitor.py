@@ -14,15 +14,16 @@ from tasks.runs import begin_run
 
 
 @flow(name="monitor", flow_run_name="{model}: monitor")
-def monitor(model: str, settings: MonitorSettings = MonitorSettings()) -> State[Any]:  # noqa: B008 - it is frozen
+def monitor(model: str, settings: MonitorSettings = MonitorSettings(), data: str = "") -> State[Any]:  # noqa: B008 - frozen
     """Score the champion on the labelled images that came since its training, and add the reading to its curve in MLflow.
 
     Args:
         model: The registered model's name.
         settings: What counts as worse.
+        data: Folder of the data set, on the worker's machine. Empty: where the champion was trained on it.
     """
     begin_run()
-    reading = read_champion(model, settings)
+    reading = read_champion(model, settings, data)
     if reading is None:
         return Completed(name="no champion", message=f"{model} has no version in production yet")
     log_reading(reading)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ratchet import MlflowModelManager
 from ratchet.gate import Policy, Verdict
 from ratchet.monitoring import MonitorSettings, Reading
@@ -12,14 +14,20 @@ from tasks.step import step
 
 
 @step("gate v{version}")
-def judge_again(model: str, version: int, policy: Policy | str | None, against: int | None) -> Verdict:
+def judge_again(model: str, version: int, policy: Policy | str | None, against: int | None, data: str) -> Verdict:
     """Score a version and the champion on the gate set, and judge."""
     from ratchet.judgement.anytime import judge_anytime  # noqa: PLC0415
     from ratchet.judgement.records import judged_of  # noqa: PLC0415
 
     with gate_progress(model) as on_image:
         verdict = judge_anytime(
-            model, version, manager=MlflowModelManager(), policy=policy, against=against, on_image=on_image
+            model,
+            version,
+            manager=MlflowModelManager(),
+            policy=policy,
+            against=against,
+            data_path=Path(data) if data else None,
+            on_image=on_image,
         )
     judged = judged_of(MlflowModelManager().history(model), version)
     if judged and judged[-1].kind is EventKind.GATED:  # a mere comparison decides nothing, and is noted
@@ -28,12 +36,13 @@ def judge_again(model: str, version: int, policy: Policy | str | None, against: 
 
 
 @step("read {model}")
-def read_champion(model: str, settings: MonitorSettings) -> Reading | None:
+def read_champion(model: str, settings: MonitorSettings, data: str) -> Reading | None:
     """Score the champion on the newest labelled images."""
     from ratchet.monitoring import take_reading  # noqa: PLC0415 (torch)
 
     with gate_progress(model) as on_image:
-        return take_reading(model, settings, manager=MlflowModelManager(), on_image=on_image)
+        path = Path(data) if data else None
+        return take_reading(model, settings, manager=MlflowModelManager(), data_path=path, on_image=on_image)
 
 
 @step("log the reading")

@@ -166,6 +166,19 @@ def test_gate_images_that_came_after_the_promotion_are_new_and_no_reference(tmp_
     assert chosen.as_promoted
 
 
+def test_gate_images_that_were_given_to_training_later_are_the_reference_still(tmp_path: Path) -> None:
+    seen = grown(tmp_path)
+    judged = {f"disc{number:03}" for number in range(8, 12)}
+    lists = {split: (tmp_path / f"{split}.txt").read_text().split() for split in ("train", "test")}
+    renewed = [name for name in lists["test"] if name not in judged]
+    (tmp_path / "train.txt").write_text("\n".join([*lists["train"], *sorted(judged)]))
+    (tmp_path / "test.txt").write_text("\n".join(renewed))
+    chosen = choose_images(data_module(tmp_path), seen=seen, judged=judged)
+    assert {sample.name for sample in chosen.reference} == judged
+    assert {sample.name for sample in chosen.fresh} == {f"disc{number:03}" for number in range(12, 24)}
+    assert chosen.as_promoted
+
+
 @pytest.mark.parametrize("judged", [None, frozenset({"elsewhere"})])
 def test_without_a_record_todays_gate_set_is_the_reference_and_the_reading_says_so(
     tmp_path: Path, judged: frozenset[str] | None
@@ -178,7 +191,7 @@ def test_without_a_record_todays_gate_set_is_the_reference_and_the_reading_says_
     reading = judge_reading(
         found, np.arange(150) < 50, POLICY, MonitorSettings(), model="m", version=3, data="abc", as_promoted=False
     )
-    assert "no record tells which gate images it was promoted on" in reading.sentence
+    assert "is not recorded, or they are gone" in reading.sentence
 
 
 @pytest.mark.slow
@@ -198,6 +211,14 @@ def test_a_champion_is_read_on_all_that_came_and_on_the_gate_images_of_its_promo
     judge_version("m", 1, data=data_module(root), policy=load_policy({"resamples": 1000}), manager=manager)
     manager.promote("m", 1)
 
+    moved = tmp_path / "moved"
+    shutil.copytree(root, moved)
+    grown(moved, months=3)
+    before = take_reading("m", MonitorSettings(min_images=12), manager=manager)
+    assert before is not None
+    assert before.images == 0
+    there = take_reading("m", MonitorSettings(min_images=12), manager=manager, data_path=moved)
+    assert there is not None
     grown(root, months=3)
     reading = take_reading("m", MonitorSettings(min_images=12), manager=manager)
     assert reading is not None

@@ -257,7 +257,7 @@ def test_deleting_spares_the_champion_and_the_rollback_target_unless_forced(
 
 
 def test_downloaded_files_are_those_that_were_registered(
-    backend: Backend, name: str, make_model: MakeModel, tmp_path: Path
+    backend: Backend, name: str, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manager, model = backend.open(), make_model()
     made = manager.register_model(str(model), name)
@@ -270,6 +270,16 @@ def test_downloaded_files_are_those_that_were_registered(
         assert (got / "data" / "model.pt2").read_bytes() == (model / "data" / "model.pt2").read_bytes()
     with pytest.raises(ModelFilesError, match="already holds"):
         manager.download_model(name, 1, tmp_path / "got")
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "volume")
+    monkeypatch.chdir(tmp_path / "volume")
+    for place in (Path(), tmp_path / "link"):  # as a volume, they cannot be put somewhere else
+        got = manager.download_model(name, 1, place)
+        there = {path.name for path in got.iterdir()}
+        assert {"MLmodel", "model.pt"} <= there
+        assert not any(entry.startswith(".") for entry in there)
+        for entry in (tmp_path / "volume").iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def test_a_changed_file_is_refused_and_nothing_is_left_of_the_download(

@@ -27,6 +27,7 @@ from registry_backends import Backend, free_port, kinds
 from ratchet.errors import ExperimentNotFoundError, ModelFilesError, RegistryError, ServerUnreachableError
 from ratchet.registry import EventKind, MlflowModelManager, Stage
 from ratchet.registry.mlflow_files import MlflowFiles
+from ratchet.registry.registration import _create, _Wish
 from ratchet.registry.rendering import MARKER
 from ratchet.registry.selection import MlflowSelection
 from ratchet.registry.tracking import (
@@ -196,6 +197,63 @@ def test_without_stages_the_aliases_and_the_history_carry_all(
     seen = client(backend.address).search_model_versions(f"name='{name}'")
     assert {version.current_stage for version in seen} == {"None"}
     assert manager.rollback(name, "back").version == 1
+
+
+@sqlite
+def test_what_a_writer_without_stages_did_is_projected_by_the_next_with_them_and_not_undone(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    with_stages, without = MlflowModelManager(backend.address), MlflowModelManager(backend.address, stages=False)
+    for _ in range(2):
+        with_stages.register_model(str(make_model()), name)
+    with_stages.promote(name, 1)
+
+    def now() -> tuple[int | None, dict[str, str], set[EventKind]]:
+        manager = MlflowModelManager(backend.address)
+        champion = manager.champion(name)
+        found = client(backend.address).search_model_versions(f"name='{name}'")
+        stages = {version.version: version.current_stage for version in found}
+        kinds = {event.kind for event in manager.history(name)}
+        return champion and champion.version, {str(key): value for key, value in stages.items()}, kinds
+
+    without.promote(name, 2, expected_champion=1)
+    assert now()[:2] == (2, {"1": "Archived", "2": "Production"})
+    without.rollback(name, "back")
+    champion, stages, kinds = now()
+    assert (champion, stages) == (1, {"1": "Production", "2": "Archived"})
+    assert MlflowModelManager(backend.address).version(name, 2).quarantined
+    assert EventKind.CHANGED_OUTSIDE not in kinds
+    client(backend.address).transition_model_version_stage(
+        name, "1", "Archived"
+    )  # by hand: of the champion, it is put back
+    assert now()[0] == 1
+
+
+@sqlite
+def test_an_alias_that_looks_like_a_number_is_no_version(backend: Backend, name: str, make_model: MakeModel) -> None:
+    manager = MlflowModelManager(backend.address)
+    for _ in range(3):
+        manager.register_model(str(make_model()), name)
+    client(backend.address).set_registered_model_alias(name, "2", "3")
+    client(backend.address).set_registered_model_alias(name, "line-two", "3")
+    assert [manager.version(name, asked).version for asked in (2, "2", "line-two")] == [2, 2, 3]
+    assert manager.promote(name, 2).version == 2
+
+
+@sqlite
+def test_of_two_who_register_one_run_at_once_the_second_ones_words_are_kept(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    manager, model = MlflowModelManager(backend.address), make_model()
+    run = backend.run(f"experiment {name}", model)
+    location = f"runs:/{run}/deployment_model"
+    manager.register_model(location, name, tags={"a": "1"})
+    store = manager._store
+    source = store.resolve(location)  # a process that has looked before the first one was there
+    made = _create(manager._ledger, name, source, store.keep(name, source), _Wish("mine", {"b": "2"}))
+    found = manager.version(name, made)
+    assert (made, found.description, found.tags["a"], found.tags["b"]) == (1, "mine", "1", "2")
+    assert len(manager.versions(name)) == 1
 
 
 @sqlite

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ratchet.registry.events import Event, EventKind
 from ratchet.registry.fold import fold
 from ratchet.registry.rendering import LONGEST_DESCRIPTION, MARKER, escape, headline, plain, render, user_text
+from ratchet.registry.values import Stage
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -21,6 +22,13 @@ def events(count: int, reason: str = "", who: str = "ada") -> list[Event]:
         Event(id=str(n), kind=kind, version=1, who=who, reason=reason or f"note {n}", number=n, time=NOON)
         for n, kind in enumerate(kinds, start=1)
     ]
+
+
+def test_the_line_of_hundreds_of_changes_has_room_in_a_database() -> None:
+    moves = tuple((number, Stage.ARCHIVED) for number in range(1, 301))
+    line = headline(Event(id="x", kind=EventKind.CHANGED_OUTSIDE, version=1, who="x", moves=moves))
+    assert "v10 to archived, and 290 more" in line
+    assert len(line) < 300
 
 
 def shown(description: str | None, count: int, **fields: str) -> str:

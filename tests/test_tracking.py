@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY
+from exported_models import Brightness, export
 from registry_backends import http_address as http_address  # noqa: PLC0414 - a fixture
 from server_between import between
 
 from ratchet.config import compose
 from ratchet.errors import RegistryError, ServerUnreachableError
+from ratchet.registry import MlflowModelManager
 from ratchet.registry.tracking import client
 from ratchet.training.ownership import Ownership
 from ratchet.training.run import TrialRun
@@ -38,6 +40,31 @@ def test_a_server_that_is_too_old_is_told_before_anything_is_trained(http_addres
 
     with between(http_address, old) as server, pytest.raises(RegistryError, match=r"is MLflow 2\.22\.4"):
         client(server)
+
+
+def test_a_download_that_fails_says_nothing_of_the_model(
+    http_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    failing = True
+
+    def busy(method: str, path: str) -> tuple[int, str] | None:
+        return (503, "busy") if failing and method == "GET" and path.endswith("/model.pt") else None
+
+    with between(http_address, busy) as server:
+        store, manager = client(server), MlflowModelManager(server)
+        experiment = store.create_experiment("flaky")
+        for score, threshold in ((0.8, 0.1), (0.9, 0.2)):
+            run = store.create_run(experiment).info.run_id
+            store.log_artifacts(run, str(export(tmp_path / str(score), Brightness(threshold))), "deployment_model")
+            store.log_metric(run, "val_iou", score)
+            store.set_terminated(run)
+        with pytest.raises(ServerUnreachableError):
+            manager.register_best_model("flaky", "val_iou", "deployment_model", "flaky", mode="max")
+        assert "flaky" not in manager.models()
+        failing = False
+        made = manager.register_best_model("flaky", "val_iou", "deployment_model", "flaky", mode="max")
+        assert store.get_run(str(made.run_id)).data.metrics["val_iou"] == 0.9
 
 
 def test_a_checkpoint_that_may_not_be_deleted_stays_and_ends_no_trial(

@@ -33,7 +33,8 @@ def model_deployments(model: ModelFile) -> list[Deployment]:
     """Every deployment of one model. What is switched off is there all the same, without its schedule or trigger."""
     asking = {"approval": model.approval, "approval_hours": model.approval_hours}
     retraining = {**model.form.model_dump(mode="json", exclude_defaults=True), **asking}
-    monitoring = {"model": model.name, "settings": model.monitor.model_dump(mode="json")}
+    data = {} if model.data is None else {"data": model.data}
+    monitoring = {"model": model.name, "settings": model.monitor.model_dump(mode="json"), **data}
     watching = {"model": model.name, "overrides": list(model.all_overrides), **model.watch.model_dump(mode="json")}
     pruning = {"model": model.name, **model.prune.model_dump(mode="json")}
     when, triggers = model.schedules, model.triggers

@@ -12,7 +12,7 @@ import yaml
 from ratchet.config import instantiate
 from ratchet.errors import DatasetNotFoundError, ModelFilesError
 from ratchet.paths import check_data_paths
-from ratchet.registry.tracking import client
+from ratchet.registry.tracking import answering, client, tracking_uri
 
 if TYPE_CHECKING:
     from ratchet.registry import ModelVersion
@@ -52,10 +52,18 @@ def gate_data(config: Mapping[str, Any], data_path: Path | None = None) -> Any:
 
 
 def _logged(run_id: str) -> object:
+    """None where the run or the file is gone, or the file is none. Raises `ServerUnreachableError`."""
     from mlflow.exceptions import MlflowException  # noqa: PLC0415 (two seconds)
 
-    with tempfile.TemporaryDirectory(prefix="config-") as folder:
+    store = client()
+    with tempfile.TemporaryDirectory(prefix="config-") as folder, answering(tracking_uri()):
         try:
-            return yaml.safe_load(Path(client().download_artifacts(run_id, CONFIG_FILE, folder)).read_text("utf-8"))
-        except (MlflowException, OSError, ValueError, yaml.YAMLError):
+            if CONFIG_FILE not in {entry.path for entry in store.list_artifacts(run_id)}:
+                return None
+            return yaml.safe_load(Path(store.download_artifacts(run_id, CONFIG_FILE, folder)).read_text("utf-8"))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        except (ValueError, yaml.YAMLError):
             return None

@@ -23,12 +23,12 @@ def choose_images(data: Any, *, seen: Set[str], judged: Set[str] | None) -> Chos
     """Choose from today's splits by what the champion has `seen` (digests) and was `judged` on (names; None: not known).
 
     The gate set grows with the data, and what came to it later is as new as the rest: were it part of the reference, that
-    would get worse together with production. Where none of the judged images is known and still there, all of today's
-    gate set is the reference.
+    would get worse together with production. The judged images are the reference whatever split they are in by now; where
+    none of them is known and still there, all of today's gate set is.
     """
     digests = {name: digest for split in data.samples for name, digest in data.image_digests(split).items()}
     then: dict[str, Sample] = {}
-    for sample in data.samples[data.gate_split]:
+    for sample in (sample for split in data.samples for sample in data.samples[split]):
         if judged and sample.name in judged:
             then.setdefault(digests[sample.name], sample)
     as_promoted = bool(then)

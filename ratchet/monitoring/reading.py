@@ -33,26 +33,32 @@ if TYPE_CHECKING:
 OnImage = Callable[[int, int], None] | None
 
 _TODAYS_GATE = (
-    "no record tells which gate images it was promoted on, so it is compared with today's, newer ones among them: a loss "
-    "on all that is new shows less"
+    "which gate images it was promoted on is not recorded, or they are gone, so it is compared with today's, newer ones "
+    "among them: a loss on all that is new shows less"
 )
 
 
 def take_reading(
-    model: str, settings: MonitorSettings, *, manager: MlflowModelManager, on_image: OnImage = None
+    model: str,
+    settings: MonitorSettings,
+    *,
+    manager: MlflowModelManager,
+    data_path: Path | None = None,
+    on_image: OnImage = None,
 ) -> Reading | None:
     """Score the champion of `model` on what came after its training; None while there is no champion.
 
     New are the images in today's splits for training and validation whose content the champion did not see in its own:
     an image keeps its split while the data grow, so these came later. So did the images of the gate split that its
     verdict does not name; those that it names are the reference. Metric, average and resampling are those of the policy
-    that the champion was trained under. Raises `RegistryError`, `DataError`.
+    that the champion was trained under. `data_path` is where the data are now, if not where it was trained on them.
+    Raises `RegistryError`, `DataError`.
     """
     champion = manager.champion(model)
     if champion is None:
         return None
     config = configuration([champion, *reversed(manager.versions(model))])
-    data, policy = gate_data(config), load_policy(config.get("gate") or "default")
+    data, policy = gate_data(config, data_path), load_policy(config.get("gate") or "default")
     with tempfile.TemporaryDirectory(prefix="monitor-") as folder:
         files = manager.download_model(model, champion.version, Path(folder) / "model")
         chosen = choose_images(data, seen=_seen(files, champion), judged=judged_images(manager, champion))

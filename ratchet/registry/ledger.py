@@ -127,7 +127,7 @@ class Ledger:
             self._bury(model, look.notes)
             difference = difference_of(look)
             if difference is None:
-                if look.notes.projected < look.state.moved_at:
+                if min(look.notes.projected, look.notes.stages) < look.state.moved_at:
                     self.store.mark_projected(model, look.state.head)
                 return look
             if difference.by_hand and _undisturbed(look.notes, look.state):
@@ -242,24 +242,28 @@ class Difference:
 
 
 def difference_of(look: Look) -> Difference | None:
-    """What someone else than the log says about stages and aliases; None if all agree."""
+    """What someone else than the log says about stages and aliases; None if all agree.
+
+    Of a move that has not reached the stages yet, a writer without them has left those to us: nobody changed them.
+    """
     state, observed = look.state, look.observed
     holders = {Stage.STAGING: state.staging, Stage.PRODUCTION: state.champion}
     aliases = {stage: observed.aliases.get(ALIASES[stage]) for stage in holders}
-    staged = [
+    others = [
         (version, seen.stage)
         for version, seen in sorted(observed.versions.items())
         if seen.stage is not None and seen.stage is not state.stages.get(version, seen.stage)
     ]
-    moves = [move for move in staged if move[1] in {Stage.NONE, Stage.ARCHIVED} and move[0] != state.champion]
+    by_hand = others if look.notes.stages >= state.moved_at else []
+    moves = [move for move in by_hand if move[1] in {Stage.NONE, Stage.ARCHIVED} and move[0] != state.champion]
     for stage, holder in holders.items():  # production last: it overrules
         named = aliases[stage]
-        moves += [move for move in staged if move[1] is stage and move[0] != named]
+        moves += [move for move in by_hand if move[1] is stage and move[0] != named]
         if named is not None and named != holder:
             moves.append((named, stage))
-    if staged or aliases != holders:
+    if by_hand or aliases != holders:
         return Difference(by_hand=True, moves=tuple(moves))
-    if render(observed.description, state, look.events) != observed.description:
+    if others or render(observed.description, state, look.events) != observed.description:
         return Difference(by_hand=False, moves=())
     return None
 

@@ -297,10 +297,13 @@ class LedgerModelManager(RegistryReader):
         output = Path(output_path)
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise ModelFilesError(f"{output} already holds something: give a new or an empty directory")
+        if output.exists():  # it may be a volume, or this process's own folder: it stays, and is filled
+            with self._fetched(model_name, version, beside=output) as (files, _):
+                for entry in files.iterdir():
+                    entry.rename(output / entry.name)
+            return output
         output.parent.mkdir(parents=True, exist_ok=True)
         with self._fetched(model_name, version, beside=output.parent) as (files, _):
-            if output.exists():
-                output.rmdir()
             files.rename(output)
         return output
 

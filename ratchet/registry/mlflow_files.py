@@ -226,6 +226,8 @@ class MlflowFiles:
             into.mkdir()
             with answering(self._uri):
                 _repository(root, self._uri).download_artifacts("", str(into))
+        except ServerUnreachableError:
+            raise  # that says nothing of the files
         except (RegistryError, MlflowException, OSError) as error:
             raise ModelFilesError(f"the model files at {location} cannot be read: {error}") from error
         if not any(into.iterdir()):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _EVENT_TAG = "ratchet.event"
 _PROJECTED_TAG = "ratchet.projected"
+_STAGED_TAG = "ratchet.projected.stages"
 _INTENT_PREFIX = "ratchet.writing."
 _EVENT_SOURCE = "ratchet:/event"  # a history version has no files; the server accepts any scheme that is not local
 _MODELS = 1_000  # the most that MLflow gives in one answer
@@ -121,15 +122,19 @@ class MlflowStore(Store):
 
     def notes(self, model: str) -> Notes:
         """Read from the tags of `model.history`."""
-        tags: Mapping[str, str] = {}
-        with self._asking(absent_is_fine=True):
-            tags = self._client.get_registered_model(model + HISTORY_SUFFIX).tags
+        tags = self._tags(model)
         intents = {
             key.removeprefix(_INTENT_PREFIX): datetime.fromisoformat(value)
             for key, value in tags.items()
             if key.startswith(_INTENT_PREFIX)
         }
-        return Notes(int(tags.get(_PROJECTED_TAG, 0)), intents)
+        projected = int(tags.get(_PROJECTED_TAG, 0))
+        return Notes(projected, intents, int(tags.get(_STAGED_TAG, projected)) if self._stages else None)
+
+    def _tags(self, model: str) -> Mapping[str, str]:
+        with self._asking(absent_is_fine=True):
+            return dict(self._client.get_registered_model(model + HISTORY_SUFFIX).tags)
+        return {}
 
     def open_intent(self, model: str, token: str) -> None:
         """Tag `model.history`."""
@@ -151,9 +156,18 @@ class MlflowStore(Store):
             self._client.delete_registered_model_tag(model + HISTORY_SUFFIX, _INTENT_PREFIX + token)
 
     def mark_projected(self, model: str, head: int) -> None:
-        """Tag `model.history`."""
+        """Tag `model.history`. A writer without stages says up to where the others have projected them."""
+        tags = {_PROJECTED_TAG: str(head)}
+        if self._stages:
+            tags = {_STAGED_TAG: str(head)} | tags
+        elif _STAGED_TAG not in (known := self._tags(model)):
+            tags = {_STAGED_TAG: known.get(_PROJECTED_TAG, "0")} | tags
+        for tag, number in tags.items():
+            self._mark(model, tag, number)
+
+    def _mark(self, model: str, tag: str, number: str) -> None:
         with self._asking():
-            _set(lambda: self._client.set_registered_model_tag(model + HISTORY_SUFFIX, _PROJECTED_TAG, str(head)))
+            _set(lambda: self._client.set_registered_model_tag(model + HISTORY_SUFFIX, tag, number))
 
     def models(self) -> tuple[str, ...]:
         """All registered models but the histories, and but MLflow's prompts."""

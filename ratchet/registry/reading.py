@@ -115,9 +115,12 @@ def shown(model_name: str, look: Look, number: int) -> ModelVersion:
 
 
 def number_of(model_name: str, look: Look, version_or_alias: int | str) -> int:
-    """The number that a version or alias means. Raises `VersionNotFoundError`."""
+    """The number that a version or alias means; a number is a version, whatever alias looks like one.
+
+    Raises `VersionNotFoundError`.
+    """
     text = str(version_or_alias)
-    if text in look.observed.aliases:
+    if not text.isdecimal() and text in look.observed.aliases:
         return look.observed.aliases[text]
     there = sorted(look.observed.versions)
     try:

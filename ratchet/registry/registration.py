@@ -68,6 +68,7 @@ def _create(ledger: Ledger, model: str, source: Source, kept: Kept, wish: _Wish)
     if min(same, default=number) < number:
         # Another process registered the same source at the same time, and came first: whoever can see both agrees on
         # which is the lower number, so exactly one of them stays.
+        _update(ledger.store, model, observed.versions[min(same)], wish)
         ledger.store.delete_version(model, number)
         if all(observed.versions[v].location != kept.location for v in same if v != number):
             ledger.store.discard(kept.location)  # else one request that was sent twice made both of the same copy

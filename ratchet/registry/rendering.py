@@ -19,6 +19,9 @@ _MARKUP = re.compile(r"[\\`*_{}\[\]()<>#+!|&~=:@\"'$^]|(?<=www)\.", re.IGNORECAS
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 
 
+_MOVES_SHOWN = 10  # databases keep 5,000 characters of a description
+
+
 def plain(text: str) -> str:
     """The text on one line, without characters that cannot be seen or that turn the direction of writing."""
     printable = _INVISIBLE.sub(" ", text).encode("utf-8", "replace").decode("utf-8")
@@ -56,7 +59,9 @@ def headline(event: Event) -> str:
 
 
 def _moves(moves: Sequence[tuple[int, Stage]]) -> str:
-    return ", ".join(f"v{version} to {stage.value.lower()}" for version, stage in moves) or "put back"
+    shown = [f"v{version} to {stage.value.lower()}" for version, stage in moves[:_MOVES_SHOWN]]
+    more = [f"and {len(moves) - _MOVES_SHOWN} more"] if len(moves) > _MOVES_SHOWN else []
+    return ", ".join([*shown, *more]) or "put back"
 
 
 def _line(event: Event) -> str:

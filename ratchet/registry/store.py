@@ -42,10 +42,17 @@ class Observed:
 @dataclass(frozen=True)
 class Notes:
     """What writers tell each other: `projected` is the event up to which the history was projected at least once,
-    `intents` are the writers that are at it, with the time (UTC) they began."""
+    `staged` the same of the stages (None: as that), `intents` are the writers that are at it, with the time
+    (UTC) they began."""
 
     projected: int = 0
     intents: Mapping[str, datetime] = field(default_factory=dict)
+    staged: int | None = None
+
+    @property
+    def stages(self) -> int:
+        """Up to which event the stages were projected."""
+        return self.projected if self.staged is None else self.staged
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the addresses stand in our tables
 }
+_SERVERS_FAULT = 500  # of HTTP: from here on, trying again may help
 _TRANSIENT = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"}
 
 
@@ -182,15 +183,18 @@ def hides_password(uri: str) -> bool:
 def answering(uri: str) -> Iterator[None]:
     """Turn what MLflow raises inside into `RegistryError`, or `ServerUnreachableError` if trying again may help."""
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
+    from requests import RequestException  # noqa: PLC0415 - MLflow's own
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, ConnectionError) as error:
+    except (MlflowException, SQLAlchemyError, ConnectionError, RequestException) as error:
         place = shown(uri)
         said = str(error).replace(uri.rstrip("/"), place.rstrip("/"))
         cause = error if place == uri else None  # with a password, its trace would tell it
         refused = isinstance(error, MlflowException) and error.error_code not in _TRANSIENT
+        if isinstance(error, RequestException) and error.response is not None:
+            refused = error.response.status_code < _SERVERS_FAULT
         if refused and not said.startswith("API request to"):
             raise RegistryError(f"{place} refused: {said}") from cause
         raise ServerUnreachableError(f"{place} does not answer as it should: {said}") from cause
