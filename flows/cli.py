@@ -69,7 +69,7 @@ def train(arguments: tuple[str, ...]) -> None:
         gc.freeze()
         gc.enable()
         told = open_console(stderr=True)
-        with show_sweep(told, metric=plan.metric, size=plan.size) as on_progress:
+        with show_sweep(told, metric=plan.metric, size=plan.due) as on_progress:
             outcome = run(plan, on_plan=lambda found: print_plan(found, told), on_progress=on_progress)
         print_sweep(outcome, open_console(), errors=told)
         page = experiment_page(outcome.experiment_id) if outcome.experiment_id else pages_address()

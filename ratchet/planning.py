@@ -82,7 +82,7 @@ class Plan(BaseModel):
     @property
     def title(self) -> str:
         """Model and trials, as the flow run is called: `cvsd_model: 4 trials`."""
-        return titled(self.settings.model, self.sweep.size)
+        return titled(self.settings.model, self.sweep.due)
 
     @property
     def marks(self) -> dict[str, str]:

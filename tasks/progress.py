@@ -32,7 +32,7 @@ _SECONDS_BETWEEN = 5.0  # an update is a request to the server
 def sweep_progress(plan: Plan) -> Iterator[SweepProgress]:
     """Report what the sweep tells, while the block runs: its plan, how far it is, and a table of the trials."""
     console = Console(stderr=True, markup=False, emoji=False)
-    with show_sweep(console, metric=plan.settings.metric, size=plan.sweep.size) as show:
+    with show_sweep(console, metric=plan.settings.metric, size=plan.sweep.due) as show:
         progress = SweepProgress(plan, console, show)
         yield progress
     progress.end()
@@ -120,7 +120,7 @@ class _Sweep:
     """The two artifacts of a sweep."""
 
     def __init__(self, plan: Plan, expected: str) -> None:
-        model, self._metric, self._size = plan.settings.model, plan.settings.metric, plan.sweep.size or 0
+        model, self._metric, self._size = plan.settings.model, plan.settings.metric, plan.sweep.due or 0
         self._bar = _bar("training", model, "share of the training done")
         description = f"{expected}, selected by {self._metric}"
         key = artifact_key("trials", model)

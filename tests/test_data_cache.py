@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 
 from ratchet.data import FolderDataModule
 from ratchet.data.cache import PixelCache
-from ratchet.errors import UnreadableImageError
+from ratchet.errors import ConfigError, UnreadableImageError
 
 AUGMENTATION = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(15, (0.1, 0.1)), v2.ColorJitter(0.2, 0.2)])
 IMAGES, SIDE = 20, 32
@@ -280,6 +280,21 @@ def test_what_a_killed_process_left_is_removed(folder: Path) -> None:
     assert files(folder)
     assert not left.exists()
     assert others.exists()
+
+
+def test_what_fills_the_edges_of_an_image_leaves_its_mask_empty(folder: Path) -> None:
+    turned = v2.Compose([v2.RandomApply([v2.RandomAffine(degrees=45, fill=255)], p=1.0)])
+    batches = list(module(folder, train_transform=turned).train_dataloader())
+    assert {int(value) for batch in batches for value in batch["mask"].unique()} <= {0, 1, 2}
+    assert any(float(batch["image"].max()) == 1.0 for batch in batches)
+
+
+def test_a_transform_that_makes_other_classes_is_told(folder: Path) -> None:
+    def shifted(image: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return image, mask + 1
+
+    with pytest.raises(ConfigError, match=r"train_transform puts \d into masks"):
+        list(module(folder, train_transform=shifted).train_dataloader())
 
 
 def test_what_others_keep_in_the_folder_is_not_evicted(folder: Path) -> None:

@@ -41,6 +41,12 @@ def test_a_rung_before_the_first_validation_is_refused_rather_than_prunes_all(ev
         require_rungs(compose([*halved, f"trainer.check_val_every_n_epoch={every}"]))
 
 
+def test_validations_within_an_epoch_are_refused() -> None:
+    config = compose([*TINY, "trainer.max_epochs=8", "sweep.halving=true", "+trainer.val_check_interval=0.25"])
+    with pytest.raises(ConfigError, match=r"leave trainer\.val_check_interval=0\.25 out"):
+        require_rungs(config)
+
+
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_one_in_eta_goes_on_whatever_the_order_in_which_they_came(direction: str) -> None:
     study = optuna.create_study(direction=direction, pruner=SynchronousHalving(3))  # type: ignore[arg-type]

@@ -12,6 +12,9 @@ import mlflow.pyfunc
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import safetensors.torch
+import segmentation_models_pytorch as smp
+import timm
 import torch
 from mlflow.utils import requirements_utils
 from weights_hub import encoder_file, serve_hub
@@ -23,6 +26,7 @@ from ratchet.settings import TrialConfig
 from ratchet.training.callback import ProgressCallback
 from ratchet.training.export import export_network
 from ratchet.training.fitting import build_module, resolve_precision
+from ratchet.training.losses import CrossEntropyLoss, DiceLoss, FocalLoss
 from ratchet.training.network import create_network, load_encoder_weights
 from ratchet.training.progress import Progress
 
@@ -196,14 +200,15 @@ def test_an_export_does_not_read_which_files_every_installed_package_has(
     assert searches == ["searched"]
 
 
-def test_a_frozen_encoder_keeps_its_weights_and_its_batch_statistics() -> None:
-    config = compose([*TINY, "backbone.model.freeze_encoder=true"])
-    module = build_module(config, ("disc", "polygon")).train()
-    encoder = module.network.get_submodule("encoder")
-    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
-    module(torch.rand(2, 3, 32, 32)).mean().backward()
-    assert all(torch.equal(before[name], tensor) for name, tensor in encoder.state_dict().items())
-    assert all(parameter.grad is None for parameter in encoder.parameters())
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_frozen_encoder_keeps_its_weights_and_its_batch_statistics(tmp_path: Path) -> None:
+    config = compose([*TINY, "backbone.model.freeze_encoder=true", "trainer.accelerator=cpu", "trainer.max_epochs=2"])
+    pl.seed_everything(0)
+    before = build_module(config, ("disc", "polygon")).network.get_submodule("encoder").state_dict()
+    pl.seed_everything(0)
+    trained = fit_one_batch(config, tmp_path).lightning_module.network.get_submodule("encoder").state_dict()
+    assert all(torch.equal(before[name], tensor) for name, tensor in trained.items())
 
 
 @pytest.mark.parametrize(
@@ -214,6 +219,53 @@ def test_an_unknown_network_is_told_with_what_is_near(change: dict[str, object],
     wanted: dict[str, object] = {"arch": "unet", "encoder_name": "resnet18", "encoder_weights": None, "num_classes": 1}
     with pytest.raises(ConfigError, match=said):
         create_network(**(wanted | change))  # type: ignore[arg-type]
+
+
+def test_timms_own_file_fits_and_so_does_one_without_counters(tmp_path: Path) -> None:
+    state = timm.create_model("resnet18").state_dict()
+    old = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    safetensors.torch.save_file(state, tmp_path / "new.safetensors")
+    torch.save(old, tmp_path / "old.pth")
+    for file in ("new.safetensors", "old.pth"):
+        network = create_network(
+            arch="unet", encoder_name="tu-resnet18", encoder_weights=str(tmp_path / file), num_classes=1
+        )
+        loaded = network.get_submodule("encoder").state_dict()
+        assert torch.equal(loaded["model.layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_focal_loss_is_cross_entropy_without_focus_and_has_a_slope_everywhere(outputs: int) -> None:
+    torch.manual_seed(0)
+    logits, mask = torch.randn(2, outputs, 8, 8), torch.randint(0, max(outputs, 2), (2, 8, 8))
+    plain = CrossEntropyLoss(num_outputs=outputs)(logits, mask)
+    assert torch.allclose(FocalLoss(num_outputs=outputs, gamma=0.0)(logits, mask), plain)
+    assert FocalLoss(num_outputs=outputs, gamma=2.0)(logits, mask) < plain
+    sure = torch.full((1, outputs, 1, 1), -20.0)
+    sure[:, -1] = 20.0
+    sure.requires_grad_()
+    FocalLoss(num_outputs=outputs, gamma=0.5)(sure, torch.full((1, 1, 1), max(outputs - 1, 1))).backward()
+    assert sure.grad is not None
+    assert torch.isfinite(sure.grad).all()
+
+
+def test_what_is_found_in_clean_images_costs_something() -> None:
+    loss, clean = DiceLoss(num_outputs=1), torch.zeros(2, 4, 4, dtype=torch.int64)
+    all_found, none_found = (loss(torch.full((2, 1, 4, 4), value), clean) for value in (9.0, -9.0))
+    assert all_found > 0.99
+    assert none_found < 0.01
+    found = clean.clone()
+    found[0, 0, 0] = 1
+    logits = torch.randn(2, 1, 4, 4)
+    whole = smp.losses.DiceLoss("binary", from_logits=True)(logits, found)
+    assert torch.equal(loss(logits, found), whole)
+
+
+@pytest.mark.parametrize("option", [{"activation": "sigmoid"}, {"aux_params": {"classes": 2}}])
+def test_what_makes_no_logits_is_refused(option: dict[str, object]) -> None:
+    wanted: dict[str, object] = {"arch": "unet", "encoder_name": "resnet18", "encoder_weights": None, "num_classes": 1}
+    with pytest.raises(ConfigError, match="take logits"):
+        create_network(**(wanted | option))  # type: ignore[arg-type]
 
 
 def test_weights_of_a_file_are_loaded_by_name_or_in_order(tmp_path: Path) -> None:

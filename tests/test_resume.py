@@ -218,6 +218,19 @@ def test_a_trial_that_is_told_to_end_as_it_begins_ends_gently() -> None:
 
 
 @pytest.mark.usefixtures("ratchet_home")
+def test_a_training_that_averages_weights_goes_on_from_its_own_after_a_pause(tmp_path: Path) -> None:
+    average = "+callbacks.ema={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.9}"
+    straight = train(plan(average, "trainer.max_epochs=2", scheduler="scheduler=constant"))
+    assert straight is not None
+    trial = plan(average, "trainer.max_epochs=2", "sweep.force=true", scheduler="scheduler=constant")
+    assert train(trial, until_epoch=1) is not None
+    paused = train(trial)
+    assert paused is not None
+    assert paused.run_id != straight.run_id
+    assert_same(Record.of(paused.run_id, tmp_path / "paused"), Record.of(straight.run_id, tmp_path / "straight"))
+
+
+@pytest.mark.usefixtures("ratchet_home")
 def test_the_last_values_are_those_of_the_exported_weights_though_a_process_before_got_further() -> None:
     paused = train(plan(), until_epoch=1)
     assert paused is not None

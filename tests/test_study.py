@@ -50,6 +50,19 @@ def test_a_halved_grid_that_is_selected_by_another_metric_is_another_study(ratch
     assert [trial is None for trial in asked[0]] == [trial is None for trial in asked[1]] == [False, False, True]
 
 
+def test_a_halved_grid_goes_on_whatever_the_order_of_its_lists(ratchet_home: Path) -> None:
+    halved = [*TINY, "trainer.max_epochs=4", "sweep.halving=true"]
+    one, other = (plan_sweep(compose_space([*halved, f"optimizer.lr={rates}"])) for rates in ("0.1,0.01", "0.01,0.1"))
+    assert one.digest == other.digest
+    asked = []
+    for found in (one, other):
+        study = SweepStudy(found, synchronous=True)
+        asked.append(study.ask())
+        study.close()
+    assert None not in asked
+    assert asked[0] != asked[1]
+
+
 def goodness(point: object) -> float:
     """A made-up metric, the better the closer the rate is to 0.01."""
     assert isinstance(point, dict)

@@ -50,6 +50,34 @@ def test_what_another_process_has_ended_is_taken_as_it_is(force: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_trials_that_are_reused_are_compared_with_at_their_rungs(at_once: int) -> None:
+    halved = ("trainer.max_epochs=4", "sweep.halving=true", "sweep.halving_eta=2", "sweep.halving_min_epochs=1")
+    plan, store = searched("optimizer.lr=0.1,0.2,0.3,0.4", *halved), client()
+    for number, trial in enumerate(plan.trials):
+        value = 0.9 if number else 0.01
+        tags = {FINGERPRINT_TAG: trial.fingerprint} if number else {}
+        run = store.create_run(ensure_experiment("tiny"), tags=tags)
+        for step in range(4):
+            store.log_metric(run.info.run_id, "val_iou", value, step=step)
+        store.log_text(run.info.run_id, "its model", "deployment_model/model.json")
+        if number:
+            store.set_terminated(run.info.run_id)
+        else:
+            own = run.info.run_id
+    queue = StudyQueue(plan, at_once=at_once)
+    turns = [turn for turn in (queue.next() for _ in range(4)) if isinstance(turn, Turn)]
+    for turn in sorted(turns, key=lambda turn: turn.found is None):
+        if turn.found is not None:
+            queue.ended(turn, 0.9)
+        else:
+            queue.paused(turn, own)
+    assert isinstance(queue.next(), Pruned)
+    queue.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
 def test_a_halved_search_that_only_time_bounds_does_not_wait_for_trials_without_end() -> None:
     run = client().create_run(ensure_experiment("tiny"))
     for step in (7, 14):

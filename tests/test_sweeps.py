@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -28,8 +29,9 @@ from ratchet.training.caching import fill_cache
 from ratchet.training.halving import rungs
 from ratchet.training.parent import BEST_TAG, OUTCOME_TAG, PLAN_TAG, SweepRun
 from ratchet.training.plan import plan_sweep
-from ratchet.training.preview import Preview
-from ratchet.training.results import SweepOutcome
+from ratchet.training.preview import Preview, preview
+from ratchet.training.results import SweepOutcome, TrialResult
+from ratchet.training.run import end_run
 from ratchet.training.run_names import FAILURE_TAG, NESTED_TAG, PRUNED_TAG, STOPPED_TAG
 from ratchet.training.sweep import run
 
@@ -169,6 +171,31 @@ def test_a_sweep_whose_time_ends_before_any_trial_does_says_so() -> None:
     (again,) = runs().values()
     assert again.info.status == "FINISHED"
     assert FAILURE_TAG not in again.data.tags
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_sweep_whose_runs_somebody_deletes_comes_to_its_end() -> None:
+    plan = plan_sweep(compose_space([*SMALL, "optimizer.lr=0.01,0.001", "core.name=deleted"]))
+
+    def delete_the_sweeps_run(results: Sequence[TrialResult]) -> None:
+        experiment = client().get_experiment_by_name("deleted")
+        for found in client().search_runs([experiment.experiment_id]) if experiment else ():
+            if SWEEP_RUN_TAG in found.data.tags:
+                client().delete_run(found.info.run_id)
+
+    outcome = run(plan, on_progress=delete_the_sweeps_run)
+    assert [trial.status for trial in outcome.trials] == ["finished", "finished"]
+    experiment = client().get_experiment_by_name("deleted")
+    assert experiment is not None
+    paused = client().create_run(experiment.experiment_id)
+    client().delete_run(paused.info.run_id)
+    end_run(paused.info.run_id, "KILLED", {PRUNED_TAG: "not among the best"})  # of one that was deleted: nothing
+
+
+def test_of_a_grid_that_is_cut_the_plan_speaks_of_what_is_done(ratchet_home: Path) -> None:
+    plan = plan_sweep(compose_space([*SMALL, "optimizer.lr=0.1,0.2,0.3,0.4", "sweep.max_trials=2"]))
+    assert (plan.due, plan.size) == (2, 4)
+    assert preview(plan, {}, at_once=1).sentence.startswith("2 of 4 trials")
 
 
 def test_a_trial_that_comes_to_its_end_while_images_are_decoded_for_the_next_stays_finished(ratchet_home: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -14,6 +14,7 @@ from ratchet.data.cache import PixelCache
 from ratchet.data.preparation import normalise
 from ratchet.data.resizing import read_pixels
 from ratchet.data.samples import InputFormat, Sample
+from ratchet.errors import ConfigError
 
 Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[torch.Tensor, torch.Tensor]]
 """An augmentation: takes and returns an image, uint8 (3, H, W), and a mask, uint8 (H, W), of the same size."""
@@ -51,6 +52,7 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
         self._mask_values = dict(mask_values)
         self._format = input_format
         self._transform = transform
+        _leave_masks_empty(transform)
         self._seed = seed
         self._cache = cache
         self._rows = rows
@@ -68,6 +70,11 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
                 # Not torch.manual_seed, which would reseed the GPU's generators too.
                 torch.default_generator.manual_seed(_mix(self._seed, epoch, index))
                 image, mask = self._transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+            if (found := int(mask.max())) > max(self._mask_values.values()):
+                raise ConfigError(
+                    f"transforms.train_transform puts {found} into masks, which is the index of no class: what it changes in the "
+                    "values of an image must leave masks alone, as torchvision's transforms of colours do."
+                )
         return {
             "image": normalise(image.as_subclass(torch.Tensor), mean=self._format.mean, std=self._format.std),
             "mask": mask.as_subclass(torch.Tensor).to(torch.int64),
@@ -81,6 +88,15 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
         sample, size = self.samples[index], {"height": self._format.height, "width": self._format.width}
         image, mask = read_pixels(sample.image, sample.mask, self._mask_values, **size)
         return torch.from_numpy(image), torch.from_numpy(mask)
+
+
+def _leave_masks_empty(transform: Any) -> None:
+    """Let what torchvision's transforms fill with be the image's only; a mask is filled with background."""
+    for part in getattr(transform, "transforms", ()):
+        _leave_masks_empty(part)
+    fill = getattr(transform, "_fill", None)
+    if isinstance(fill, dict):
+        fill.setdefault(tv_tensors.Mask, 0)
 
 
 class EpochSampler(Sampler[Draw]):

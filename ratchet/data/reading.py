@@ -72,6 +72,10 @@ def read_mask(path: Path, mask_values: Mapping[int, int]) -> NDArray[np.uint8]:
             "Mend the mask, or name the values in datamodule.mask_values (value: class index)"
         )
     classes = np.array([mask_values[int(value)] for value in found], dtype=np.uint8)
+    if values.dtype == np.uint8:  # a table, since positions to look up take eight bytes a pixel
+        table = np.zeros(256, dtype=np.uint8)
+        table[found] = classes
+        return table[values]
     return classes[np.searchsorted(found, values)]
 
 
@@ -123,13 +127,13 @@ def _from_sixteen_bits(image: Image.Image, path: Path) -> NDArray[np.uint8]:
     return np.repeat(gray[:, :, None], 3, axis=2)
 
 
-def _single_channel(image: Image.Image, path: Path) -> NDArray[np.int64]:
+def _single_channel(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArray[np.int64]:
     stored = np.asarray(image)
     if image.mode == "F" and (odd := stored[~np.isfinite(stored) | (stored != np.floor(stored))]).size:
         raise MaskValueError(
             f"{path}: the mask value {odd[0]:g} is no whole number; save it with one whole number per class, not probabilities"
         )
-    values = stored.astype(np.int64)
+    values = stored if stored.dtype == np.uint8 else stored.astype(np.int64)
     if values.ndim == 2:  # noqa: PLR2004 - (H, W)
         return values
     colours = values[:, :, : len(image.getbands()) - ("A" in image.getbands())]

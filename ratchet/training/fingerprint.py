@@ -43,6 +43,8 @@ def fixed_length(config: TrialConfig) -> str | None:
     for key in ("max_steps", "max_time"):
         if config.trainer.get(key) not in (None, -1):
             return f"trainer.{key} ends it too"
+    if any("StochasticWeightAveraging" in str((node or {}).get("_target_")) for node in config.callbacks.values()):
+        return "its callback StochasticWeightAveraging averages from a share of the epochs on"
     scheduler = config.scheduler or {}
     name = str(scheduler.get("_target_", "")).rpartition(".")[2]
     if name == "OneCycleLR" or _that_follow(config):

@@ -111,10 +111,12 @@ def _build_trainer(work: Work, pause_at: int | None) -> pl.Trainer:
     callbacks = [
         instantiate(node, **_place(key, node, folder)) for key, node in config.callbacks.items() if node is not None
     ]
-    if any(isinstance(callback, WeightAveraging) for callback in callbacks):  # only in whole checkpoints is the average
-        for callback in callbacks:
-            if isinstance(callback, ModelCheckpoint):
-                callback.save_weights_only = False
+    averages = [callback for callback in callbacks if isinstance(callback, WeightAveraging)]
+    for callback in averages:  # the average is in the checkpoints; what may go on has its own weights still
+        callback.on_train_end = lambda *_: None  # type: ignore[method-assign]
+    for callback in callbacks if averages else ():
+        if isinstance(callback, ModelCheckpoint):
+            callback.save_weights_only = False  # only in whole ones is the average
     snapshots = Snapshots(
         folder,
         seed=config.core.seed,

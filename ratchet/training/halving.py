@@ -33,6 +33,12 @@ def require_rungs(config: TrialConfig) -> None:
             f"for certain (trainer.check_val_every_n_epoch={every}): set trainer.check_val_every_n_epoch, or "
             f"sweep.halving_min_epochs to as much."
         )
+    interval = config.trainer.get("val_check_interval", 1.0)
+    if interval is not None and interval != 1.0:
+        raise ConfigError(
+            f"sweep.halving compares trials after whole epochs, by the one validation of each: leave trainer.val_check_interval="
+            f"{interval} out."
+        )
     if not rungs(config.sweep, epochs):
         raise ConfigError(
             f"sweep.halving has nothing to halve: sweep.halving_min_epochs={config.sweep.halving_min_epochs} is not less "

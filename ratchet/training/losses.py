@@ -14,15 +14,21 @@ def _mode(num_outputs: int) -> str:
 
 
 class DiceLoss(nn.Module):
-    """One minus the soft Dice coefficient over the batch, averaged over the classes (Milletari 2016, arXiv:1606.04797)."""
+    """One minus the soft Dice coefficient over the batch, averaged over the classes (Milletari 2016, arXiv:1606.04797).
+
+    Of one output it is not defined in a batch without foreground: there it is the mean probability, so that what is found in
+    clean images has its price.
+    """
 
     def __init__(self, *, num_outputs: int, smooth: float = 0.0) -> None:
         super().__init__()
+        self._binary = num_outputs == 1
         self._loss = smp.losses.DiceLoss(_mode(num_outputs), from_logits=True, smooth=smooth)
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Return a scalar in [0, 1]."""
-        return self._loss(logits, mask)  # type: ignore[no-any-return]
+        loss: Tensor = self._loss(logits, mask)
+        return torch.where((mask > 0).any(), loss, logits.sigmoid().mean()) if self._binary else loss
 
 
 class CrossEntropyLoss(nn.Module):
@@ -43,15 +49,26 @@ class CrossEntropyLoss(nn.Module):
 
 
 class FocalLoss(nn.Module):
-    """Cross-entropy that weighs easy pixels down by (1 - p)^gamma (Lin 2017, arXiv:1708.02002); the mean over pixels."""
+    """Cross-entropy that weighs easy pixels down by (1 - p)^gamma (Lin 2017, arXiv:1708.02002); the mean over pixels.
+
+    p is the probability of the true class: a sigmoid's for one output, a softmax's otherwise.
+    """
 
     def __init__(self, *, num_outputs: int, gamma: float = 2.0) -> None:
         super().__init__()
-        self._loss = smp.losses.FocalLoss(_mode(num_outputs), gamma=gamma)
+        self._binary = num_outputs == 1
+        self._gamma = gamma
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Return a scalar in nats."""
-        return self._loss(logits, mask)  # type: ignore[no-any-return]
+        if self._binary:
+            target = mask.unsqueeze(1).to(logits.dtype)
+            nats = nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        else:
+            nats = nn.functional.cross_entropy(logits, mask, reduction="none")
+        # 1 - p, which is zero where a pixel is as easy as can be: a power below 1 has no slope there.
+        missed = -torch.expm1(-nats)
+        return (missed.clamp_min(1e-6) ** self._gamma * nats).mean()
 
 
 class SumLoss(nn.Module):

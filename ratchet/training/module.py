@@ -45,6 +45,7 @@ class SegmentationModule(pl.LightningModule):
         self._scheduler = scheduler
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._counts = torch.zeros(len(self.classes), 3, dtype=torch.int64)
+        self.train()  # Lightning leaves the modes as they are
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits (B, C, H, W) in float32."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import pickle
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ def create_network(
         _require_known(encoder_name, smp.encoders.get_encoder_names(), "encoder_name")
     if in_channels != 3:  # noqa: PLR2004
         raise ConfigError(f"backbone.model.in_channels={in_channels}: images are read as RGB, so it must be 3.")
+    for key in ("activation", "aux_params"):
+        if options.get(key) not in (None, "identity"):
+            raise ConfigError(
+                f"backbone.model.{key}={options[key]}: losses, metrics and serving take logits, one for each class. Leave it out."
+            )
     from_hub = encoder_weights == HUB_WEIGHTS
     try:
         network: nn.Module = smp.create_model(
@@ -66,22 +72,38 @@ def create_network(
 def load_encoder_weights(encoder: nn.Module, path: Path) -> None:
     """Load a state dict into an encoder, by name, or in order where the names differ but every shape agrees.
 
-    The order is that of the layers, so a file written under another project's names (efficientnet-pytorch's for timm's,
-    say) still fits; a classification head at its end is left out. Raises `WeightsUnavailableError`.
+    A prefix of all names counts for nothing (segmentation-models-pytorch puts `model.` before timm's). The order is that of
+    the layers, so a file written under another project's names (efficientnet-pytorch's for timm's, say) still fits, but for
+    .safetensors, which keep no order; a classification head is left out, and counters that old files lack are kept. Raises
+    `WeightsUnavailableError`.
     """
     state = _read_state(path)
     own = encoder.state_dict()
-    if not all(name in state and state[name].shape == tensor.shape for name, tensor in own.items()):
-        in_order = dict(zip(own, state.values(), strict=False))
-        wrong = next((n for n, t in own.items() if n not in in_order or in_order[n].shape != t.shape), None)
-        if wrong is not None:
-            raise WeightsUnavailableError(
-                f"backbone.model.encoder_weights={path} does not fit the encoder: {wrong} {tuple(own[wrong].shape)} has no "
-                f"counterpart by name or order. Give the file of this very encoder, or encoder_weights=null."
-            )
-        state = in_order
-    encoder.load_state_dict({name: state[name] for name in own})
+    counters = {name: tensor for name, tensor in own.items() if name.endswith("num_batches_tracked")}
+    named = [counters | part for part in _under_other_prefixes(state)]
+    if path.suffix != ".safetensors":
+        named.append(dict(zip(own, state.values(), strict=False)))
+    fitting = next((found for found in named if _misfit(own, found) is None), None)
+    if fitting is None:
+        wrong = str(_misfit(own, named[0]))
+        raise WeightsUnavailableError(
+            f"backbone.model.encoder_weights={path} does not fit the encoder: {wrong} {tuple(own[wrong].shape)} has no "
+            f"counterpart by name or order. Give the file of this very encoder, or encoder_weights=null."
+        )
+    encoder.load_state_dict({name: fitting[name] for name in own})
     logger.info("loaded %d tensors of the encoder from %s", len(own), path)
+
+
+def _under_other_prefixes(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    yield dict(state)
+    for prefix in ("model.", "encoder.", "module.", "backbone."):
+        yield {f"{prefix}{name}": tensor for name, tensor in state.items()}
+        yield {n.removeprefix(prefix): tensor for n, tensor in state.items() if n.startswith(prefix)}
+
+
+def _misfit(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
+    """The first of the encoder's tensors that has no counterpart of its name and shape."""
+    return next((n for n, tensor in own.items() if n not in state or state[n].shape != tensor.shape), None)
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:

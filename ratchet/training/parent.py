@@ -95,7 +95,13 @@ class SweepRun:
         page: Path | None = self._page()
         if _state(outcome) != self._state or not self._page().is_file():
             page = self._write_page(outcome)
-            self._log(outcome, page)
+            try:
+                self._log(outcome, page)
+            except (
+                RatchetError,
+                MlflowException,
+            ) as error:  # the trials are there, also where somebody deleted this run
+                logger.warning("the sweep's run %s does not tell how it ended: %s", self._run_id, error)
         own = {"run_id": self._run_id, "experiment_id": self._experiment, "page": page}
         return outcome.model_copy(update=own)
 
@@ -151,10 +157,10 @@ class SweepRun:
         """Close the run as what the sweep was."""
         if self._run_id is None:
             return
-        if error is None:
-            client().set_terminated(self._run_id, "FINISHED")
-            return
         try:
+            if error is None:
+                client().set_terminated(self._run_id, "FINISHED")
+                return
             tag_run(self._run_id, {FAILURE_TAG: f"{type(error).__name__}: {error}"[:5000]})
             client().set_terminated(self._run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         except (RatchetError, MlflowException) as unreachable:  # not to hide why the sweep ended

@@ -77,6 +77,11 @@ class SweepPlan(_Value):
         return self.config.sweep
 
     @property
+    def due(self) -> int | None:
+        """How many trials it runs; None: as time allows."""
+        return len(self.trials) if self.space is None else self.size
+
+    @property
     def metric(self) -> str:
         """What is searched, halved and ended by."""
         return self.config.retrain.metric

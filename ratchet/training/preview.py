@@ -62,7 +62,7 @@ def preview(plan: SweepPlan, found: Mapping[str, Run], *, at_once: int) -> Previ
         for trial in plan.trials
     ]
     timed = [trial.seconds for trial in trials if trial.seconds is not None]
-    whole = len(plan.trials) if plan.space is None else plan.size
+    whole = plan.due
     reused = len(found) if plan.space is None else len(searched[:whole])
     new, seconds = None if whole is None else whole - reused, None
     if timed and new is not None:
@@ -137,7 +137,9 @@ def _share(plan: SweepPlan, trials: int) -> float:
 
 
 def _sentence(plan: SweepPlan, reused: int, new: int | None, seconds: float | None, *, untimed: int) -> str:
-    size = "trials" if plan.size is None else f"{plan.size} trial{'s' if plan.size != 1 else ''}"
+    size = "trials" if plan.due is None else f"{plan.due} trial{'s' if plan.due != 1 else ''}"
+    if plan.due is not None and plan.size is not None and plan.due < plan.size:
+        size = f"{plan.due} of {plan.size} trials"
     parts = [f"{size} of a search" if plan.space is not None else size]
     parts += [f"{reused} reused"] if reused else []
     parts += ["halved" if plan.settings.halving else ""]

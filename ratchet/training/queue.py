@@ -154,6 +154,7 @@ class StudyQueue:
         if turn.found is not None:
             for rung in self._rungs(turn.trial):
                 self._study.report(turn.number, rung, self._rung_value(turn.found.info.run_id, turn.trial, rung))
+                self._study.should_prune(turn.number)  # which keeps the value for those that come to the rung later
         self._study.finish(turn.number, value)
 
     def begun(self) -> int:

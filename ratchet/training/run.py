@@ -219,10 +219,11 @@ def validations(run_id: str, metric: str) -> list[float]:
 
 
 def end_run(run_id: str | None, status: str, tags: Mapping[str, str]) -> None:
-    """End a run whose process was ended, and say why in its tags; one that has finished in that moment stays so."""
-    if run_id is not None and client().get_run(run_id).info.status != "FINISHED":
-        tag_run(run_id, tags)
-        client().set_terminated(run_id, status)
+    """End a run whose process was ended, and say why in its tags; one that has finished, or was deleted, stays so."""
+    info = None if run_id is None else client().get_run(run_id).info
+    if info is not None and info.status != "FINISHED" and info.lifecycle_stage == "active":
+        tag_run(info.run_id, tags)
+        client().set_terminated(info.run_id, status)
 
 
 def close_dead_run(run_id: str | None, status: str, reason: str, *, unsent: Path | None = None) -> None:

@@ -213,7 +213,7 @@ class SweepStudy:
 
     def _distributions(self) -> dict[str, BaseDistribution]:
         if self._plan.space is None:
-            return {_GRID_KEY: CategoricalDistribution([trial.fingerprint for trial in self._plan.trials])}
+            return {_GRID_KEY: CategoricalDistribution(sorted(trial.fingerprint for trial in self._plan.trials))}
         return {key: _distribution(dimension) for key, dimension in self._plan.space.dimensions.items()}
 
     def _point(self, params: Mapping[str, Any]) -> Point | str:

@@ -74,6 +74,8 @@ def run(
         outcome = board.outcome(stopped, begun=begun)
         if not any(result.trained for result in outcome.trials):
             reasons = [f"{result.name}: {result.error}" for result in outcome.trials if result.error]
+            if begun and not outcome.trials:
+                reasons = ["other processes work on all of them: wait for those, or raise sweep.max_trials"]
             raise SweepFailedError(f"no trial finished. {'; '.join([*filter(None, [outcome.stopped]), *reasons])}")
         return sweep_run.conclude(outcome)
 
