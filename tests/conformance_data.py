@@ -77,6 +77,12 @@ def an_empty_production_and_groups_that_nobody_recorded() -> Arguments:
     return given(model(0.76, 1), None, rules, anchor=model(0.70, 3), context=FORMER)
 
 
+@case("reject", "there is nothing to judge it by")
+def an_empty_production_and_a_policy_without_floor_and_anchor() -> Arguments:
+    rules = {"anchor": None, "floor": None}
+    return given(model(0.29, 1), None, rules, anchor=model(0.76, 3), context=FORMER)
+
+
 @case("promote", "first model")
 def a_first_model_over_the_floor() -> Arguments:
     return given(model(0.76, 1), None)

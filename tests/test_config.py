@@ -230,12 +230,33 @@ def test_weights_are_read_from_the_roots_and_from_installed_packages_only(
         compose([*offline, override])
 
 
+@pytest.mark.parametrize("key", ["+loss.x", "backbone.model.decoder_attention_type", "+optimizer.x"])
+def test_nothing_but_the_network_and_the_data_reads_files(
+    key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RATCHET_DATA_ROOTS", str(tmp_path))
+    reads = (
+        "{_target_: ratchet.training.create_network, arch: unet, encoder_name: resnet18, encoder_weights: /etc/x.pth}"
+    )
+    with pytest.raises(ForbiddenPathError, match="it reads files"):
+        compose([f"datamodule.data_path={tmp_path}", f"{'+' * (key[0] != '+')}{key}={reads}"])
+
+
+def test_two_dots_are_a_mistake_only_in_the_name_of_an_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert compose(["core={tag: 'a .. b'}"]).core.tag == "a .. b"
+    assert compose(["datamodule.data_path=../there"]).datamodule["data_path"] == f"{tmp_path}/here/../there"
+    assert compose(["datamodule.data_path=s3://bucket/x"]).datamodule["data_path"] == "s3://bucket/x"
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
         (["retrain.metric=val_iuo"], "Nearest: val_iou"),
         (["retrain.metric=val_loss_epoch"], "selects the worst trial: mode=min"),
         (["callbacks.model_checkpoint.monitor=val_iou"], r"set callbacks\.model_checkpoint\.mode=max"),
+        (["~callbacks.model_checkpoint.mode", "callbacks.model_checkpoint.monitor=val_iou"], r"\.mode=max"),
         (["datamodule.idx_to_class={1: 'crack <2mm', 2: 'crack >2mm'}"], "one name of a metric, 'crack _2mm'"),
     ],
 )

@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from registry_backends import Backend, free_port, kinds
 
-from ratchet.errors import ExperimentNotFoundError, ModelFilesError, RegistryError, ServerUnreachableError
+from ratchet.errors import ConfigError, ExperimentNotFoundError, ModelFilesError, RegistryError, ServerUnreachableError
 from ratchet.registry import EventKind, MlflowModelManager, Stage
 from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.registration import _create, _Wish
@@ -36,6 +36,7 @@ from ratchet.registry.tracking import (
     embedded_uri,
     ensure_experiment,
     require_listening,
+    shown,
     tracking_uri,
 )
 
@@ -372,6 +373,15 @@ def test_a_password_in_the_address_is_in_no_error() -> None:
     with pytest.raises(ServerUnreachableError) as told, answering(uri):
         raise MlflowException(f"API request to {uri}api/2.0/mlflow failed")
     assert "user:***@tracking.example.org/api/2.0" in str(told.value)
+    assert "secret" not in "".join(traceback.format_exception(told.value))
+
+
+def test_a_password_that_is_written_wrongly_is_hidden_too() -> None:
+    for uri in ("postgresql://ratchet:s3cret@secret@db.example/mlflow", "mysql+pymysql://u:p@ss:secret@h/db"):
+        assert "secret" not in shown(uri)
+        assert shown(uri).endswith(("@db.example/mlflow", "@h/db"))
+    with pytest.raises(ConfigError, match="write @ in a password as %40") as told:
+        client(uri)
     assert "secret" not in "".join(traceback.format_exception(told.value))
 
 
