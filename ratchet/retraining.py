@@ -101,10 +101,12 @@ def train(
     """
     from ratchet.training.sweep import run  # noqa: PLC0415 - imports what trains
 
-    if plan.sweep.settings.force and plan.sweep.space is None and plan.flow_run is not None:
-        plan = plan.model_copy(update={"sweep": _unforced_where_done(plan.sweep, plan.flow_run)})
+    sweep = plan.sweep
+    if sweep.settings.force and plan.flow_run is not None:
+        sweep = sweep.model_copy(update={"begun_by": plan.flow_run.page})
+        sweep = _unforced_where_done(sweep, plan.flow_run) if sweep.space is None else sweep
     tags = plan.marks if plan.note is None else plan.marks | {"mlflow.note.content": plan.note}
-    return run(plan.sweep, tags=tags, on_plan=on_plan, on_progress=on_progress)
+    return run(sweep, tags=tags, on_plan=on_plan, on_progress=on_progress)
 
 
 def _unforced_where_done(sweep: SweepPlan, flow_run: FlowRun) -> SweepPlan:

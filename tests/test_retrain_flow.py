@@ -135,6 +135,19 @@ def test_what_is_trained_anew_is_so_once_in_a_flow_run_that_is_interrupted() -> 
     assert [trial.status for trial in train(other).trials] == ["finished"]
 
 
+@pytest.mark.usefixtures("home")
+def test_a_search_by_force_goes_on_in_the_flow_run_that_began_it() -> None:
+    space = ("optimizer.lr=interval(0.001,0.01)", "sweep.max_trials=2")
+    trials = [*TINY, "core.name=searched-anew", "sweep.force=true", *space]
+    run = FlowRun(id="1", page="http://prefect/runs/1")
+    first = train(plan_retraining(trials, flow_run=run))
+    assert [trial.status for trial in first.trials] == ["finished", "finished"]
+    again = train(plan_retraining(trials, flow_run=run))
+    assert [(trial.status, trial.run_id) for trial in again.trials] == [
+        ("reused", trial.run_id) for trial in first.trials
+    ]
+
+
 def test_no_step_is_kept_from_running_by_a_profile_that_caches_or_retries_tasks() -> None:
     from prefect import Task
     from prefect.cache_policies import NO_CACHE

@@ -63,6 +63,19 @@ def test_a_halved_grid_goes_on_whatever_the_order_of_its_lists(ratchet_home: Pat
     assert asked[0] != asked[1]
 
 
+def test_of_a_grid_that_two_queued_at_once_each_trial_is_handed_out_once(ratchet_home: Path) -> None:
+    halved = [*TINY, "trainer.max_epochs=4", "sweep.halving=true", "optimizer.lr=0.1,0.01,0.001"]
+    found = plan_sweep(compose_space(halved))
+    study = SweepStudy(found, synchronous=True)
+    for trial in found.trials:  # as the other has that looked before this one wrote
+        study._study.enqueue_trial({"trial": trial.fingerprint})
+    other = SweepStudy(found, synchronous=True)
+    handed_out = [asked for _ in range(4) for asked in (study.ask(), other.ask()) if asked is not None]
+    assert sorted(point for _, point in handed_out) == sorted(trial.fingerprint for trial in found.trials)
+    study.close()
+    other.close()
+
+
 def goodness(point: object) -> float:
     """A made-up metric, the better the closer the rate is to 0.01."""
     assert isinstance(point, dict)

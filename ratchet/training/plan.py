@@ -58,13 +58,14 @@ class SweepPlan(_Value):
 
     `size` is the number of trials that were asked for, which `sweep.max_trials` may cut; None: as time allows. `values` are
     what trials with each of the space's values would be, or those of a list that are the same as others today, as pairs of
-    `fingerprint` and `asked`.
+    `fingerprint` and `asked`. `begun_by` names whoever may take it up again, with what it has trained by force.
     """
 
     trials: tuple[PlannedTrial, ...]
     size: int | None
     space: Space | None = None
     values: tuple[tuple[str, str], ...] = ()
+    begun_by: str | None = None
 
     @property
     def config(self) -> TrialConfig:

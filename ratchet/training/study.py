@@ -45,6 +45,7 @@ _UNSIGNED = timedelta(days=1)
 _GRID_KEY = "trial"  # of a grid, only which of its trials is a parameter
 _WORKER = "worker"
 _FORCED = "forced at"  # of a study: when it was begun by force, in seconds since 1970
+_BEGUN_BY = "begun by"  # of such a study: the flow run, which goes on with it when it is taken up
 _FIXED = "fixed_params"  # by Optuna, of a trial that was queued
 _REPEAT = "repeat"  # marks a draw of a point that was tried already: it uses up nothing
 
@@ -105,6 +106,10 @@ class SweepStudy:
             trial.set_user_attr(_REPEAT, True)
             self.end(trial.number, pruned=False)  # a pruned one without parameters would change how the sampler draws
             return self.ask()
+        if self._plan.space is None and self._is_twin(now):
+            trial.set_user_attr(_REPEAT, True)
+            self.end(trial.number, pruned=False)
+            return self.ask()
         self._study.sampler = self._sampler(len(before_it))
         for name, distribution in self._distributions().items():
             trial._suggest(name, distribution)
@@ -114,6 +119,11 @@ class SweepStudy:
             self._live[live[-1]] = self._live.pop(trial.number)
             return self.ask()
         return trial.number, self._point(trial.params)
+
+    def _is_twin(self, trial: FrozenTrial) -> bool:
+        """Whether another process queued the same one of a grid, in the moment when this one did."""
+        others = [other for other in self._study.get_trials(deepcopy=False) if other.state != TrialState.FAIL]
+        return any(other.number < trial.number and _asked_for(other) == _asked_for(trial) for other in others)
 
     def _counted(self) -> list[FrozenTrial]:
         """All trials but those that failed and were queued again."""
@@ -193,7 +203,9 @@ class SweepStudy:
         name = f"{config.core.name}-{self._plan.digest}{rule}"
         if settings.force:
             with suppress(KeyError):  # there is none, or another process that begins by force was quicker
-                if not self._others_work_on(optuna.load_study(study_name=name, storage=self._storage)):
+                before = optuna.load_study(study_name=name, storage=self._storage)
+                own = self._plan.begun_by is not None and before.user_attrs.get(_BEGUN_BY) == self._plan.begun_by
+                if not own and not self._others_work_on(before):
                     optuna.delete_study(study_name=name, storage=self._storage)
         direction = StudyDirection.MAXIMIZE if config.retrain.mode == "max" else StudyDirection.MINIMIZE
         study = optuna.create_study(
@@ -201,6 +213,7 @@ class SweepStudy:
         )
         if settings.force and _FORCED not in study.user_attrs:
             study.set_user_attr(_FORCED, time.time())
+            study.set_user_attr(_BEGUN_BY, self._plan.begun_by)
         return study
 
     def _sampler(self, number: int) -> BaseSampler:
@@ -280,6 +293,10 @@ def _open_storage(url: str, tries: int = 3) -> RDBStorage:
             raise ServerUnreachableError(f"the study's database {shown(url)} does not answer: {error}") from error
     time.sleep(random.uniform(0.5, 1.5))  # of two processes that make the tables of a new database at once, one fails
     return _open_storage(url, tries - 1)
+
+
+def _asked_for(trial: FrozenTrial) -> dict[str, Any]:
+    return dict(trial.system_attrs.get(_FIXED, trial.params))
 
 
 def _retried(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
