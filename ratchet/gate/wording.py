@@ -51,7 +51,7 @@ def figures(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def provable(verdict: Verdict) -> float | None:
-    """The smallest gain that this gate set can prove; None where its images are too few to prove any."""
+    """The smallest true difference that this gate set can prove; None where its images are too few to prove any."""
     shown = verdict.interval
     if shown is None or shown.low is None or shown.images < verdict.policy.min_images:
         return None
