@@ -90,7 +90,7 @@ def servers(folder: Path) -> Iterator[Any]:
 
 def by_library(trials: int, model: str) -> None:
     """What the flow does, without it."""
-    from ratchet import report, retraining
+    from ratchet import outcome, report, retraining
     from ratchet.registry import Stage
 
     plan = retraining.plan_retraining(overrides(trials, model))
@@ -100,7 +100,7 @@ def by_library(trials: int, model: str) -> None:
     verdict = retraining.gate(plan, version)
     for stage in (Stage.STAGING, Stage.PRODUCTION):
         retraining.move(plan, verdict, stage)
-    report.markdown(retraining.conclude(plan, best, results, verdict))
+    report.markdown(outcome.conclude(plan, best, results, verdict))
 
 
 def by_flow(trials: int, model: str) -> None:

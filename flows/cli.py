@@ -20,7 +20,7 @@ from flows.terminal import errors_told, open_console, quieten
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ratchet.retraining import Outcome
+    from ratchet.outcome import Outcome
 
 _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -212,8 +212,9 @@ def _ended_by_signal(number: int, _: object) -> None:
 def _nothing_to_do(overrides: tuple[str, ...], settings: dict[str, str], console: Console) -> bool:
     """See whether the flow would be skipped, before an embedded Prefect is started for nothing: that takes its time."""
     from ratchet.form import RetrainForm, overrides_of  # noqa: PLC0415
+    from ratchet.outcome import skip  # noqa: PLC0415
     from ratchet.report import print_outcome  # noqa: PLC0415
-    from ratchet.retraining import plan_retraining, skip  # noqa: PLC0415
+    from ratchet.retraining import plan_retraining  # noqa: PLC0415
 
     plan = plan_retraining(overrides_of(RetrainForm.model_validate({**settings, "overrides": overrides})))
     if plan.unchanged_since is None:

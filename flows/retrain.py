@@ -20,8 +20,9 @@ from ratchet.form import (
     PolicyPreset,
     RetrainForm,
 )
+from ratchet.outcome import Outcome, conclude, skip, stand
 from ratchet.registry import Stage
-from ratchet.retraining import Outcome, conclude, skip, stand, standing
+from ratchet.retraining import standing
 from tasks.approval import ask_for_approval, earlier_answer, require_deployment, turn_down
 from tasks.retraining import gate, move, plan_retraining, register, report, select_best, sweep
 from tasks.run_page import first_name

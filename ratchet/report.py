@@ -17,9 +17,9 @@ from ratchet.gate.markdown import cell, markdown_report
 from ratchet.gate.tables import check_table
 from ratchet.gate.wording import capital
 from ratchet.judgement.records import REPORT_FILE, judgement_path, record_location
+from ratchet.outcome import Outcome
 from ratchet.registry.pages import artifact_page, experiment_page, model_page, pages_address, run_page, version_page
 from ratchet.registry.tracking import client
-from ratchet.retraining import Outcome
 from ratchet.training.display import print_sweep
 from ratchet.training.markdown import trial_table as markdown_table
 from ratchet.training.parent import PAGE

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
-
-from ratchet.approval import Answer
 from ratchet.config import instantiate
 from ratchet.data.samples import metadata_columns
-from ratchet.errors import ConfigError, GateError, ModelNotFoundError
+from ratchet.errors import GateError, ModelNotFoundError
 from ratchet.gate import Policy, Verdict
 from ratchet.gate.contrasts import needed_metadata
 from ratchet.gate.digests import metadata_digest
 from ratchet.judgement.records import kept_verdict, model_ref
+from ratchet.outcome import failed
 from ratchet.planning import (
     ARRIVED,
     FLOW_RUN_TAG,
     RETRAINING_TAG,
-    STOOD_TAG,
     FlowRun,
     Plan,
     failed_tag,
     gave,
     is_over,
     plan_retraining,
-    titled,
 )
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import answer_to, question_of
 from ratchet.registry.tracking import client
 from ratchet.registry.values import FINGERPRINT_TAG
 from ratchet.training.origin import PARENT_TAG
-from ratchet.training.results import OnProgress, SweepOutcome, TrialResult
+from ratchet.training.results import OnProgress, SweepOutcome
 from ratchet.training.run_names import FINGERPRINT_TAG as TRIAL_TAG
 
 if TYPE_CHECKING:
@@ -44,52 +40,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FlowRun",
-    "Outcome",
     "Plan",
-    "conclude",
     "gate",
     "move",
     "plan_retraining",
     "register",
     "select",
-    "skip",
-    "stand",
     "standing",
     "train",
 ]
 
 _JUDGEMENTS = 3  # where production changes each time that one is made, the last one stands, and promotes nothing
-
-Status = Literal["promoted", "staged", "waiting", "rejected", "inconclusive", "refused", "unchanged", "skipped"]
-
-
-class Outcome(BaseModel):
-    """How a retraining ended: what people and programs read."""
-
-    model_config = ConfigDict(frozen=True)
-
-    status: Status
-    model: str
-    version: int
-    champion: int | None
-    summary: str
-    sweep: SweepOutcome | None = None
-    best_run: str | None = None
-    verdict: Verdict | None = None
-    answer: Answer | None = None
-
-    @property
-    def trials(self) -> tuple[TrialResult, ...]:
-        """The trials as they ended; none where it was skipped."""
-        return () if self.sweep is None else self.sweep.trials
-
-    @property
-    def title(self) -> str:
-        """The outcome as the flow run is called: `cvsd_model: 4 trials → v7 promoted`."""
-        if self.status == "skipped":
-            return f"{self.model}: unchanged since v{self.version}"
-        ended = {"waiting": "waits for approval", "unchanged": "stays"}.get(self.status, self.status)
-        return f"{titled(self.model, len(self.trials))} → v{self.version} {ended}"
 
 
 def train(
@@ -165,18 +126,13 @@ def register(
         plan.note,
         tags={
             RETRAINING_TAG: plan.fingerprint,
-            failed_tag(plan): _failed(plan, sweep),
+            failed_tag(plan): failed(plan, sweep),
             FINGERPRINT_TAG: fingerprint,
             "ratchet.selected_by": f"{best.metric}={best.value:.6g}",
             **({PARENT_TAG: parent} if parent != "None" else {}),
             **plan.marks,
         },
     )
-
-
-def _failed(plan: Plan, sweep: SweepOutcome) -> str:
-    """Whether a trial of the list failed; a search has other points."""
-    return "yes" if plan.sweep.space is None and any(trial.status == "failed" for trial in sweep.trials) else "no"
 
 
 def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None, on_image: OnImage = None) -> Verdict:
@@ -276,79 +232,4 @@ def move(plan: Plan, verdict: Verdict, to: Stage, *, manager: MlflowModelManager
         reason=verdict.sentence,
         verdict_digest=verdict.digest,
         flow_run=flow_run,
-    )
-
-
-def conclude(
-    plan: Plan,
-    best: BestRun,
-    sweep: SweepOutcome,
-    verdict: Verdict,
-    answer: Answer | None = None,
-    *,
-    manager: MlflowModelManager | None = None,
-) -> Outcome:
-    """Sum up a retraining that judged a challenger."""
-    champion = (manager or MlflowModelManager()).champion(plan.settings.model)
-    status: Status
-    if not verdict.passed:
-        status = "rejected" if verdict.outcome == "reject" else "inconclusive"
-    elif answer is not None and not answer.approved:
-        status = "refused"
-    else:
-        status = "promoted" if plan.settings.to == "production" else "staged"
-    summary = verdict.sentence if answer is None else f"{answer.sentence}; {verdict.sentence}"
-    if status == "promoted" and (champion is None or champion.version != verdict.challenger.version):
-        now = f"v{champion.version} is" if champion else "nothing is"
-        summary = f"{summary}; it was promoted, and {now} in its place since"
-    return Outcome(
-        status=status,
-        model=plan.settings.model,
-        version=verdict.challenger.version,
-        champion=champion.version if champion else None,
-        summary=summary,
-        sweep=sweep,
-        best_run=best.run_id,
-        verdict=verdict,
-        answer=answer,
-    )
-
-
-def stand(
-    plan: Plan, best: BestRun, sweep: SweepOutcome, version: ModelVersion, *, manager: MlflowModelManager | None = None
-) -> Outcome:
-    """Sum up a retraining whose best trial is the version that is there already; the version remembers these inputs."""
-    manager = manager or MlflowModelManager()
-    tags = {STOOD_TAG: plan.fingerprint, failed_tag(plan): _failed(plan, sweep)}
-    manager.register_model(best.model_location, plan.settings.model, tags=tags)
-    champion = manager.champion(plan.settings.model)
-    return Outcome(
-        status="unchanged",
-        model=plan.settings.model,
-        version=version.version,
-        champion=champion.version if champion else None,
-        summary=f"the best trial is that of v{version.version}, which {_known(plan, version)}",
-        sweep=sweep,
-        best_run=best.run_id,
-    )
-
-
-def _known(plan: Plan, version: ModelVersion) -> str:
-    if version.stage in ARRIVED[plan.settings.to]:
-        return f"is in {version.stage.value.lower()} already"
-    return "was judged on these inputs before, and is not in production now"
-
-
-def skip(plan: Plan, *, manager: MlflowModelManager | None = None) -> Outcome:
-    """Sum up a retraining that had nothing new to do."""
-    champion = (manager or MlflowModelManager()).champion(plan.settings.model)
-    version = plan.unchanged_since
-    if version is None:
-        raise ConfigError("this retraining has something new to do: it cannot be skipped.")
-    return Outcome(
-        status="skipped",
-        model=plan.settings.model,
-        version=version,
-        champion=champion.version if champion else None,
-        summary=f"skipped: unchanged since v{version}",
     )

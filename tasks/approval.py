@@ -22,10 +22,11 @@ from ratchet import approval
 from ratchet.approval import Answer
 from ratchet.errors import ConfigError
 from ratchet.gate import Verdict
+from ratchet.outcome import Outcome
 from ratchet.registry import BestRun, Event, ModelVersion
 from ratchet.registry.pages import version_page
 from ratchet.registry.questions import deadline
-from ratchet.retraining import Outcome, Plan
+from ratchet.retraining import Plan
 from tasks.run_page import Choice, artifact_key, artifact_page, describe_run, keep_plan, kept_plan, write_page
 from tasks.step import step
 

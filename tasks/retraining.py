@@ -11,8 +11,9 @@ from prefect import get_run_logger
 from ratchet import retraining
 from ratchet.form import RetrainForm, overrides_of
 from ratchet.gate import Verdict
+from ratchet.outcome import Outcome
 from ratchet.registry import BestRun, EventKind, ModelVersion, Stage
-from ratchet.retraining import Outcome, Plan
+from ratchet.retraining import Plan
 from ratchet.training.results import SweepOutcome
 from tasks.events import announce_history, warned_of
 from tasks.progress import gate_progress, sweep_progress

@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict
 
 from ratchet import report as pages
 from ratchet.errors import RatchetError
+from ratchet.outcome import Outcome
 from ratchet.registry import BestRun
 from ratchet.registry.pages import without_password
-from ratchet.retraining import FlowRun, Outcome, Plan
+from ratchet.retraining import FlowRun, Plan
 from ratchet.training.results import SweepOutcome
 
 _PLAN, _CHOICE = "ratchet-plan", "ratchet-choice"

@@ -30,6 +30,7 @@ from flows.retrain import retrain
 from flows.service.work import end_questions
 from ratchet import MlflowModelManager, retraining
 from ratchet.data.shapes import generate
+from ratchet.outcome import skip
 from ratchet.planning import STOOD_TAG
 from ratchet.registry import BestRun, Event, EventKind, Stage
 from ratchet.registry.questions import answer_to, open_question, question_of
@@ -229,7 +230,7 @@ def test_a_run_does_not_fail_over_its_report(
     prefect_service: Service, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = retraining.plan_retraining([*TINY, "core.name=untouched"])
-    skipped = retraining.skip(plan.model_copy(update={"unchanged_since": 1}))
+    skipped = skip(plan.model_copy(update={"unchanged_since": 1}))
     trial = TrialResult(name="fpn", fingerprint="f", status="finished", run_id="0" * 32)
     swept = SweepOutcome(trials=(trial,), metric="val_iou", mode="max", stopped=None)
     outcome = skipped.model_copy(update={"status": "unchanged", "sweep": swept})

@@ -14,8 +14,9 @@ from ratchet.data.shapes import generate
 from ratchet.errors import ConfigError
 from ratchet.gate.record import replay
 from ratchet.judgement import judgement_path
+from ratchet.outcome import Outcome
 from ratchet.registry.tracking import client
-from ratchet.retraining import FlowRun, Outcome, plan_retraining, train
+from ratchet.retraining import FlowRun, plan_retraining, train
 
 pytestmark = [pytest.mark.flow, pytest.mark.trains]
 

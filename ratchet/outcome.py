@@ -1,0 +1,125 @@
+"""How a retraining ended: what people and programs read."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ratchet.approval import Answer
+from ratchet.errors import ConfigError
+from ratchet.gate import Verdict
+from ratchet.planning import ARRIVED, STOOD_TAG, Plan, failed_tag, titled
+from ratchet.registry import BestRun, MlflowModelManager, ModelVersion
+from ratchet.training.results import SweepOutcome, TrialResult
+
+Status = Literal["promoted", "staged", "waiting", "rejected", "inconclusive", "refused", "unchanged", "skipped"]
+
+
+class Outcome(BaseModel):
+    """How a retraining ended: what people and programs read."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Status
+    model: str
+    version: int
+    champion: int | None
+    summary: str
+    sweep: SweepOutcome | None = None
+    best_run: str | None = None
+    verdict: Verdict | None = None
+    answer: Answer | None = None
+
+    @property
+    def trials(self) -> tuple[TrialResult, ...]:
+        """The trials as they ended; none where it was skipped."""
+        return () if self.sweep is None else self.sweep.trials
+
+    @property
+    def title(self) -> str:
+        """The outcome as the flow run is called: `cvsd_model: 4 trials → v7 promoted`."""
+        if self.status == "skipped":
+            return f"{self.model}: unchanged since v{self.version}"
+        ended = {"waiting": "waits for approval", "unchanged": "stays"}.get(self.status, self.status)
+        return f"{titled(self.model, len(self.trials))} → v{self.version} {ended}"
+
+
+def conclude(
+    plan: Plan,
+    best: BestRun,
+    sweep: SweepOutcome,
+    verdict: Verdict,
+    answer: Answer | None = None,
+    *,
+    manager: MlflowModelManager | None = None,
+) -> Outcome:
+    """Sum up a retraining that judged a challenger."""
+    champion = (manager or MlflowModelManager()).champion(plan.settings.model)
+    status: Status
+    if not verdict.passed:
+        status = "rejected" if verdict.outcome == "reject" else "inconclusive"
+    elif answer is not None and not answer.approved:
+        status = "refused"
+    else:
+        status = "promoted" if plan.settings.to == "production" else "staged"
+    summary = verdict.sentence if answer is None else f"{answer.sentence}; {verdict.sentence}"
+    if status == "promoted" and (champion is None or champion.version != verdict.challenger.version):
+        now = f"v{champion.version} is" if champion else "nothing is"
+        summary = f"{summary}; it was promoted, and {now} in its place since"
+    return Outcome(
+        status=status,
+        model=plan.settings.model,
+        version=verdict.challenger.version,
+        champion=champion.version if champion else None,
+        summary=summary,
+        sweep=sweep,
+        best_run=best.run_id,
+        verdict=verdict,
+        answer=answer,
+    )
+
+
+def stand(
+    plan: Plan, best: BestRun, sweep: SweepOutcome, version: ModelVersion, *, manager: MlflowModelManager | None = None
+) -> Outcome:
+    """Sum up a retraining whose best trial is the version that is there already; the version remembers these inputs."""
+    manager = manager or MlflowModelManager()
+    tags = {STOOD_TAG: plan.fingerprint, failed_tag(plan): failed(plan, sweep)}
+    manager.register_model(best.model_location, plan.settings.model, tags=tags)
+    champion = manager.champion(plan.settings.model)
+    return Outcome(
+        status="unchanged",
+        model=plan.settings.model,
+        version=version.version,
+        champion=champion.version if champion else None,
+        summary=f"the best trial is that of v{version.version}, which {_known(plan, version)}",
+        sweep=sweep,
+        best_run=best.run_id,
+    )
+
+
+def skip(plan: Plan, *, manager: MlflowModelManager | None = None) -> Outcome:
+    """Sum up a retraining that had nothing new to do."""
+    champion = (manager or MlflowModelManager()).champion(plan.settings.model)
+    version = plan.unchanged_since
+    if version is None:
+        raise ConfigError("this retraining has something new to do: it cannot be skipped.")
+    return Outcome(
+        status="skipped",
+        model=plan.settings.model,
+        version=version,
+        champion=champion.version if champion else None,
+        summary=f"skipped: unchanged since v{version}",
+    )
+
+
+def failed(plan: Plan, sweep: SweepOutcome) -> str:
+    """Whether a trial of the list failed; a search has other points."""
+    return "yes" if plan.sweep.space is None and any(trial.status == "failed" for trial in sweep.trials) else "no"
+
+
+def _known(plan: Plan, version: ModelVersion) -> str:
+    if version.stage in ARRIVED[plan.settings.to]:
+        return f"is in {version.stage.value.lower()} already"
+    return "was judged on these inputs before, and is not in production now"
