@@ -46,7 +46,7 @@ for command in (gate, up, deploy, doctor):
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def train(arguments: tuple[str, ...]) -> None:
     """Train what the overrides compose. It is a Hydra application: see `ratchet train --help`."""
-    with errors_told():
+    with errors_told(goes_on=True):
         signal.signal(signal.SIGTERM, _ended_by_signal)
         gc.disable()  # nothing of what is imported and composed is garbage; looking for it takes a sixth of the start
         quieten()
@@ -97,7 +97,7 @@ def retrain(
 
     OVERRIDES are Hydra's, as for `ratchet train`; lists of values are swept.
     """
-    with errors_told():
+    with errors_told(goes_on=True):
         embedded = use_own_prefect()
         quieten()
         given = {"model": model, "metric": metric, "mode": mode, "to": to}
@@ -185,8 +185,10 @@ def release(model: str, version: int, reason: str) -> None:
     with errors_told():
         from ratchet import MlflowModelManager  # noqa: PLC0415
 
-        MlflowModelManager().release(model, version, reason)
-        click.echo(f"v{version} of {model} may be promoted again")
+        manager = MlflowModelManager()
+        held = manager.version(model, version).quarantined
+        manager.release(model, version, reason)
+        click.echo(f"v{version} of {model} {'may be promoted again' if held else 'is not in quarantine'}")
 
 
 @main.command()

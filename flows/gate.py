@@ -28,7 +28,7 @@ def gate(
     Args:
         model: The registered model's name.
         version: Which version is judged.
-        policy: The rules, by their name. As configured: those that the version was trained under. Own: those filled in below.
+        policy: The rules, by their name. As configured: those it was judged by first. Own: those filled in below.
         own_policy: Rules of your own, for this judgement. They count when *policy* is *own*.
         against: Judge against this version instead of the champion.
         data: Folder of the data set, on the worker's machine. Empty: where the version was trained on it.

@@ -44,7 +44,9 @@ def gate() -> None:
 @gate.command(short_help="Judge a version (the same without the word).")
 @click.argument("model")
 @click.argument("version", type=int)
-@click.option("--policy", metavar="P", help=_POLICY + " Default: the policy that VERSION was trained under.")
+@click.option(
+    "--policy", metavar="P", help=_POLICY + " Default: the policy that VERSION was judged by first, or trained under."
+)
 @click.option("--against", type=int, metavar="VERSION", help="Judge against this version instead of the champion.")
 @click.option(
     "--data",

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_BY_CTRL_C = 130  # as shells say it
+
+
 def quieten() -> None:
     """Leave the terminal to the progress display, unless somebody asked for logs."""
     # The console only: the server keeps every line for the run's page.
@@ -34,10 +37,15 @@ def open_console(*, stderr: bool = False) -> Console:
 
 
 @contextmanager
-def errors_told() -> Iterator[None]:
-    """Print our own errors in a sentence; others are defects, and show their trace."""
+def errors_told(*, goes_on: bool = False) -> Iterator[None]:
+    """Print our own errors in a sentence; others are defects, and show their trace. `goes_on`: what Ctrl-C ends is kept."""
     try:
         yield
+    except KeyboardInterrupt:
+        if not goes_on:
+            raise
+        click.echo("stopped: the same command goes on from the last checkpoint", err=True)
+        sys.exit(_BY_CTRL_C)
     except RatchetError as error:
         click.secho(f"{type(error).__name__}: {error}", fg="red", err=True)
         sys.exit(1)

@@ -85,7 +85,9 @@ def stand(
 ) -> Outcome:
     """Sum up a retraining whose best trial is the version that is there already; the version remembers these inputs."""
     manager = manager or MlflowModelManager()
-    tags = {STOOD_TAG: plan.fingerprint, failed_tag(plan): failed(plan, sweep)}
+    tags = {STOOD_TAG: plan.fingerprint}
+    if failed(plan, sweep) == "yes" or failed_tag(plan) in version.tags:
+        tags[failed_tag(plan)] = failed(plan, sweep)
     manager.register_model(best.model_location, plan.settings.model, tags=tags)
     champion = manager.champion(plan.settings.model)
     return Outcome(

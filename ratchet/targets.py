@@ -58,9 +58,10 @@ def _check_name(target: Any) -> None:
     if target in ALLOWED_NAMES:
         return
     if name.startswith("_") or not module or module not in {*ALLOWED_MODULES, *_allowed_besides()}:
+        allowed = sorted({*ALLOWED_MODULES, *_allowed_besides()} - {""})
         raise ForbiddenTargetError(
-            f"_target_: {target} is not allowed. Allowed are the public classes of {', '.join(sorted(ALLOWED_MODULES))}. "
-            "The operator of a deployment adds modules with RATCHET_ALLOWED_TARGETS=package.module;…"
+            f"_target_: {target} is not allowed. Allowed are the public classes of {', '.join(allowed)}. "
+            "The operator of a deployment adds modules, each by its whole name, with RATCHET_ALLOWED_TARGETS=package.module;…"
         )
 
 

@@ -39,7 +39,7 @@ def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
 
 def test_an_image_without_mask_is_named(folder: Path) -> None:
     (folder / "masks" / "part_05.png").unlink()
-    with pytest.raises(MissingMaskError, match=r"images/part_05\.png has no mask"):
+    with pytest.raises(MissingMaskError, match=r"images/part_05\.png has no mask .*\(1 such image\)"):
         module(folder).prepare()
 
 

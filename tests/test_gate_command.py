@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from flows.cli import main
 from ratchet import MlflowModelManager
 from ratchet.gate import Verdict, read_counts
-from ratchet.registry import EventKind
+from ratchet.judgement.records import judgements
+from ratchet.registry import Event, EventKind
 from ratchet.registry.tracking import client, ensure_experiment
 
 pytestmark = pytest.mark.slow
@@ -246,3 +247,51 @@ def test_a_policy_on_the_contours_counts_them_for_both_models(store: Path) -> No
         counts = read_counts(record(4) / f"{role}.parquet")
         assert counts.boundary is not None
         assert (counts.boundary.sum(axis=0) <= counts.tp + counts.fp + counts.fn).all()
+
+
+def test_without_a_policy_a_version_is_judged_by_the_one_that_judged_it_first(store: Path) -> None:
+    """That of its retraining: its run may be another's, which was reused."""
+    data, manager = store / "data", MlflowModelManager()
+    made = manager.register_model(train(store / "reused", data, Weighted(0.35, 0.35, 0.3, 0.52)), "discs").version
+    own = POLICY | {"name": "its own", "floor": 0.99}
+    assert gate("discs", str(made), "--policy", json.dumps(own)).exit_code == 3
+    assert gate("discs", str(made)).exit_code == 3
+    assert verdict(made).policy.floor == 0.99
+
+
+def test_data_that_are_not_where_they_were_can_be_named(store: Path) -> None:
+    moved = (store / "data").rename(store / "moved")
+    try:
+        done = gate("discs", "3")
+        assert (done.exit_code, "--data" in done.output) == (1, True), done.output
+        assert gate("discs", "3", "--data", str(moved)).exit_code == 3
+    finally:
+        moved.rename(store / "data")
+
+
+def event(number: int, kind: EventKind, version: int, digest: str, *, run_id: str | None = "r") -> Event:
+    return Event(
+        id=str(number),
+        kind=kind,
+        version=version,
+        who="x",
+        verdict_digest=digest,
+        gate_set="g",
+        run_id=run_id,
+        number=number,
+    )
+
+
+def test_what_is_judged_again_later_does_not_rewrite_what_was_decided() -> None:
+    history = [
+        event(1, EventKind.GATED, 1, "first"),
+        event(2, EventKind.PROMOTED, 1, "first", run_id=None),
+        event(3, EventKind.GATED, 2, "while asked"),
+        event(4, EventKind.GATED, 2, "shown"),
+        event(5, EventKind.GATED, 2, "on another folder"),
+        event(6, EventKind.PROMOTED, 2, "shown", run_id=None),
+        event(7, EventKind.GATED, 1, "against v2"),
+        event(8, EventKind.GATED, 3, "refused"),
+        event(9, EventKind.GATED, 3, "refused again"),
+    ]
+    assert [found.verdict_digest for found in judgements(history)] == ["first", "shown", "refused again"]

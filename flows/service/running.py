@@ -125,6 +125,7 @@ def use_own_prefect() -> bool:
         folder.mkdir(parents=True, exist_ok=True)  # Prefect's server cannot make more than the last folder itself
         os.environ["PREFECT_HOME"] = str(folder)
         os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        os.environ.setdefault("DO_NOT_TRACK", "1")  # the same of its clients, which else say on a terminal that they do
         # A new database's tables take longer than Prefect's 20 s on a busy machine.
         os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     return own

@@ -28,9 +28,8 @@ def print_changes(changes: Sequence[Change], console: Console, *, dry_run: bool)
     if table.row_count:
         console.print(table)
     same = len(changes) - table.row_count
-    console.print(
-        f"{same} of {len(changes)} things are as the model files say" + ("" if table.row_count else ": nothing to do")
-    )
+    nothing = "" if table.row_count else ": nothing to do"
+    console.print(f"{same} of {len(changes)} things were as the model files say{nothing}")
 
 
 def findings_table(findings: Sequence[Finding]) -> Table:

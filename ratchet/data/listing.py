@@ -52,15 +52,19 @@ def check_pairs(listing: Listing, names: Iterable[str], *, complete: bool) -> No
     Raises:
         MissingMaskError: an image without its mask, or a mask without its image.
     """
-    for name in names:
-        if name not in listing.masks:
-            raise MissingMaskError(f"{listing.images[name]} has no mask of the name {name!r}: add the mask")
+    if without := [name for name in names if name not in listing.masks]:
+        first, many = without[0], _counted(len(without), "image")
+        raise MissingMaskError(f"{listing.images[first]} has no mask of the name {first!r} ({many}): add the mask")
     orphans = sorted(listing.masks.keys() - listing.images.keys()) if complete else []
     if orphans:
         raise MissingMaskError(
-            f"{listing.masks[orphans[0]]} has no image of the name {orphans[0]!r} ({len(orphans)} such masks): "
+            f"{listing.masks[orphans[0]]} has no image of the name {orphans[0]!r} ({_counted(len(orphans), 'mask')}): "
             "add the image, or remove the mask"
         )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} such {what}{'s' if number > 1 else ''}"
 
 
 def read_split_list(path: Path, images: Mapping[str, Path]) -> tuple[str, ...]:

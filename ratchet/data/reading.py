@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ratchet.errors import MaskValueError, UnreadableImageError
 
@@ -69,7 +69,8 @@ def read_mask(path: Path, mask_values: Mapping[int, int]) -> NDArray[np.uint8]:
         listed = ", ".join(map(str, unknown[:10])) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")  # noqa: PLR2004
         raise MaskValueError(
             f"{path}: mask values {listed} stand for no class; known are {', '.join(map(str, sorted(mask_values)))}. "
-            "Mend the mask, or name the values in datamodule.mask_values (value: class index)"
+            "Mend the mask, name the class in datamodule.idx_to_class, or say what each value means in datamodule.mask_values "
+            "(all of them: value: class index)"
         )
     classes = np.array([mask_values[int(value)] for value in found], dtype=np.uint8)
     if values.dtype == np.uint8:  # a table, since positions to look up take eight bytes a pixel
@@ -143,4 +144,5 @@ def _single_channel(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArr
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    return f"{path}: cannot be read as an image ({error or type(error).__name__}); replace the file or leave it out"
+    said = "its bytes are those of none" if isinstance(error, UnidentifiedImageError) else error or type(error).__name__
+    return f"{path}: cannot be read as an image ({said}); replace the file or leave it out"

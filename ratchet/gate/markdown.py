@@ -23,7 +23,7 @@ def markdown_report(verdict: Verdict, *, page: str | None = None) -> str:
     if picture := interval_png(verdict):
         data = base64.b64encode(picture).decode()
         lines += ["", f"![challenger minus champion](data:image/png;base64,{data})"]
-    lines += ["", f"Verdict `{verdict.digest[:12]}`, policy *{cell(verdict.policy.name)}*."]
+    lines += ["", f"Verdict `{verdict.digest[:12]}`, policy *{cell(wording.policy_name(verdict.policy))}*."]
     if page:
         where = f"<{page}>" if page.startswith("http") else f"`{page.replace('`', '')}`"
         lines += ["", f"The whole report, with the gate images: {where}"]

@@ -44,7 +44,9 @@ def html_report(
     first, metric = verdict.champion is None, verdict.policy.metric_title
     return Template(PAGE).substitute(
         outcome=verdict.outcome,
-        what=escape(f"{wording.parties(verdict)}, {verdict.n_images:,} gate images, policy {verdict.policy.name}"),
+        what=escape(
+            f"{wording.parties(verdict)}, {verdict.n_images:,} gate images, policy {wording.policy_name(verdict.policy)}"
+        ),
         title=escape(f"{verdict.model} v{verdict.challenger.version}: {verdict.outcome}"),
         sentence=escape(wording.capital(verdict.reason)),
         notes="".join(f"<p class=note>{escape(wording.capital(note))}." for note in verdict.notes),

@@ -26,13 +26,11 @@ _SIGNS = {"passed": "✓", "undecided": "?", "failed": "✗"}
 def check_table(verdict: Verdict) -> Table:
     """Every check with its reason, the failed ones first; below them what else a reader should know."""
     title = f"Verdict: {verdict.outcome} ({wording.parties(verdict)}, {verdict.n_images:,} gate images)"
-    table = Table("", "rule", "on", "observed", "asked", "why", title=title, title_justify="left")
+    table = Table("", "rule", "on", "asked", "why", title=title, title_justify="left")
     table.caption, table.caption_justify = "\n".join(_notes(verdict)), "left"
     for check in wording.worst_first(verdict.checks):
         sign = Text(_SIGNS[check.state], style=STYLES[check.state])
-        observed = "" if check.observed is None else f"{check.observed:.4f}"
-        cells = (check.slice, observed, check.required, check.why)
-        table.add_row(sign, wording.rule(check), *cells)
+        table.add_row(sign, wording.rule(check), check.slice, check.required, check.why)
     return table
 
 

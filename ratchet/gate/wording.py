@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ratchet.errors import PolicyError
 from ratchet.gate.comparison import TOO_FEW
 from ratchet.gate.evidence import Cost
+from ratchet.gate.load import load_policy
+from ratchet.gate.policy import Policy
 from ratchet.gate.verdict import Check, Verdict
 
 MARKS = {"passed": "✓ passed", "undecided": "? undecided", "failed": "✗ failed"}
+
+
+def policy_name(policy: Policy) -> str:
+    """The policy's name, and whether a rule of it was changed."""
+    try:
+        changed = load_policy(policy.name) != policy
+    except PolicyError:  # one of somebody else's own
+        changed = False
+    return f"{policy.name}, changed" if changed else policy.name
 
 
 def parties(verdict: Verdict) -> str:

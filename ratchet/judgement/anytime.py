@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ratchet.errors import DatasetNotFoundError
 from ratchet.gate import Policy, Verdict, load_policy
 from ratchet.judgement.configuration import configuration, gate_data
 from ratchet.judgement.judging import OnImage, judge_version
+from ratchet.judgement.records import judged_of, kept_verdict
+from ratchet.registry import EventKind
 
 if TYPE_CHECKING:
     from ratchet.registry import MlflowModelManager
@@ -25,6 +28,8 @@ def judge_anytime(
 ) -> Verdict:
     """Judge a version as `judge_version` does; what is not given is taken from the configuration it was trained with.
 
+    The policy is then the one that it was judged by first, since a trial that was reused was trained under another.
+
     `policy` is what `load_policy` reads; `data_path` a folder whose gate split, as it is now, takes the place of the
     one that the configuration names. A version that was trained elsewhere is judged on the champion's data. Raises
     `ConfigError`, `RegistryError`, `DataError`, `GateError`.
@@ -33,11 +38,21 @@ def judge_anytime(
     versions = [manager.version(model, version), *([other] if other is not None else [])]
     chosen = load_policy(policy) if policy is not None else None  # before anything is fetched: it may be mistyped
     config = configuration(versions)
+    gated = (e for e in judged_of(manager.history(model), version) if e.kind is EventKind.GATED)
+    first = None if chosen is not None else next(gated, None)
+    before = None if first is None else kept_verdict(first)
+    try:
+        data = gate_data(config, data_path)
+        data.prepare()
+    except DatasetNotFoundError as error:
+        raise DatasetNotFoundError(
+            f"{error} It was trained there: say where the data are now (--data, or data)."
+        ) from error
     return judge_version(
         model,
         version,
-        data=gate_data(config, data_path),
-        policy=chosen or load_policy(config.get("gate") or "default"),
+        data=data,
+        policy=chosen or (before and before.policy) or load_policy(config.get("gate") or "default"),
         manager=manager,
         against=against,
         on_image=on_image,

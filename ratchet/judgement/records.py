@@ -67,22 +67,33 @@ def record_location(digest: str, run_id: str) -> str:
 
 
 def judgements(history: Iterable[Event]) -> list[Event]:
-    """The last judgement of every version against the champion of its time, oldest first."""
-    last: dict[int, Event] = {}
-    for event in _with_record(history):
-        if event.kind is EventKind.GATED:
-            last.pop(event.version, None)
-            last[event.version] = event
-    return list(last.values())
+    """Of every version, the judgement that it was promoted on, or else its last against a champion; oldest first."""
+    events = tuple(history)
+    versions = {event.version for event in _with_record(events) if event.kind is EventKind.GATED}
+    found = (_deciding(events, version) or _gated(events, version)[-1] for version in versions)
+    return sorted(found, key=lambda event: event.number)
+
+
+def _gated(history: Iterable[Event], version: int) -> list[Event]:
+    return [e for e in judged_of(history, version) if e.kind is EventKind.GATED and e.counts]
+
+
+def _deciding(history: Iterable[Event], version: int) -> Event | None:
+    """The judgement that its last promotion names, or else the last before that, or at all; None where there is none."""
+    events = tuple(history)
+    promoted = [e for e in events if e.kind is EventKind.PROMOTED and e.version == version and e.counts]
+    gated = [e for e in _gated(events, version) if not promoted or e.number < promoted[-1].number]
+    on = [e for e in gated if promoted and e.verdict_digest == promoted[-1].verdict_digest]
+    return next(reversed(on or gated), None)
 
 
 def last_verdict(manager: LedgerModelManager, model: str, version: int) -> Event:
-    """The last judgement or comparison of a version, deleted or not. Raises `RegistryError` where there is none."""
+    """The last judgement of a version, deleted or not, or its last comparison. Raises `RegistryError` where there is none."""
     found = judged_of(manager.history(model), version)
     if not found:
         manager.version(model, version)
         raise RegistryError(f"there is no record of a verdict on {model} v{version}: ratchet gate {model} {version}")
-    return found[-1]
+    return (_gated(found, version) or found)[-1]
 
 
 def judged_of(history: Iterable[Event], version: int) -> list[Event]:
@@ -137,17 +148,12 @@ def judged_images(manager: LedgerModelManager, version: ModelVersion) -> frozens
     """The names of the gate images that a version was promoted on, or else judged on last before; None: no record has them."""
     from ratchet.gate.record import read_record  # noqa: PLC0415
 
-    own = [event for event in manager.history(version.model) if event.version == version.version and event.counts]
-    promoted = [event for event in own if event.kind is EventKind.PROMOTED]
-    gated = [event for event in _with_record(own) if event.kind is EventKind.GATED]
-    gated = [event for event in gated if not promoted or event.number < promoted[-1].number]
-    on = [event for event in gated if promoted and event.verdict_digest == promoted[-1].verdict_digest]
-    gated = on or gated  # the verdict that it was promoted on, where the promotion names it
-    if not gated:
+    decided = _deciding(manager.history(version.model), version.version)
+    if decided is None:
         return None
     with tempfile.TemporaryDirectory(prefix="verdict-") as folder:
         try:
-            record = read_record(fetch_record(gated[-1], Path(folder)), digest=gated[-1].verdict_digest)
+            record = read_record(fetch_record(decided, Path(folder)), digest=decided.verdict_digest)
         except VerdictChangedError:
             return None
     # A model that was deleted and made anew begins with version 1 again.

@@ -71,6 +71,6 @@ class Board:
 def _left(result: TrialResult, reason: str) -> str:
     progress = result.progress
     where = (
-        f"left in epoch {progress.epoch} of {progress.max_epochs}" if progress.epoch else "left before its first epoch"
+        f"left in epoch {progress.epoch} of {progress.max_epochs}" if progress.epoch else "left before its next epoch"
     )
     return f"{where}: {reason}"

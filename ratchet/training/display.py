@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ratchet.duration import shown_duration
@@ -53,11 +53,16 @@ def show_sweep(console: Console, *, metric: str = "val_iou", size: int | None = 
         yield lambda trials: live.update(live_table(trials, metric=metric, size=size, rows=console.height - _FRAME))
 
 
+def _whole(name: str) -> Column:
+    """A column whose text is broken where there is no room, so that it can be copied."""
+    return Column(name, overflow="fold", min_width=8)
+
+
 def results_table(trials: Sequence[TrialResult], *, metric: str = "val_iou", best: str | None = None) -> Table:
     """Return a table of the trials as they ended, their notes below; `best` is the run id of the selected one."""
     shown = list(dict.fromkeys([metric, "val_iou", "val_loss_epoch", "test_iou", "test_dice"]))
     notes = "\n".join(f"{trial.name}: {trial.note}" for trial in trials if trial.note)
-    table = Table("", "trial", *shown, "time", "run", title="Trials", title_justify="left")
+    table = Table("", _whole("trial"), *shown, "time", _whole("run"), title="Trials", title_justify="left")
     table.caption, table.caption_justify = notes or None, "left"
     for trial in trials:
         mark = "★" if trial.run_id is not None and trial.run_id == best else ""

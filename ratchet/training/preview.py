@@ -71,7 +71,14 @@ def preview(plan: SweepPlan, found: Mapping[str, Run], *, at_once: int) -> Previ
     return Preview(
         trials=tuple(trials) if plan.space is None else (),
         seconds=seconds,
-        sentence=_sentence(plan, reused, new, seconds, untimed=(new or 0) - len(timed) if plan.space is None else 0),
+        sentence=_sentence(
+            plan,
+            reused,
+            new,
+            seconds,
+            each=mean(timed) if timed else None,
+            untimed=(new or 0) - len(timed) if plan.space is None else 0,
+        ),
     )
 
 
@@ -136,15 +143,19 @@ def _share(plan: SweepPlan, trials: int) -> float:
     return trained / (trials * epochs) if trials else 0.0
 
 
-def _sentence(plan: SweepPlan, reused: int, new: int | None, seconds: float | None, *, untimed: int) -> str:
+def _sentence(
+    plan: SweepPlan, reused: int, new: int | None, seconds: float | None, *, each: float | None, untimed: int
+) -> str:
     size = "trials" if plan.due is None else f"{plan.due} trial{'s' if plan.due != 1 else ''}"
     if plan.due is not None and plan.size is not None and plan.due < plan.size:
         size = f"{plan.due} of {plan.size} trials"
     parts = [f"{size} of a search" if plan.space is not None else size]
-    parts += [f"{reused} reused"] if reused else []
+    parts += [f"{reused} {'finished before' if new is None else 'reused'}"] if reused else []
     parts += ["halved" if plan.settings.halving else ""]
     if new == 0:
         time = "nothing to train"
+    elif each is not None and new is None:
+        time = f"each about {shown_duration(each)} by past runs"
     elif seconds is None:
         time = "expected time unknown: no such network has been trained to its end here"
     else:

@@ -136,6 +136,8 @@ class TrialProcess:
                     self.run_id = value
         self.connection.close()
         self.lifeline.close()
+        if self.order.log.is_file() and not self.order.log.stat().st_size:
+            self.order.log.unlink()
 
 
 def _main(

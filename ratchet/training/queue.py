@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from ratchet.training.halving import require_rungs, rung_value, rungs
+from ratchet.training.halving import rung_value, rungs
 from ratchet.training.plan import PlannedTrial, Planner, SweepPlan, point_name
 from ratchet.training.reuse import TrainedBefore
 from ratchet.training.run import validations
@@ -103,8 +103,6 @@ class StudyQueue:
         """Open the study. Raises `ConfigError`, `ServerUnreachableError`."""
         from ratchet.training.study import SweepStudy  # noqa: PLC0415 - imports Optuna
 
-        if plan.settings.halving:
-            require_rungs(plan.config)
         self._plan = plan
         self._waits = at_once == 1 and plan.size is not None
         self._planner = Planner(plan.trials)

@@ -17,6 +17,7 @@ from ratchet.training.board import Board
 from ratchet.training.budget import Budget
 from ratchet.training.caching import cache_key, fill_cache
 from ratchet.training.folder import TrialFolder
+from ratchet.training.halving import require_rungs
 from ratchet.training.leftovers import prune
 from ratchet.training.memory import has_memory_for
 from ratchet.training.ownership import OWNER_TAG
@@ -60,6 +61,8 @@ def run(
 
     Raises `SweepFailedError` when none finished.
     """
+    if plan.settings.halving:
+        require_rungs(plan.config)
     board = Board(plan, on_progress)
     found = trained_before(plan.trials) if plan.space is None else {}
     if len(found) < len(plan.trials):
