@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from flows.cli import main
 from ratchet import MlflowModelManager
 from ratchet.gate import Verdict, read_counts
-from ratchet.judgement.records import judgements
+from ratchet.judgement.records import judgements, last_verdict
 from ratchet.registry import Event, EventKind
 from ratchet.registry.tracking import client, ensure_experiment
 
@@ -95,8 +95,8 @@ def gate(*arguments: str) -> Result:
 
 def record(version: int) -> Path:
     """The folder that the last judgement of a version left."""
-    events = [event for event in MlflowModelManager().history("discs") if event.version == version]
-    digest, run_id = events[-1].verdict_digest, events[-1].run_id
+    last = last_verdict(MlflowModelManager(), "discs", version)
+    digest, run_id = last.verdict_digest, last.run_id
     uri = client().get_run(str(run_id)).info.artifact_uri
     return Path(str(uri).removeprefix("file://")) / "gate" / str(digest)[:12]
 
