@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,17 +18,20 @@ import httpx
 import pytest
 from conftest import TINY, WITHOUT_RULES
 from prefect import flow
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, FlowRun
-from prefect.exceptions import Pause
+from prefect.exceptions import ObjectAlreadyExists, Pause
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling, Crashed, Running, Suspended
-from prefect_service import Service
+from prefect_service import Service, waited
 from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 - a fixture
 
 from flows.retrain import retrain
-from flows.service.work import end_questions
+from flows.service.automations import recovery_automations
+from flows.service.deployments import POOL, RESTARTS
+from flows.service.work import ask_for_life, end_questions
 from ratchet import MlflowModelManager, retraining
 from ratchet.data.shapes import generate
 from ratchet.outcome import skip
@@ -288,6 +292,33 @@ def test_a_question_whose_time_ended_while_no_server_was_there_is_taken_up_by_th
 
 def _ended(service: Service) -> set[str]:
     return set(end_questions(service.client))
+
+
+@pytest.mark.flow
+@pytest.mark.slow
+def test_a_run_that_nobody_waits_for_any_more_is_asked_for_life(prefect_service: Service) -> None:
+    client = prefect_service.client
+    with suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+    found = client.create_deployment(
+        flow_id=client.create_flow(retrain), name="silent", work_pool_name=POOL, entrypoint="flows/retrain.py:retrain"
+    )
+    run = client.create_flow_run_from_deployment(found, tags=[RESTARTS])
+    client.set_flow_run_state(run.id, Running(), force=True)  # before anybody waits, as where its server forgot
+    crashes = recovery_automations(silence=10)[0].model_copy(update={"name": "crash what stays silent for 10 s"})
+    automation = client.create_automation(crashes)
+
+    def state() -> str:
+        now = client.read_flow_run(run.id).state
+        return f"{now.name}: {now.message}" if now is not None else ""
+
+    try:
+        time.sleep(20)
+        assert state().startswith("Running")
+        ask_for_life(client)
+        waited(lambda: "No heartbeat for 10 s" in state() or None, "the crash of the silent run", seconds=60)
+    finally:
+        client.delete_automation(automation)
 
 
 @pytest.mark.flow

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import save
+from serving import serving
 
 
 def encoder_file(name: str) -> tuple[dict[str, torch.Tensor], bytes]:
@@ -53,10 +53,5 @@ def serve_hub(files: Mapping[str, bytes]) -> Iterator[str]:
             if body:
                 self.wfile.write(content)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Hub) as address:
+        yield address

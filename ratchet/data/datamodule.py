@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
     from ratchet.data.dataset import SegmentationDataset, Transform
 
-_MOST_WORKERS = 8
 _METADATA = "metadata.csv"
 
 
@@ -248,24 +246,11 @@ class SegmentationDataModule:
         )
 
     def _loader(self, dataset: SegmentationDataset, **options: Any) -> DataLoader[dict[str, torch.Tensor]]:
-        import torch  # noqa: PLC0415
+        from ratchet.data.workers import PatientLoader, processes  # noqa: PLC0415
 
-        from ratchet.data.workers import PatientLoader, workers_that_fit  # noqa: PLC0415
-
-        on_gpu = torch.cuda.is_available()
-        workers = self._num_workers
-        if workers is None:
-            workers = min(torch.get_num_threads(), _MOST_WORKERS) if on_gpu else 0
-            workers = workers_that_fit(workers, self.batch_size * self._input_format.height * self._input_format.width)
+        pixels = self.batch_size * self._input_format.height * self._input_format.width
         return PatientLoader(
-            dataset,
-            batch_size=self.batch_size,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            # Not the default, which in a trial is its fork server: workers of that would outlive a trial that is killed.
-            multiprocessing_context=("fork" if sys.platform == "linux" else "spawn") if workers else None,
-            pin_memory=on_gpu,
-            **options,
+            dataset, batch_size=self.batch_size, **processes(self._num_workers, batch_pixels=pixels), **options
         )
 
     def _prepare_once(self) -> PreparedData:

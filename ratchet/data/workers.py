@@ -6,10 +6,12 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 _log = logging.getLogger(__name__)
@@ -18,9 +20,24 @@ _log = logging.getLogger(__name__)
 _TELLS_SENDER = hasattr(signal, "sigwaitinfo")
 
 
+_MOST_WORKERS = 8
 _SHARED = Path("/dev/shm")  # noqa: S108 - where Linux keeps what processes share
 _BYTES = 3 * 4 + 8  # of a pixel: three channels in float32, and its class in int64
 _BATCHES = 2 * 3  # of a worker: two in advance and one at work, for training and for validation
+
+
+def processes(wanted: int | None, *, batch_pixels: int) -> dict[str, Any]:
+    """A loader's options on its processes; None: on a GPU as many as have cores and room, on a CPU none."""
+    on_gpu = torch.cuda.is_available()
+    if wanted is None:
+        wanted = workers_that_fit(min(torch.get_num_threads(), _MOST_WORKERS), batch_pixels) if on_gpu else 0
+    return {
+        "num_workers": wanted,
+        "persistent_workers": wanted > 0,
+        # Not the default, which in a trial is its fork server: workers of that would outlive a trial that is killed.
+        "multiprocessing_context": ("fork" if sys.platform == "linux" else "spawn") if wanted else None,
+        "pin_memory": on_gpu,
+    }
 
 
 def workers_that_fit(wanted: int, pixels: int) -> int:

@@ -97,10 +97,7 @@ class SweepRun:
             page = self._write_page(outcome)
             try:
                 self._log(outcome, page)
-            except (
-                RatchetError,
-                MlflowException,
-            ) as error:  # the trials are there, also where somebody deleted this run
+            except (RatchetError, MlflowException) as error:  # the trials are there, though somebody deleted this run
                 logger.warning("the sweep's run %s does not tell how it ended: %s", self._run_id, error)
         own = {"run_id": self._run_id, "experiment_id": self._experiment, "page": page}
         return outcome.model_copy(update=own)
