@@ -1,6 +1,7 @@
 """Images and masks of every kind that people bring are read alike, and broken ones are named."""
 
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -182,3 +183,17 @@ def test_a_coloured_mask_is_refused(tmp_path: Path) -> None:
     Image.fromarray(picture()).save(tmp_path / "m.png")
     with pytest.raises(MaskValueError, match=r"m\.png: a coloured mask"):
         read_mask(tmp_path / "m.png", {0: 0})
+
+
+def test_a_large_mask_is_read_in_a_few_bytes_a_pixel(tmp_path: Path) -> None:
+    """Several are read at once, by the sweep's own process."""
+    stored = np.random.default_rng(0).choice(np.array([0, 255], dtype=np.uint8), (1500, 2000))
+    Image.fromarray(stored).save(tmp_path / "mask.png")
+    tracemalloc.start()
+    try:
+        found = read_mask(tmp_path / "mask.png", {0: 0, 255: 1})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(found, stored // 255)
+    assert peak < 4 * stored.size
