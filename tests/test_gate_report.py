@@ -25,7 +25,13 @@ HOSTILE = 'a"><script>alert(1)</script>|`x`'
 
 
 def verdict_of(
-    classes: tuple[str, ...], *, first: bool = False, images: int = 60, groups: int | None = None, **rules: Any
+    classes: tuple[str, ...],
+    *,
+    first: bool = False,
+    alike: bool = False,
+    images: int = 60,
+    groups: int | None = None,
+    **rules: Any,
 ) -> Verdict:
     truth = np.random.default_rng(0).integers(500, 2_000, (images, len(classes)))
 
@@ -45,7 +51,7 @@ def verdict_of(
     return judge(
         policy=policy,
         challenger=model(1, 0.8),
-        champion=None if first else model(2, 0.7),
+        champion=None if first else model(1, 0.8) if alike else model(2, 0.7),
         context=context,
         evidence=costs,
         metadata={"part": {f"{i}.png": str(i % groups) for i in range(images)}} if groups else None,
@@ -124,6 +130,13 @@ def test_a_gate_set_that_can_prove_nothing_names_no_gain_that_it_could(images: i
     for verdict, said in ((few, False), (enough, True)):
         assert any("can prove" in label for label, _ in wording.figures(verdict)) == said
         assert ("can prove" in str(check_table(verdict).caption)) == said
+
+
+def test_two_models_that_answer_alike_tell_nothing_of_what_could_be_proven() -> None:
+    same = verdict_of(("cat",), alike=True)
+    assert same.interval is not None
+    assert same.interval.standard_error == 0
+    assert not any("can prove" in label for label, _ in wording.figures(same))
 
 
 def test_images_that_are_there_and_do_not_decide_are_not_said_to_be_enough() -> None:

@@ -63,9 +63,10 @@ def figures(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def provable(verdict: Verdict) -> float | None:
-    """The smallest true difference that this gate set can prove; None where its images are too few to prove any."""
+    """The smallest true difference that this gate set can prove; None where its images are too few to prove any, or
+    do not tell, since both models answer alike."""
     shown = verdict.interval
-    if shown is None or shown.low is None or shown.images < verdict.policy.min_images:
+    if shown is None or shown.low is None or not shown.standard_error or shown.images < verdict.policy.min_images:
         return None
     overall = (check for check in verdict.checks if check.interval is not None and check.slice == "all")
     return None if any(TOO_FEW in check.why for check in overall) else verdict.smallest_detectable
