@@ -74,8 +74,9 @@ class SweepSettings(Settings):
     force: bool = Field(description="Train again what has been trained already.")
     checkpoint_minutes: float = Field(
         ge=0,
-        description="Within an epoch, minutes from one checkpoint to the next; between epochs there is one, unless the "
-        "last one took more than a twentieth of the time since.",
+        description="Within an epoch, minutes from one checkpoint to the next at most; sooner where a kill would cost a "
+        "twentieth of the trial's time; between epochs there is one. None where the last one took more than a twentieth "
+        "of the time since.",
     )
     upload_minutes: float | None = Field(
         ge=0, description="Minutes from one upload of the checkpoint to the tracking server to the next; null: none."

@@ -21,6 +21,9 @@ from ratchet.training.folder import Facts, Snapshot, TrialFolder
 
 # A snapshot waits until the training has taken this many times as long as the last one took to write: at most 5 % are lost.
 _TIMES_ITS_COST = 20
+# Within an epoch, one is due when a kill would cost this share of the trial's time so far; a shorter time is no loss.
+_SHARE_TO_LOSE = 1 / 20
+_SECONDS_TO_LOSE = 10.0
 
 
 class StraightToDisk(TorchCheckpointIO):
@@ -36,7 +39,10 @@ class StraightToDisk(TorchCheckpointIO):
 
 
 class Snapshots(Checkpoint):
-    """Snapshots between epochs, within an epoch every `minutes` (0: after every step), at SIGTERM, and when the training ends.
+    """Snapshots between epochs, within an epoch, at SIGTERM, and when the training ends.
+
+    Within an epoch there is one whenever a kill would cost a twentieth of the trial's time, and at least every `minutes` (0:
+    after every step).
 
     The random numbers of an epoch follow from `seed` and the epoch alone, so those of a training that goes on with an
     epoch are those of one that never stopped; within an epoch their state is part of the snapshot. `before` is called
@@ -135,12 +141,13 @@ class Snapshots(Checkpoint):
             # Else Lightning leaves out the plateau scheduler at this epoch's end; the public setter is not for max_steps.
             trainer.fit_loop._restarting = False
         loop, done = trainer.fit_loop.epoch_loop, batch_idx + 1
+        lost = max(_SECONDS_TO_LOSE, _SHARE_TO_LOSE * self._seconds())
         half_done = (
             loop.batch_progress.is_last_batch
             or done % trainer.accumulate_grad_batches != 0
             or (trainer.val_check_batch is not None and done % trainer.val_check_batch == 0)
         )
-        due = self._due(60 * self._minutes) or trainer.received_sigterm
+        due = self._due(min(60 * self._minutes, lost)) or trainer.received_sigterm
         if not half_done and due:
             self._sums = _epoch_sums(trainer)
             self._save(trainer, "within epoch")
