@@ -14,7 +14,7 @@ import click
 
 from flows.gate_cli import gate
 from flows.service.cli import deploy, doctor, up
-from flows.service.running import use_own_prefect, use_running
+from flows.service.running import configured_api, use_own_prefect, use_running
 from flows.terminal import errors_told, open_console, quieten
 
 if TYPE_CHECKING:
@@ -100,6 +100,11 @@ def retrain(
     with errors_told(goes_on=True):
         embedded = use_own_prefect()
         quieten()
+        if configured_api() is not None:
+            from flows.service.check import prefect_client  # noqa: PLC0415
+
+            with prefect_client():  # it answers, and lets us in
+                pass
         given = {"model": model, "metric": metric, "mode": mode, "to": to}
         console, settings = open_console(), {key: value for key, value in given.items() if value is not None}
         if embedded and _nothing_to_do(overrides, settings, console):
@@ -186,7 +191,8 @@ def release(model: str, version: int, reason: str) -> None:
         from ratchet import MlflowModelManager  # noqa: PLC0415
 
         manager = MlflowModelManager()
-        held = manager.version(model, version).quarantined
+        found = manager.version(model, version)
+        held = found.quarantined or found.fingerprint in manager.quarantined_fingerprints(model)
         manager.release(model, version, reason)
         click.echo(f"v{version} of {model} {'may be promoted again' if held else 'is not in quarantine'}")
 

@@ -82,7 +82,8 @@ def judge(model: str, version: int, policy: str | None, against: int | None, dat
                 on_image=lambda done, total: bar.update(scored, completed=done, total=total),
             )
         _print(verdict)
-        kept = record_location(verdict.digest, str(last_verdict(manager, model, version).run_id))
+        told = last_verdict(manager, model, version, digest=verdict.digest)
+        kept = record_location(verdict.digest, str(told.run_id))
         click.echo(f"report: {kept}/{REPORT_FILE}")
         sys.exit(EXIT_CODES[verdict.outcome])
 
@@ -90,7 +91,8 @@ def judge(model: str, version: int, policy: str | None, against: int | None, dat
 @gate.command(short_help="Derive a verdict again from its record, bit for bit.")
 @click.argument("verdict", metavar="VERDICT.json | MODEL")
 @click.argument("version", type=int, required=False)
-def replay(verdict: str, version: int | None) -> None:
+@click.option("--verdict", "digest", default="", metavar="DIGEST", help="The one whose digest begins so, not the last.")
+def replay(verdict: str, version: int | None, digest: str) -> None:
     """Derive a verdict again from the counts beside it, bit for bit; no model is run.
 
     VERDICT.json lies among the artifacts of the version's run, in gate/. With MODEL VERSION, the record of the last
@@ -106,7 +108,7 @@ def replay(verdict: str, version: int | None) -> None:
             from ratchet import MlflowModelManager  # noqa: PLC0415
             from ratchet.judgement.records import fetch_record, last_verdict  # noqa: PLC0415
 
-            event = last_verdict(MlflowModelManager(), verdict, version)
+            event = last_verdict(MlflowModelManager(), verdict, version, digest=digest)
             with tempfile.TemporaryDirectory(prefix="replay-") as folder:
                 again = derive(fetch_record(event, Path(folder)), digest=event.verdict_digest)
             checked = "the digest is the one in the history"

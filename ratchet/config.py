@@ -195,14 +195,23 @@ def _require_one_sweep(space: Space, configs: Sequence[TrialConfig]) -> None:
 def _prepare_hydra() -> None:
     if UserSearchPath not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(UserSearchPath)
+    OmegaConf.register_new_resolver("env_or", _env_or, replace=True)
     OmegaConf.register_new_resolver("num_outputs", _num_outputs, replace=True)
     OmegaConf.register_new_resolver("package_file", _package_file, replace=True)
     OmegaConf.register_new_resolver("lightning_time", _lightning_time, replace=True)
 
 
+def _env_or(name: str, other: str) -> str:
+    """A variable of the environment; one that is empty counts as not set, as it does everywhere in Ratchet."""
+    return os.environ.get(name) or other
+
+
 def _num_outputs(idx_to_class: Mapping[int, str]) -> int:
     """One output (a sigmoid) for one foreground class; else a softmax over the background and every class."""
-    classes = len(foreground(idx_to_class))
+    try:
+        classes = len(foreground(idx_to_class))
+    except ConfigError:
+        return 1  # told when the settings are checked
     return 1 if classes == 1 else classes + 1
 
 

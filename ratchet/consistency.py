@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from importlib.util import find_spec
 from typing import Any
 
 from ratchet.data.classes import foreground
@@ -10,6 +11,7 @@ from ratchet.errors import ConfigError
 from ratchet.settings import TrialConfig
 from ratchet.training.metric_names import better, logged_name, metric_names
 
+_ONNX = ("onnx", "onnxscript", "onnxruntime")  # the extra `onnx`
 _INPUT = ("input_height", "input_width", "mean", "std")
 
 
@@ -36,6 +38,16 @@ def require_consistent(config: TrialConfig) -> None:
         raise ConfigError(
             f"trainer.devices={devices}, trainer.num_nodes={nodes}: a trial trains on one device. Several trials train "
             "side by side, one on each GPU (sweep.parallel); set trainer.devices=1 and trainer.num_nodes=1."
+        )
+
+
+def require_exporter(config: TrialConfig) -> None:
+    """Raise `ConfigError` where the packages of a form of export are not installed here: it would fail behind the training."""
+    missing = [name for name in _ONNX if find_spec(name) is None] if "onnx" in config.export.types else []
+    if missing:
+        raise ConfigError(
+            f"export.types names onnx, but {', '.join(missing)} is not installed, so every trial would fail behind its "
+            "training: pip install 'ratchet[onnx]', or leave onnx out."
         )
 
 

@@ -152,6 +152,10 @@ class ServerUnreachableError(RegistryError):
     """The tracking server does not answer."""
 
 
+class NotAllowedError(RegistryError):
+    """The tracking server does not let this user do that."""
+
+
 class ExperimentNotFoundError(RegistryError):
     """No such experiment."""
 

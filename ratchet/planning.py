@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -101,19 +101,23 @@ def plan_retraining(
     flow_run: FlowRun | None = None,
     manager: MlflowModelManager | None = None,
     is_waiting: Callable[[str], bool] = lambda _: True,
+    only: Collection[str] | None = None,
 ) -> Plan:
     """Compose the trials and see whether the same inputs have been judged before.
 
     `is_waiting` tells whether the flow run with an id still waits for a person's answer: one that was cancelled asks nobody.
-    Raises `ConfigError`, `PolicyError`, `DataError`.
+    With `only`, images of other names are left out: they came since an interrupted retraining was planned. Raises
+    `ConfigError`, `PolicyError`, `DataError`.
     """
     composed = compose_space(overrides)
     check_trials(composed)
     _require_other_images(composed.configs[0])
-    sweep = plan_sweep(composed)
+    sweep = plan_sweep(composed, only=only)
     chosen, policy = sweep.config.retrain, load_policy(sweep.config.gate)
     inputs = [sweep.asked, sweep.settings.extent(), chosen.metric, chosen.mode, policy.model_dump(mode="json")]
-    if needed := _needed_metadata(policy, sweep.config):  # it decides verdicts, and is no part of the trials' data
+    if needed := _needed_metadata(
+        policy, sweep.config, only
+    ):  # it decides verdicts, and is no part of the trials' data
         inputs.append(metadata_digest(needed))
     fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     plan = Plan(sweep=sweep, fingerprint=fingerprint, unchanged_since=None, flow_run=flow_run)
@@ -123,11 +127,12 @@ def plan_retraining(
     return plan.model_copy(update={"unchanged_since": before})
 
 
-def _needed_metadata(policy: Policy, config: TrialConfig) -> Metadata:
-    """What the policy reads of the metadata of all images."""
+def _needed_metadata(policy: Policy, config: TrialConfig, only: Collection[str] | None) -> Metadata:
+    """What the policy reads of the metadata of all images, or of those named."""
     if not wanted_columns(policy):
         return {}
-    rows = instantiate(config.datamodule | {"train_transform": None}).read_metadata()
+    found = instantiate(config.datamodule | {"train_transform": None}).read_metadata()
+    rows = {name: row for name, row in found.items() if only is None or name in only}
     columns: dict[str, dict[str, str]] = {}
     for name, row in rows.items():
         for column, value in row.items():
@@ -243,6 +248,10 @@ def _require_one_job(configs: Sequence[TrialConfig], searched: Iterable[str]) ->
 _SOURCE = (
     "_target_",
     "data_path",
+    "train_split_file",
+    "val_split_file",
+    "test_split_file",
+    "gate_split_file",
     "split_seed",
     "val_size",
     "test_size",

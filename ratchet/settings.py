@@ -39,7 +39,8 @@ class BackboneSettings(Settings):
 
     model: Node
     init_from: str | None = Field(
-        description="production, models:/<name>/<version>, models:/<name>@<alias>, runs:/<run id>, or null: no other model."
+        default=None,
+        description="production, models:/<name>/<version>, models:/<name>@<alias>, runs:/<run id>, or null: no other model.",
     )
     init_digest: str | None = Field(
         default=None, description="The sha256 of its weights; set when the trials are planned."

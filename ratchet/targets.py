@@ -61,7 +61,7 @@ def _check_name(target: Any) -> None:
         allowed = sorted({*ALLOWED_MODULES, *_allowed_besides()} - {""})
         raise ForbiddenTargetError(
             f"_target_: {target} is not allowed. Allowed are the public classes of {', '.join(allowed)}. "
-            "The operator of a deployment adds modules, each by its whole name, with RATCHET_ALLOWED_TARGETS=package.module;…"
+            "The operator of a deployment adds modules, each by its whole name, with RATCHET_ALLOWED_TARGETS='package.module;…'"
         )
 
 

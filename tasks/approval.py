@@ -30,7 +30,8 @@ from ratchet.retraining import Plan
 from tasks.run_page import Choice, artifact_key, artifact_page, describe_run, keep_plan, kept_plan, write_page
 from tasks.step import step
 
-_SUSPENDED, _RESUMED, EXPIRED = "Suspended", "Resuming", "Deadline"  # states; the first two are Prefect's
+_RESUMED, EXPIRED = "Resuming", "Deadline"  # states; the first is Prefect's
+_QUESTION = "approval-"  # how the key of a suspension begins that asks
 _SECONDS_TO_BE_KNOWN = 10.0  # a server reads its automations every five seconds, and an event before that is not seen
 
 
@@ -105,17 +106,19 @@ def turn_down(plan: Plan, version: int, reason: str) -> ModelVersion:
 
 
 def _answer(asked: Event, model: str) -> Answer:
-    states = [state for state in _states() if state.name in (_SUSPENDED, _RESUMED, EXPIRED)]
-    suspended, last = sum(state.name == _SUSPENDED for state in states), states[-1] if states else None
-    resumed = last.timestamp if last is not None and last.name == _RESUMED else None
-    if (last is not None and last.name == EXPIRED) or (resumed or datetime.now(UTC)) >= deadline(asked):
+    states = _states()
+    # By their key: somebody may have paused the run on its page too, and resumed it.
+    ours = [number for number, state in enumerate(states) if str(state.state_details.pause_key).startswith(_QUESTION)]
+    after = states[ours[-1] + 1] if ours else None
+    resumed = after.timestamp if after is not None and after.name == _RESUMED else None
+    if (after is not None and after.name == EXPIRED) or (resumed or datetime.now(UTC)) >= deadline(asked):
         return Answer(decision="refuse", name=None, comment=f"nobody answered until {_told(deadline(asked))}")
     if resumed is None:
         # Prefect suspends once for a key; a run that was taken up without an answer, after a crash, needs another.
         question = Approval.with_initial_data(description=_question(asked, model))
-        suspend_flow_run(wait_for_input=question, key=f"approval-{suspended + 1}")
+        suspend_flow_run(wait_for_input=question, key=f"{_QUESTION}{len(ours) + 1}")
     with get_client(sync_client=True) as client:
-        key = keyset_from_base_key(f"suspended-approval-{suspended}")["response"]
+        key = keyset_from_base_key(f"suspended-{_QUESTION}{len(ours)}")["response"]
         return Answer.model_validate_json(client.read_flow_run_input(UUID(flow_run.id), key))
 
 

@@ -17,18 +17,33 @@ from ratchet.retraining import Plan
 from ratchet.training.results import SweepOutcome
 from tasks.events import announce_history, warned_of
 from tasks.progress import gate_progress, sweep_progress
-from tasks.run_page import describe_run, kept_choice, kept_plan, tell_errors_in_sentences, this_flow_run, write_page
+from tasks.run_page import (
+    describe_run,
+    keep_images,
+    kept_choice,
+    kept_images,
+    kept_plan,
+    tell_errors_in_sentences,
+    this_flow_run,
+    write_page,
+)
 from tasks.runs import is_waiting
 from tasks.step import step
 
 
 @step("plan")
 def plan_retraining(form: RetrainForm) -> Plan:
-    """Compose the trials, check the data, and see whether anything is new. A run that has asked a person keeps its plan."""
+    """Compose the trials, check the data, and see whether anything is new.
+
+    A run that was interrupted keeps its images, whatever has come since, and one that has asked a person its plan.
+    """
     tell_errors_in_sentences()
     if (kept := kept_plan()) is not None:
         return kept
-    plan = retraining.plan_retraining(overrides_of(form), flow_run=this_flow_run(), is_waiting=is_waiting)
+    only = kept_images()
+    plan = retraining.plan_retraining(overrides_of(form), flow_run=this_flow_run(), is_waiting=is_waiting, only=only)
+    if only is None and plan.unchanged_since is None:
+        keep_images(plan.trials[0].samples)
     describe_run(plan.title, model=plan.settings.model)
     return plan
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import logging
 import re
+import zlib
+from collections.abc import Sequence
 from typing import cast
 
 import yaml
@@ -23,7 +27,7 @@ from ratchet.registry.pages import without_password
 from ratchet.retraining import FlowRun, Plan
 from ratchet.training.results import SweepOutcome
 
-_PLAN, _CHOICE = "ratchet-plan", "ratchet-choice"
+_PLAN, _CHOICE, _IMAGES = "ratchet-plan", "ratchet-choice", "ratchet-images"
 
 
 class Choice(BaseModel):
@@ -87,6 +91,19 @@ def keep_plan(plan: Plan, choice: Choice) -> None:
         create_flow_run_input(_PLAN, plan.model_copy(update={"sweep": plan.sweep.unforced()}).to_yaml())
     if kept_choice() is None:  # the second: without its plan it would be taken for what became of another
         create_flow_run_input(_CHOICE, yaml.safe_dump(choice.model_dump(mode="json"), sort_keys=False))
+
+
+def keep_images(names: Sequence[str] | None) -> None:
+    """Keep the names of the images that this flow run trains and judges on, for when it is taken up again."""
+    packed = zlib.compress(json.dumps(names).encode())
+    create_flow_run_input(_IMAGES, base64.b64encode(packed).decode())
+
+
+def kept_images() -> frozenset[str] | None:
+    """Return the names that this flow run has kept."""
+    text = cast("str | None", read_flow_run_input(_IMAGES))
+    names = None if text is None else json.loads(zlib.decompress(base64.b64decode(text)))
+    return None if names is None else frozenset(names)
 
 
 def kept_plan() -> Plan | None:

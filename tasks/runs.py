@@ -18,6 +18,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
@@ -104,8 +106,10 @@ def is_waiting(flow_run_id: str) -> bool:
     return state is None or not state.is_final()
 
 
-def missed_runs(client: SyncPrefectClient, *, deployment_id: UUID | None = None) -> list[FlowRun]:
-    """The runs that a schedule made and that are overdue and not begun, of one deployment or of all; the oldest first.
+def missed_runs(
+    client: SyncPrefectClient, *, deployment_id: UUID | None = None, pool: str | None = None
+) -> list[FlowRun]:
+    """The runs that a schedule made and that are overdue and not begun, of one deployment or one work pool; the oldest first.
 
     Those that go on, after an answer or a crash, are of the same type of state, and have a count.
     """
@@ -115,7 +119,10 @@ def missed_runs(client: SyncPrefectClient, *, deployment_id: UUID | None = None)
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
         expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
     )
-    found = client.read_flow_runs(flow_run_filter=overdue, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
+    ours = None if pool is None else WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
+    found = client.read_flow_runs(
+        flow_run_filter=overdue, work_pool_filter=ours, sort=FlowRunSort.EXPECTED_START_TIME_ASC
+    )
     return [run for run in found if run.auto_scheduled and run.run_count == 0]
 
 

@@ -30,7 +30,7 @@ from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 
 
 from flows.retrain import retrain
 from flows.service.automations import recovery_automations
-from flows.service.deployments import POOL, RESTARTS
+from flows.service.deployments import POOL, TAG
 from flows.service.work import ask_for_life, end_questions
 from ratchet import MlflowModelManager, retraining
 from ratchet.data.shapes import generate
@@ -130,6 +130,16 @@ def _keep_the_champion_that_is_the_best_again(service: Service, deployment: str)
     assert [str(event.kind) for event in history()] == ["registered", "gated", "staged", "promoted"]
 
 
+def _pause_and_resume_on_the_page(service: Service, run: FlowRun) -> FlowRun:
+    """Before it asks: then it has a suspension that is none of ours, and a resumption that is no answer."""
+    service.client.set_flow_run_state(run.id, Running(), force=True)
+    paused = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
+    body = {"state": paused, "force": True}
+    service.client.request("POST", f"/flow_runs/{run.id}/set_state", json=body).raise_for_status()
+    assert resume(service, run) == 201
+    return work(service, run)
+
+
 def _rates() -> list[str]:
     """The learning rates whose trials are not the champion's."""
     best = MlflowModelManager().version(MODEL, 1).run_id
@@ -138,7 +148,8 @@ def _rates() -> list[str]:
 
 
 def _refuse(service: Service, deployment: str, rate: str) -> None:
-    run = ask(service, deployment, rate)
+    run = _pause_and_resume_on_the_page(service, service.start(deployment, overrides=overrides(rate)))
+    assert run.state_name == "Suspended", run.state
     resume(service, run, decision="refuse", name="Carla", comment="it blurs")
     ended = work(service, run)
     assert ended.state is not None
@@ -303,7 +314,7 @@ def test_a_run_that_nobody_waits_for_any_more_is_asked_for_life(prefect_service:
     found = client.create_deployment(
         flow_id=client.create_flow(retrain), name="silent", work_pool_name=POOL, entrypoint="flows/retrain.py:retrain"
     )
-    run = client.create_flow_run_from_deployment(found, tags=[RESTARTS])
+    run = client.create_flow_run_from_deployment(found, tags=[TAG])  # as a rollback's, which is not taken up again
     client.set_flow_run_state(run.id, Running(), force=True)  # before anybody waits, as where its server forgot
     crashes = recovery_automations(silence=10)[0].model_copy(update={"name": "crash what stays silent for 10 s"})
     automation = client.create_automation(crashes)

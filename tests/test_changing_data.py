@@ -10,7 +10,7 @@ from conftest import TINY
 from parts import write_pair, write_parts
 
 from ratchet.config import compose_space
-from ratchet.errors import SweepFailedError
+from ratchet.errors import ConfigError, SweepFailedError
 from ratchet.planning import plan_retraining
 from ratchet.registry.tracking import client
 from ratchet.training.plan import SweepPlan, plan_sweep
@@ -54,6 +54,32 @@ def test_images_that_come_after_the_plan_take_no_part_and_one_that_changes_fails
     write_pair(folder, "part_00", 77)
     with pytest.raises(SweepFailedError, match="changed since this sweep was planned"):
         run(planned)
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_retraining_that_is_taken_up_again_keeps_its_images(folder: Path) -> None:
+    asked = [*overrides(folder), "optimizer.lr=0.1,0.2"]
+    first = plan_retraining(asked)
+    write_pair(folder, "part_40", 40)
+    (folder / "images" / "part_41.png").write_bytes(b"half of an imag")  # and no mask yet
+    again = plan_retraining(asked, only=frozenset(first.trials[0].samples or ()))
+    assert [trial.fingerprint for trial in again.trials] == [trial.fingerprint for trial in first.trials]
+    assert again.fingerprint == first.fingerprint
+    (folder / "images" / "part_41.png").unlink()
+    assert plan_retraining(asked).fingerprint != first.fingerprint
+
+
+@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.parametrize("split", ["train", "val", "test", "gate"])
+def test_trials_that_would_be_chosen_among_on_other_images_are_refused(folder: Path, split: str) -> None:
+    for name in ("a", "b"):
+        (folder / f"{name}.txt").write_text("part_00\npart_01\n")
+    with pytest.raises(ConfigError, match="several data sets"):
+        plan_retraining([*overrides(folder), f"datamodule.{split}_split_file=a.txt,b.txt"])
+    with pytest.raises(ConfigError, match=f"datamodule.{split}_split_file cannot be searched"):
+        plan_retraining(
+            [*overrides(folder), f"datamodule.{split}_split_file=choice(a.txt,b.txt)", "sweep.sampler=random"]
+        )
 
 
 @pytest.mark.trains

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
+from exported_models import BEST, Brightness, export
 from registry_backends import http_address as http_address  # noqa: PLC0414 - a fixture
 
 from ratchet import MlflowModelManager
 from ratchet.registry.tracking import client
+from ratchet.registry.values import FINGERPRINT_TAG
 from ratchet.training.folder import Snapshot
 
 RATCHET = str(Path(sys.executable).parent / "ratchet")
@@ -55,6 +58,26 @@ def test_a_server_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "ServerUnreachableError" in done.stderr
     assert "http://127.0.0.1:9" in done.stderr
+
+
+@pytest.mark.trains
+def test_a_prefect_server_that_is_not_there_is_told_in_a_sentence(tmp_path: Path) -> None:
+    done = ratchet("retrain", *TINY, home=tmp_path, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 1
+    assert "ServerUnreachableError" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_version_is_released_by_the_training_that_was_rolled_back(ratchet_home: Path, tmp_path: Path) -> None:
+    manager, model = MlflowModelManager(), export(tmp_path / "model", Brightness(BEST))
+    for number, mark in enumerate(("one", "bad", "bad")):
+        shutil.copytree(model, tmp_path / f"{number}")
+        manager.register_model(str(tmp_path / f"{number}"), "m", tags={FINGERPRINT_TAG: mark})
+    for number in (1, 2):
+        manager.promote("m", number)
+    manager.rollback("m", "it blurs")
+    done = ratchet("release", "m", "3", home=ratchet_home)
+    assert "v3 of m may be promoted again" in done.stdout, done.stderr
 
 
 @pytest.mark.trains
@@ -144,6 +167,7 @@ def _roll_back_on_the_command_line(manager: MlflowModelManager, address: str, ho
     assert champion.version == 2
     assert manager.version("cvsd_model", 1).quarantined
     assert "may be promoted again" in said("release", "cvsd_model", "1")
+    assert "is not in quarantine" in said("release", "cvsd_model", "1")
     events = [json.loads(line) for line in said("history", "cvsd_model", "--json").splitlines()]
     assert [event["reason"] for event in events if event["kind"] == "rolled back"] == ["it blurs"]
     assert "it blurs" in said("history", "cvsd_model")

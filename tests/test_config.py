@@ -13,6 +13,7 @@ import pytest
 from ratchet.config import application, check_targets, compose, compose_sweep, instantiate
 from ratchet.errors import ConfigError, ForbiddenPathError, ForbiddenTargetError, UnknownKeyError
 from ratchet.gate import Budget, Superiority, load_policy
+from ratchet.home import home
 from ratchet.trees import CONFIGS
 
 pytestmark = pytest.mark.usefixtures("ratchet_home")
@@ -31,6 +32,20 @@ def test_every_entry_of_every_group_composes(entry: str) -> None:
     group, name = entry.split("/", 1)
     config = compose([f"{group}={name}", *NEEDED.get(entry, [])])
     check_targets(config.model_dump())
+
+
+def test_a_variable_that_is_empty_is_as_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RATCHET_HOME", "RATCHET_OXFORD_PET"):
+        monkeypatch.setenv(name, "")
+    assert compose([]).core.home == home()
+    pets = compose(["datamodule=generic/oxford_pet/segmentation/base"])
+    assert Path(pets.datamodule["data_path"]) == home() / "data" / "oxford_pet"
+
+
+@pytest.mark.parametrize("classes", ["[scratch,dent]", "{scratch: 1, dent: 2}"])
+def test_classes_that_are_no_table_are_told_by_their_key(classes: str) -> None:
+    with pytest.raises(ConfigError, match=r"datamodule\.idx_to_class=.*\{1: scratch, 2: dent\}"):
+        compose(["datamodule=base/segmentation", "datamodule.data_path=/data", f"datamodule.idx_to_class={classes}"])
 
 
 def test_lists_of_values_give_a_configuration_for_each_combination() -> None:

@@ -211,6 +211,14 @@ def test_an_image_that_changes_between_hashing_and_decoding_is_refused(folder: P
         data.fill_cache()
 
 
+def test_an_image_that_changes_while_it_is_trained_on_without_a_cache_is_refused(folder: Path) -> None:
+    data = module(folder, cache=False)
+    assert len(epochs(data)) > 1
+    Image.new("RGB", (50, 44)).save(folder / "images" / "04.png")
+    with pytest.raises(UnreadableImageError, match=r"04\.png.*changed"):
+        epochs(data)
+
+
 def test_the_file_unused_for_longest_makes_room_and_one_in_use_never_does(folder: Path) -> None:
     limit = {"cache_gb": 3.5 * FILE_BYTES / 1e9}
     made = []

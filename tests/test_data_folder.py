@@ -109,6 +109,8 @@ def test_metadata_names_images_as_the_lists_do(folder: Path, name: str) -> None:
         "name\npart_00\npart_00\n",
         "name\na\n",
         "name\npart_00\npart_00.png\n",
+        'name,site\npart_00,"north\npart_01,south\n',
+        'name,site\npart_00,"' + "north\n" * 40_000,
     ],
 )
 def test_metadata_that_cannot_be_used_is_an_error(folder: Path, text: str) -> None:

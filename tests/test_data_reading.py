@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ratchet.data.reading import read_image, read_mask
+from ratchet.data.reading import read_image, read_mask, read_size
 from ratchet.errors import MaskValueError, UnreadableImageError
 
 RED = (200, 30, 10)
@@ -127,6 +127,47 @@ def test_a_truncated_file_raises_and_never_gives_gray_pixels(tmp_path: Path, suf
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(UnreadableImageError, match=rf"broken\.{suffix}"):
         read_image(path)
+
+
+def test_a_black_and_white_palette_in_a_bmp_is_never_read_as_something_else(tmp_path: Path) -> None:
+    stored = np.zeros((8, 32), dtype=np.uint8)
+    stored[:, 16:] = 1
+    mask = Image.frombytes("P", (32, 8), stored.tobytes())
+    mask.putpalette([0, 0, 0, 255, 255, 255])
+    mask.save(tmp_path / "m.bmp")
+    with pytest.raises(UnreadableImageError, match=r"m\.bmp.*save it as PNG"):
+        read_mask(tmp_path / "m.bmp", {0: 0, 1: 1})
+    with pytest.raises(UnreadableImageError, match=r"m\.bmp"):
+        read_size((tmp_path / "m.bmp").read_bytes(), tmp_path / "m.bmp")
+    mask.putpalette([0, 0, 0, 255, 255, 255, 9, 9, 9])
+    mask.save(tmp_path / "three.bmp")
+    np.testing.assert_array_equal(read_mask(tmp_path / "three.bmp", {0: 0, 1: 1}), stored)
+    Image.fromarray(stored.astype(bool)).save(tmp_path / "bits.bmp")
+    np.testing.assert_array_equal(read_mask(tmp_path / "bits.bmp", {0: 0, 255: 1, 1: 1}), stored)
+
+
+def test_sixteen_bits_in_separate_planes_are_never_read_as_eight(tmp_path: Path) -> None:
+    planes = np.full((3, 4, 6), 0x4000, dtype="<u2")
+    size, start = planes[0].nbytes, 8 + 2 + 10 * 12 + 4
+    tags = [(256, 3, 1, 6), (257, 3, 1, 4), (258, 3, 3, start), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 3, start + 6)]
+    tags += [(277, 3, 1, 3), (278, 3, 1, 4), (279, 4, 3, start + 18), (284, 3, 1, 2)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    places = struct.pack("<3I", *(start + 30 + plane * size for plane in range(3))) + struct.pack(
+        "<3I", size, size, size
+    )
+    header = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    path = tmp_path / "a.tif"
+    path.write_bytes(header + entries + bytes(4) + struct.pack("<3H", 16, 16, 16) + places + planes.tobytes())
+    with pytest.raises(UnreadableImageError, match=r"a\.tif.*interleaved"):
+        read_image(path)
+
+
+def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    Image.fromarray(picture(16, 32)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_size((tmp_path / "a.jpg").read_bytes(), tmp_path / "a.jpg") == (32, 16)
+    assert read_image(tmp_path / "a.jpg").shape == (16, 32, 3)
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:

@@ -11,17 +11,19 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 from conftest import TINY
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.states import Cancelling, Pending, Running
+from prefect.states import Cancelling, Completed, Pending, Running
 from prefect_service import Service, own_environment, waited
 from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 - a fixture
 
 from ratchet import MlflowModelManager
 from ratchet.data.shapes import generate
+from ratchet.registry.tracking import client
+from ratchet.training.opening import RESUMED_TAG
+from ratchet.training.run_names import FINGERPRINT_TAG
 
 pytestmark = [pytest.mark.flow, pytest.mark.trains, pytest.mark.slow]
 
@@ -63,7 +65,7 @@ def _deploy(service: Service, **options: Any) -> dict[tuple[str, str], str]:
 def test_a_run_whose_worker_and_process_are_killed_is_taken_up_again_and_finishes_once(service: Service) -> None:
     run = service.start("retrain/on-demand-m")
     service.wait(run, until="Running")
-    waited(_trial, "a trial's process")
+    waited(lambda: next(service.home.glob("trials/*/trial.json"), None), "a trial that has begun")
     service.kill_worker()
     assert service.client.read_flow_run(run.id).state_name == "Running"  # nobody is left to say otherwise
 
@@ -84,13 +86,15 @@ def test_a_run_whose_worker_and_process_are_killed_is_taken_up_again_and_finishe
     assert [event["event"].removeprefix("ratchet.model.") for event in events] == kinds
     assert events[-1]["payload"]["version"] == 1
     assert events[-1]["resource"]["ratchet.version"] == "1"
+    _the_trial_went_on_in_its_run()
 
 
-def _trial() -> psutil.Process | None:
-    return next(
-        (child for child in psutil.Process().children(recursive=True) if "forkserver" in " ".join(child.cmdline())),
-        None,
-    )
+def _the_trial_went_on_in_its_run() -> None:
+    store = client()
+    (experiment,) = [found for found in store.search_experiments() if found.name == "tiny"]
+    (trial,) = [run for run in store.search_runs([experiment.experiment_id]) if FINGERPRINT_TAG in run.data.tags]
+    assert trial.info.status == "FINISHED"
+    assert RESUMED_TAG in trial.data.tags
 
 
 def _deploying_twice_is_as_once(service: Service) -> None:
@@ -142,8 +146,6 @@ def test_new_data_are_seen_and_retrained_on_and_a_second_run_waits_for_the_first
 
 
 def _the_monitor_logged_its_reading(state: str | None) -> None:
-    from ratchet.registry.tracking import client
-
     assert state in ("healthy", "degraded", "undecided")
     store = client()
     experiment = store.get_experiment_by_name("m in production")
@@ -157,7 +159,7 @@ def _the_monitor_logged_its_reading(state: str | None) -> None:
 def test_after_downtime_one_scheduled_run_starts(service: Service) -> None:
     deployment = service.client.read_deployment_by_name("retrain/scheduled-m")
     now = datetime.now(UTC)
-    times = {"start_time": (now - timedelta(days=365 * 5)).isoformat(), "end_time": now.isoformat()}
+    times = {"start_time": (now - timedelta(days=366 * 5)).isoformat(), "end_time": now.isoformat()}
     service.kill_worker()
     service.client.request(
         "POST", f"/deployments/{deployment.id}/schedule", json={**times, "min_runs": 5, "max_runs": 5}
@@ -333,3 +335,61 @@ def test_what_somebody_paused_stays_paused(service: Service) -> None:
     path.write_text(path.read_text().replace("0 0 1 1 *", "0 0 2 1 *", 1))
     assert "updated" in _deploy(service).values()
     assert service.client.read_deployment(deployment.id).paused
+
+
+def test_what_somebody_switched_off_on_the_page_stays_off_and_is_told(service: Service) -> None:
+    client, path = service.client, service.home / "deployments" / "models" / "m.yaml"
+    deployment = client.read_deployment_by_name("watch/scheduled-m")
+    (schedule,) = deployment.schedules
+    client.request(
+        "PATCH", f"/deployments/{deployment.id}/schedules/{schedule.id}", json={"active": False}
+    ).raise_for_status()
+    (chain,) = client.read_automations_by_name("retrain m on degradation")
+    client.pause_automation(chain.id)
+    path.write_text(path.read_text().replace("watch: 0 0 1 1 *", "watch: 0 0 3 1 *"))
+    changes = _deploy(service)
+    assert changes["deployment", "watch/scheduled-m"] == "updated"
+    assert changes["schedule", "watch/scheduled-m"] == "off"
+    (schedule,) = client.read_deployment(deployment.id).schedules
+    assert (schedule.active, getattr(schedule.schedule, "cron", "")) == (False, "0 0 3 1 *")
+    (chain,) = client.read_automations_by_name("retrain m on degradation")
+    assert not chain.enabled
+    client.resume_automation(chain.id)
+    client.request(
+        "PATCH", f"/deployments/{deployment.id}/schedules/{schedule.id}", json={"active": True}
+    ).raise_for_status()
+    assert set(_deploy(service).values()) == {"unchanged"}
+
+
+def test_what_a_model_file_switches_off_goes_on_when_the_file_says_so(service: Service) -> None:
+    path = service.home / "deployments" / "models" / "other.yaml"
+    assert not service.client.read_deployment_by_name("watch/scheduled-other").schedules[0].active
+    text = path.read_text()
+    try:
+        path.write_text(text.replace("enabled: false", "enabled: true"))
+        assert "off" not in _deploy(service).values()
+        assert service.client.read_deployment_by_name("watch/scheduled-other").schedules[0].active
+        (chain,) = service.client.read_automations_by_name("retrain other on degradation")
+        assert chain.enabled
+    finally:
+        path.write_text(text)
+    _deploy(service)
+    assert not service.client.read_deployment_by_name("watch/scheduled-other").schedules[0].active
+
+
+def test_a_run_whose_model_is_pruned_from_the_server_comes_to_its_end(service: Service) -> None:
+    client, path = service.client, service.home / "deployments" / "models" / "other.yaml"
+    run = service.start("retrain/on-demand-other")
+    service.kill_worker()
+    for state in (Pending(), Running()):
+        client.set_flow_run_state(run.id, state)
+    text = path.read_text()
+    path.unlink()
+    try:
+        _deploy(service, prune=True)
+        client.set_flow_run_state(run.id, Completed())
+        assert client.read_flow_run(run.id).state_name == "Completed"
+    finally:
+        path.write_text(text)
+        _deploy(service)
+        service.start_worker()

@@ -10,7 +10,9 @@ import numpy as np
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.gate import Context, Evidence, ModelRef, Policy, judge
 from ratchet.gate.backtest import Row, backtest
+from ratchet.gate.evidence import Cost
 from ratchet.gate.record import Record
+from ratchet.gate.tables import backtest_summary
 
 TRUTH = np.random.default_rng(0).integers(500, 2_000, (100, 2))
 QUALITY = {1: 0.60, 2: 0.65, 3: 0.62, 4: 0.70}
@@ -73,6 +75,16 @@ def test_a_champion_that_was_not_scored_on_these_images_leaves_the_answer_unknow
     assert rows[3].own.outcome == "unknown"
     assert rows[3].own.why == "v1 was not scored on these gate images"
     assert rows[3].same.outcome == "reject"
+    told = "along its own champions 1 (of 1 the record cannot tell, and they count as not promoted)"
+    assert backtest_summary("strict", rows).endswith(told)
+
+
+def test_too_few_samples_of_the_latency_leave_the_answer_unknown() -> None:
+    cost = Cost(latency_ms=(9.0,) * 20, memory_mb=100.0, size_mb=5.0)
+    timed = record(2, 1, evidence=Evidence(challenger_cost=cost, champion_cost=cost))
+    few, enough = ({"latency_ratio": 2, "min_samples": least} for least in (100, 20))
+    assert run({"budget": few}, [timed])[0].same.outcome == "unknown"
+    assert run({"budget": enough}, [timed])[0].same.outcome == "promote"
 
 
 def test_what_was_not_recorded_leaves_the_answer_unknown_unless_something_else_decides() -> None:

@@ -236,6 +236,18 @@ def test_a_version_without_a_run_is_judged_on_the_champions_data(store: Path) ->
     assert gate("discs", str(made.version)).exit_code == 0
     assert (record(made.version) / "verdict.json").is_file()
     assert gate("replay", "discs", str(made.version)).exit_code == 0
+    decided = MlflowModelManager().history("discs")[-1]
+    compared = gate("discs", str(made.version), "--against", "2")
+    page = Path(compared.output.split("report: ")[1].strip())
+    assert page.is_file()
+    again = re.search(r"ratchet gate (replay \S+ \d+ --verdict [0-9a-f]+)", page.read_text())
+    assert again is not None
+    replayed = gate(*again[1].split())
+    assert replayed.exit_code == 0, replayed.output
+    digest = str(MlflowModelManager().history("discs")[-1].verdict_digest)
+    assert digest != decided.verdict_digest
+    assert f"bit for bit: {digest} (the digest is the one in the history)" in replayed.output
+    assert gate("replay", "discs", str(made.version), "--verdict", "0" * 12).exit_code == 1
 
 
 def test_a_policy_on_the_contours_counts_them_for_both_models(store: Path) -> None:
@@ -257,6 +269,7 @@ def test_without_a_policy_a_version_is_judged_by_the_one_that_judged_it_first(st
     assert gate("discs", str(made), "--policy", json.dumps(own)).exit_code == 3
     assert gate("discs", str(made)).exit_code == 3
     assert verdict(made).policy.floor == 0.99
+    assert "policy its own" in gate("discs", str(made)).output
 
 
 def test_data_that_are_not_where_they_were_can_be_named(store: Path) -> None:

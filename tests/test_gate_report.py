@@ -122,21 +122,39 @@ def test_long_names_and_those_that_look_like_formulas_can_be_drawn() -> None:
     assert interval_png(verdict_of(names)) is not None
 
 
+PROVEN = "would be proven to be above"
+
+
 @pytest.mark.parametrize(("images", "groups"), [(3, None), (12, None), (100, 12)])
 def test_a_gate_set_that_can_prove_nothing_names_no_gain_that_it_could(images: int, groups: int | None) -> None:
     few, enough = verdict_of(("cat",), images=images, groups=groups), verdict_of(("cat",))
     assert few.smallest_detectable is not None
     assert few.outcome == "inconclusive"
     for verdict, said in ((few, False), (enough, True)):
-        assert any("can prove" in label for label, _ in wording.figures(verdict)) == said
-        assert ("can prove" in str(check_table(verdict).caption)) == said
+        assert any(PROVEN in label for label, _ in wording.figures(verdict)) == said
+        assert (PROVEN in str(check_table(verdict).caption)) == said
 
 
 def test_two_models_that_answer_alike_tell_nothing_of_what_could_be_proven() -> None:
     same = verdict_of(("cat",), alike=True)
     assert same.interval is not None
     assert same.interval.standard_error == 0
-    assert not any("can prove" in label for label, _ in wording.figures(same))
+    assert not any(PROVEN in label for label, _ in wording.figures(same))
+
+
+def test_what_is_proven_by_luck_contradicts_nothing_and_a_lower_bound_is_never_shown_as_more() -> None:
+    verdict = verdict_of(("cat",))
+    assert verdict.interval is not None
+    lucky = verdict.model_copy(
+        update={
+            "smallest_detectable": verdict.interval.estimate + 0.01,
+            "interval": verdict.interval.model_copy(update={"low": 0.00096}),
+        }
+    )
+    shown = dict(wording.figures(lucky))
+    assert not any("smallest" in label for label in shown)
+    assert "true difference that would be proven to be above zero with 80 % probability" in shown
+    assert shown["at least, with 96 % confidence"] == "+0.0009"
 
 
 def test_images_that_are_there_and_do_not_decide_are_not_said_to_be_enough() -> None:

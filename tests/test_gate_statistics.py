@@ -178,7 +178,11 @@ def test_luck_adds_up_over_the_challengers_tried() -> None:
     assert risk_of_luck(alpha=0.05, uses=1) == pytest.approx(0.05)
     assert risk_of_luck(alpha=0.05, uses=14) == pytest.approx(0.512, abs=0.001)
     assert reuse_note(alpha=0.05, uses=13, risk=0.5) is None
-    assert "as high as 51% (1 - 0.95^14)" in (reuse_note(alpha=0.05, uses=14, risk=0.5) or "")
+    worn = {line: str(reuse_note(alpha=0.05, uses=14, risk=0.5, line=line)) for line in (0.0, 0.005, -0.01)}
+    assert all("as high as 51% (1 - 0.95^14)" in note for note in worn.values())
+    assert "that was no better may" in worn[0.0]
+    assert "that was not better by 0.005 may" in worn[0.005]
+    assert "that was worse by 0.01 or more may" in worn[-0.01]
 
 
 def test_the_resampled_difference_is_the_difference_of_the_scores() -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import TINY
 from exported_models import SIZE, Brightness, data_module, discs, export
 from test_judgement import BETTER, FAIR, GOOD, NOT_WORSE, POOR, Registry
@@ -16,14 +17,20 @@ from test_judgement import registry as registry  # noqa: PLC0414 - a fixture
 
 from ratchet.data import FolderDataModule
 from ratchet.gate import load_policy
-from ratchet.judgement.records import REPORT_FILE, judged_images, last_verdict, record_location
+from ratchet.judgement.anytime import judge_anytime
+from ratchet.judgement.records import REPORT_FILE, last_verdict, promoted_on, record_location
 from ratchet.monitoring.images import choose_images
-from ratchet.registry import EventKind, Stage
-from ratchet.registry.tracking import client
+from ratchet.registry import EventKind, LedgerModelManager, ModelVersion, Stage
+from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.retraining import FlowRun, Plan, _holds, _last, gate, move, plan_retraining
 from ratchet.training.plan import SweepPlan
 
 pytestmark = pytest.mark.slow
+
+
+def images_of(manager: LedgerModelManager, version: ModelVersion) -> frozenset[str] | None:
+    record = promoted_on(manager, version)
+    return None if record is None else frozenset(record.counts["challenger"].names)
 
 
 def by_hand(registry: Registry, threshold: float, alias: str | None = None) -> int:
@@ -59,6 +66,40 @@ def test_a_verdict_on_a_model_that_was_deleted_and_made_anew_holds_no_more(regis
     assert registry.manager.version(registry.name, first).stage is Stage.NONE
 
 
+def test_a_version_is_not_judged_by_the_policy_of_one_that_had_its_number(registry: Registry, tmp_path: Path) -> None:
+    first = registry.add(GOOD)
+    registry.judge(first, **NOT_WORSE, floor=0.99)
+    client().delete_registered_model(registry.name)
+    data = {"_target_": "ratchet.data.FolderDataModule", "data_path": str(registry.data.data_path)}
+    data |= {
+        "idx_to_class": {1: "disc"},
+        "input_height": SIZE,
+        "input_width": SIZE,
+        "mean": [0.0] * 3,
+        "std": [1.0] * 3,
+    }
+    run = client().create_run(ensure_experiment("anew")).info
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"datamodule": data, "gate": "permissive"}))
+    client().log_artifact(run.run_id, str(tmp_path / "config.yaml"))
+    model = export(tmp_path / "model", Brightness(GOOD))
+    client().log_artifacts(run.run_id, str(model), "deployment_model")
+    made = registry.manager.register_model(f"runs:/{run.run_id}/deployment_model", registry.name)
+    assert made.version == first
+    assert judge_anytime(registry.name, first, manager=registry.manager).policy.name == "permissive"
+
+
+def test_a_gate_that_leaves_out_how_the_data_are_grouped_says_so(registry: Registry, tmp_path: Path) -> None:
+    root = tmp_path / "grouped"
+    discs(root, range(60))
+    (root / "metadata.csv").write_text("name,lot\n" + "".join(f"disc{n:03},{n // 4}\n" for n in range(60)))
+    node = {"data_path": root, "idx_to_class": {1: "disc"}, "input_height": SIZE, "input_width": SIZE}
+    data = FolderDataModule(**node, mean=(0.0,) * 3, std=(1.0,) * 3, group_by="lot", test_size=0.5)
+    version = registry.add(GOOD)
+    assert any("set gate.group_by=lot" in note for note in registry.judge(version, data=data, **NOT_WORSE).notes)
+    grouped = registry.judge(version, data=data, **NOT_WORSE, group_by="lot")
+    assert not any("gate.group_by" in note for note in grouped.notes)
+
+
 def test_a_verdict_holds_until_the_metadata_that_its_policy_reads_is_corrected(
     registry: Registry, tmp_path: Path
 ) -> None:
@@ -83,7 +124,7 @@ def test_the_images_that_a_version_was_promoted_on_are_those_of_its_verdict_then
     registry: Registry, tmp_path: Path
 ) -> None:
     version = registry.add(GOOD)
-    assert judged_images(registry.manager, registry.manager.version(registry.name, version)) is None
+    assert images_of(registry.manager, registry.manager.version(registry.name, version)) is None
     registry.judge(version, **NOT_WORSE)
     registry.manager.promote(registry.name, version)
     first = {sample.name for sample in registry.data.samples["test"]}
@@ -93,12 +134,12 @@ def test_the_images_that_a_version_was_promoted_on_are_those_of_its_verdict_then
     registry.judge(version, data=data_module(tmp_path / "later"), **NOT_WORSE)
     other = registry.add(POOR)
     registry.judge(other, data=data_module(tmp_path / "later"), **NOT_WORSE)
-    assert judged_images(registry.manager, registry.manager.version(registry.name, version)) == first
+    assert images_of(registry.manager, registry.manager.version(registry.name, version)) == first
     registry.manager.promote(registry.name, other)
     registry.judge(version, data=data_module(tmp_path / "later"), **NOT_WORSE)  # a challenger again
-    assert judged_images(registry.manager, registry.manager.version(registry.name, version)) == first
+    assert images_of(registry.manager, registry.manager.version(registry.name, version)) == first
     registry.manager.rollback(registry.name)
-    assert judged_images(registry.manager, registry.manager.version(registry.name, version)) == first
+    assert images_of(registry.manager, registry.manager.version(registry.name, version)) == first
 
 
 def test_the_verdict_that_a_promotion_names_is_the_one_that_it_was_made_on(registry: Registry, tmp_path: Path) -> None:
@@ -110,7 +151,7 @@ def test_the_verdict_that_a_promotion_names_is_the_one_that_it_was_made_on(regis
     registry.judge(version, data=data_module(tmp_path / "other"), **NOT_WORSE)  # while somebody was asked
     registry.manager.promote(registry.name, version, verdict_digest=shown.digest)
     images = {sample.name for sample in registry.data.samples["test"]}
-    assert judged_images(registry.manager, registry.manager.version(registry.name, version)) == images
+    assert images_of(registry.manager, registry.manager.version(registry.name, version)) == images
 
 
 def two_champions(registry: Registry) -> tuple[int, int]:

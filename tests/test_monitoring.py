@@ -208,7 +208,9 @@ def test_a_champion_is_read_on_all_that_came_and_on_the_gate_images_of_its_promo
         store.log_artifact(run.run_id, str(tmp_path / "config.yaml"))
         store.log_artifacts(run.run_id, str(model), "deployment_model")
         manager.register_model(f"runs:/{run.run_id}/deployment_model", "m")
-    judge_version("m", 1, data=data_module(root), policy=load_policy({"resamples": 1000}), manager=manager)
+    judge_version(
+        "m", 1, data=data_module(root), policy=load_policy({"resamples": 1000, "metric": "dice"}), manager=manager
+    )
     manager.promote("m", 1)
 
     moved = tmp_path / "moved"
@@ -223,6 +225,7 @@ def test_a_champion_is_read_on_all_that_came_and_on_the_gate_images_of_its_promo
     reading = take_reading("m", MonitorSettings(min_images=12), manager=manager)
     assert reading is not None
     assert (reading.images, reading.reference_images, reading.as_promoted) == (24, 4, True)
+    assert reading.metric == "dice"  # of the policy that promoted it, not of that which it was trained under
 
     shutil.rmtree(str(first.artifact_uri).removeprefix("file://"))  # as `mlflow gc` does
     reading = take_reading("m", MonitorSettings(min_images=12), manager=manager)

@@ -20,13 +20,14 @@ from mlflow.utils import requirements_utils
 from weights_hub import encoder_file, serve_hub
 
 from ratchet.config import compose, instantiate
-from ratchet.errors import ConfigError, ExportError, WeightsUnavailableError
+from ratchet.errors import ConfigError, ExportError, TrialFailedError, WeightsUnavailableError
 from ratchet.evaluation.served import ModelCard, ServedModel, SilentModel
 from ratchet.settings import TrialConfig
 from ratchet.training.callback import ProgressCallback
 from ratchet.training.export import export_network
 from ratchet.training.fitting import build_module, resolve_precision
 from ratchet.training.losses import CrossEntropyLoss, DiceLoss, FocalLoss
+from ratchet.training.memory import lack_of_memory_told
 from ratchet.training.network import create_network, load_encoder_weights
 from ratchet.training.progress import Progress
 
@@ -183,6 +184,28 @@ def test_a_network_whose_forms_would_take_one_batch_size_only_is_not_exported(ty
     card = ModelCard(input_height=8, input_width=8, mean=(0, 0, 0), std=(1, 1, 1), classes=("background", "pet"))
     with pytest.raises(ExportError, match="size"):
         export_network(CountsInPython(), card, tmp_path / "model", types=types)
+
+
+def test_an_export_is_no_pickle_where_mlflow_would_write_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABRICKS_RUNTIME_VERSION", "16.4")
+    card = ModelCard(input_height=8, input_width=8, mean=(0, 0, 0), std=(1, 1, 1), classes=("background", "pet"))
+    export_network(torch.nn.Conv2d(3, 1, 1), card, tmp_path / "model", types=["pt2"])
+    assert [file.name for file in (tmp_path / "model" / "data").iterdir()] == ["model.pt2"]
+
+
+def test_memory_that_lacks_in_an_export_is_told_as_that(tmp_path: Path) -> None:
+    class Greedy(torch.nn.Conv2d):
+        calls = 0
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            if self.calls > 1:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+            return super().forward(images)
+
+    card = ModelCard(input_height=8, input_width=8, mean=(0, 0, 0), std=(1, 1, 1), classes=("background", "pet"))
+    with pytest.raises(TrialFailedError, match="out of memory"), lack_of_memory_told({"batch_size": 8}):
+        export_network(Greedy(3, 1, 1), card, tmp_path / "model", types=["pt2"])
 
 
 def test_an_export_does_not_read_which_files_every_installed_package_has(

@@ -43,6 +43,18 @@ def test_a_sound_export_answers_as_the_trained_model_did_and_the_process_is_meas
     assert 150 < large.memory_mb - answer.memory_mb < 300
 
 
+def test_where_the_system_does_not_tell_its_memory_the_rest_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "status").write_text("Name:\tpython\nVmRSS:\t  100 kB\n")  # as in gVisor
+    monkeypatch.setattr(probe_process, "_STATUS", tmp_path / "status")
+    np.save(tmp_path / "images.npy", IMAGES)
+    model = export(tmp_path / "model", Brightness(BEST)) / "model.pt"
+    told = probe_process.answer({"model": str(model), "images": str(tmp_path / "images.npy"), "reference": None})
+    assert told["memory_mb"] is None
+    assert told["shapes"] == [[1, 1, SIZE, SIZE]] * 2
+
+
 def test_an_export_that_does_not_load_is_told_with_the_reason(tmp_path: Path) -> None:
     directory = export(tmp_path / "model", Brightness(BEST))
     (directory / "model.pt").write_bytes(b"no archive")

@@ -15,8 +15,8 @@ import pytest
 from mlflow import MlflowClient
 from registry_backends import Backend, kinds
 
-from ratchet.errors import ChampionMovedError, QuarantinedError
-from ratchet.registry import EventKind, LedgerModelManager, MlflowModelManager
+from ratchet.errors import ChampionMovedError, ModelFilesError, QuarantinedError, RegistryError
+from ratchet.registry import EventKind, LedgerModelManager, MlflowModelManager, Stage
 from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.registry.values import FINGERPRINT_TAG, PINNED_TAG
 
@@ -171,6 +171,71 @@ def test_the_files_of_a_deletion_that_nobody_ended_go_with_the_version(
     assert not Path(seen.location.removeprefix("file://")).exists()
 
 
+@both
+def test_a_deletion_that_fails_at_its_files_is_finished_by_the_next_look(
+    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = with_versions(backend, name, make_model, 2)
+    seen = manager._ledger.store.observe(name).versions[1]
+
+    def away(_: str) -> None:
+        raise ConnectionError("the files' server is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manager._ledger.store, "discard", away)
+        with pytest.raises((ConnectionError, RegistryError)):
+            manager.delete_model(name, 1)
+    assert [version.version for version in backend.open().versions(name)] == [2]
+    assert not Path(seen.location.removeprefix("file://")).exists()
+
+
+@both
+def test_who_takes_the_alias_staging_off_by_hand_is_followed(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    manager = with_versions(backend, name, make_model, 2)
+    manager.promote(name, 1)
+    manager.promote(name, 2, "staging")
+    store = manager._ledger.store
+    store.drop_alias(name, "staging")
+    assert backend.open().version(name, 2).stage is Stage.NONE
+    assert store.observe(name).aliases == {"production": 1}
+    changes = [event for event in manager.history(name) if event.kind is EventKind.CHANGED_OUTSIDE]
+    assert [change.moves for change in changes] == [((2, Stage.NONE),)]
+
+
+@both
+def test_a_number_that_is_given_again_is_not_pruned_on_the_verdict_of_the_one_before(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    manager = with_versions(backend, name, make_model, 1)
+    manager.record(name, EventKind.GATED, version=1, outcome="reject", verdict_digest="d", gate_set="g", run_id="r")
+    assert manager.prune(name, keep=0, dry_run=True).goes == (1,)
+    manager.delete_model(name, 1)
+    if backend.kind == "sqlite":
+        client(backend.address).delete_registered_model(name)
+    made = manager.register_model(str(make_model()), name)
+    assert manager.prune(name, keep=0, dry_run=True).goes == ()
+    assert made.version == (1 if backend.kind == "sqlite" else 2)
+
+
+@sqlite
+def test_what_an_alias_of_another_model_means_is_registered_and_not_the_alias(
+    backend: Backend, name: str, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, dev = backend.open(), f"dev of {name}"
+    for _ in range(2):
+        manager.register_model(str(make_model()), dev)
+    opened = client(backend.address)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    for number in (1, 2):
+        opened.set_registered_model_alias(dev, "candidate", str(number))
+        made = manager.register_model(f"models:/{dev}@candidate", name)
+        assert (made.version, made.digests) == (number, manager.version(dev, number).digests)
+    with pytest.raises(ModelFilesError, match="names no version for good"):
+        manager.register_model(f"models:/{dev}/latest", name)
+
+
 @sqlite
 def test_files_that_a_version_of_another_model_has_are_left_alone(
     backend: Backend, name: str, make_model: MakeModel
@@ -183,7 +248,7 @@ def test_files_that_a_version_of_another_model_has_are_left_alone(
     opened.delete_model_version(f"{copies} first", "1")  # a copy of a copy has its origin's files
     opened.create_registered_model(by_hand)
     root = opened.get_run(runs[1]).info.artifact_uri
-    opened.create_model_version(by_hand, f"{root}/deployment_model", runs[1])
+    opened.create_model_version(by_hand, f"{root}/deployment_model")  # as from an address: MLflow notes no run
     kept = manager.version(name, 2).location
     assert manager.prune(name, keep=0).goes == (1, 2)
     for model in (copies, by_hand):

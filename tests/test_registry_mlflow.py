@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import socket
 import sqlite3
 import subprocess
@@ -23,9 +24,17 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from registry_backends import Backend, free_port, kinds
+from server_between import between
 
-from ratchet.errors import ConfigError, ExperimentNotFoundError, ModelFilesError, RegistryError, ServerUnreachableError
-from ratchet.registry import EventKind, MlflowModelManager, Stage
+from ratchet.errors import (
+    ConfigError,
+    ExperimentNotFoundError,
+    ModelFilesError,
+    NotAllowedError,
+    RegistryError,
+    ServerUnreachableError,
+)
+from ratchet.registry import Event, EventKind, MlflowModelManager, Stage
 from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.registration import _create, _Wish
 from ratchet.registry.rendering import MARKER
@@ -337,6 +346,94 @@ def test_a_server_that_goes_away_behind_a_rollback_is_not_told_as_one_that_did_n
     assert [version.version for version in manager.versions(name) if version.quarantined] == [3]
 
 
+@sqlite
+def test_of_an_event_whose_answer_is_lost_it_is_said_that_it_may_be_written(
+    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = MlflowModelManager(backend.address)
+    for _ in range(4):
+        manager.promote(name, manager.register_model(str(make_model()), name).version)
+    send, search, refusals = MlflowClient.create_model_version, MlflowClient.search_model_versions, [0]
+
+    def sent(*given: Any, **named: Any) -> None:
+        send(*given, **named)
+        refusals[0] = away
+        raise ConnectionResetError("connection reset by peer")
+
+    def searched(*given: Any, **named: Any) -> Any:
+        if refusals[0] > 0:
+            refusals[0] -= 1
+            raise ConnectionResetError("connection reset by peer")
+        return search(*given, **named)
+
+    for away, version in ((2, 3), (99, 2)):  # it comes back, and it does not
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, "create_model_version", sent)
+            patch.setattr(MlflowClient, "search_model_versions", searched)
+            if away == 2:
+                assert manager.rollback(name).version == version
+            else:
+                with pytest.raises(
+                    ServerUnreachableError, match=r"rolled back of v3 .*is not known.*before you repeat it"
+                ):
+                    manager.rollback(name)
+        refusals[0] = 0
+        champion = manager.champion(name)
+        assert champion is not None
+        assert champion.version == version
+    assert [event.kind for event in manager.history(name)].count(EventKind.ROLLED_BACK) == 2
+
+
+@sqlite
+def test_an_event_that_a_replica_shows_late_is_waited_for(
+    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = MlflowModelManager(backend.address)
+    manager.register_model(str(make_model()), name)
+    log, append, hidden = manager._ledger.store.log, manager._ledger.store.append, [0]
+
+    def written(model: str, event: Event) -> None:
+        append(model, event)
+        hidden[0] = 2
+
+    def behind(model: str, since: int) -> list[Event]:
+        hidden[0], late = max(0, hidden[0] - 1), hidden[0] > 0
+        return log(model, since)[: -1 if late else None]
+
+    monkeypatch.setattr(manager._ledger.store, "append", written)
+    monkeypatch.setattr(manager._ledger.store, "log", behind)
+    assert manager.promote(name, 1).stage is Stage.PRODUCTION
+
+
+@pytest.mark.server
+def test_who_may_not_write_may_read_and_who_may_not_delete_promotes_all_the_same(
+    http_address: str, name: str, make_model: MakeModel
+) -> None:
+    """As MLflow's own permissions refuse it: by a text, to who has EDIT what deletes, to who has READ what writes."""
+    refused: set[str] = set()
+
+    def refuse(method: str, path: str) -> tuple[int, str] | None:
+        searches = path.endswith("/search")
+        return (403, "Permission denied") if method in refused and not searches else None
+
+    with between(http_address, refuse) as server:
+        manager = MlflowModelManager(server)
+        manager.register_model(str(make_model()), name)
+        manager.promote(name, 1, "staging")
+        refused.add("DELETE")
+        with pytest.raises(NotAllowedError, match=r"promoted of v1 is in the history.*Permission denied"):
+            manager.promote(name, 1)
+        champion = MlflowModelManager(server).champion(name)
+        assert champion is not None
+        assert champion.version == 1
+        assert client(http_address).get_registered_model(name).aliases["production"] == "1"
+        refused.clear()
+        client(http_address).update_registered_model(name, "somebody's own words")
+        refused.update(("POST", "PATCH", "PUT", "DELETE"))
+        kinds_ = [event.kind for event in MlflowModelManager(server).history(name)]
+        assert kinds_[-1] is EventKind.PROMOTED
+
+
 def test_a_server_that_does_not_answer_is_named_within_seconds() -> None:
     port, begun = free_port(), time.monotonic()
     for address in (f"http://127.0.0.1:{port}", f"postgresql+psycopg://me:secret@127.0.0.1:{port}/mlflow"):
@@ -423,8 +520,21 @@ def test_the_store_is_the_one_of_the_environment_or_lies_under_the_home(
 def test_a_deleted_experiment_of_the_name_is_told_apart(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client(address).delete_experiment(ensure_experiment("cats", address))
-    with pytest.raises(ExperimentNotFoundError, match="restore"):
+    with pytest.raises(ExperimentNotFoundError, match="restore") as told:
         ensure_experiment("cats", address)
+    command = str(told.value).split("`")[1]
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    bin_path = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    (tmp_path / "empty").mkdir()
+    subprocess.run(
+        command,
+        shell=True,
+        cwd=tmp_path / "empty",
+        env={**environment, "PATH": bin_path},
+        check=True,
+        capture_output=True,
+    )
+    assert ensure_experiment("cats", address)
 
 
 def _ensure(address: str, results: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,9 +17,11 @@ from registry_backends import free_port
 from sqlalchemy import make_url
 
 from flows.service.check import prefect_client
+from flows.service.doctor import _database
 from flows.service.postgres import _initialise, addresses
 from flows.service.processes import Processes
 from flows.service.running import Running, died, find, noted, use_running
+from flows.service.servers import start_prefect
 from flows.service.up import Options, _find_room, _write_whole_paths
 from ratchet.errors import ConfigError, PortTakenError, ServerUnreachableError, ServiceEndedError
 
@@ -168,6 +171,34 @@ def test_what_is_not_prefects_api_is_told_with_what_to_do(status: int, body: byt
         prefect_client(),
     ):
         pass
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "mlflow.example"])
+def test_sqlite_is_enough_for_one_person_by_whatever_name_their_machine_goes(ratchet_home: Path, host: str) -> None:
+    process = psutil.Process()
+    alone = Running(process.pid, process.create_time(), "http://127.0.0.1:5000", f"http://{host}:4200", "sqlite")
+    with noted(alone):
+        (finding,) = _database(1)
+    assert bool(finding.advice) == (host == "mlflow.example")
+
+
+def test_old_runs_leave_prefects_database(tmp_path: Path) -> None:
+    started: list[dict[str, str]] = []
+    processes = Processes(tmp_path, lambda _, __: None)
+    processes.start = lambda *given: started.append(given[2])  # type: ignore[method-assign]
+    start_prefect(processes, "127.0.0.1", 1, None)
+    name = "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"
+    script = (
+        "from prefect.settings import get_current_settings; print(get_current_settings().server.services.db_vacuum)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", f"{script[:-1]}.enabled_vacuum_types)"],
+        env={**os.environ, name: started[0][name]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "flow_runs" in told.stdout
 
 
 def test_a_postgres_that_wants_tls_is_told_so_in_each_drivers_words() -> None:

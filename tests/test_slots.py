@@ -12,6 +12,7 @@ import torch
 from conftest import TINY
 
 from ratchet.config import compose, compose_space
+from ratchet.errors import ConfigError
 from ratchet.training.plan import PlannedTrial, plan_sweep
 from ratchet.training.queue import Turn
 from ratchet.training.results import SweepOutcome, TrialResult
@@ -22,6 +23,16 @@ from ratchet.training.sweep import run
 def test_each_slot_has_its_own_gpu_by_the_name_that_cuda_knows() -> None:
     assert [own_gpu(slot, 2, None) for slot in range(3)] == ["0", "1", "0"]
     assert [own_gpu(slot, 2, "5,GPU-7f") for slot in range(2)] == ["5", "GPU-7f"]
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_form_whose_packages_are_not_there_is_refused_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plan = plan_sweep(compose_space([*TINY, "export=onnx"]))
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ConfigError, match=r"onnxscript is not installed.*pip install 'ratchet\[onnx\]'"):
+        run(plan)
 
 
 def test_on_cpus_one_trial_has_all_cores_and_sees_no_gpu(ratchet_home: Path) -> None:
@@ -44,6 +55,16 @@ def test_a_gpu_that_is_named_is_the_only_one_and_has_its_name(
     turn = Turn(PlannedTrial(name="a", config=named, fingerprint="f", asked="f", images=1))
     assert order(turn, {}, 0, 1).gpus is None
     assert order(turn, {}, 1, 2).gpus is None  # two on it
+
+
+def test_the_slices_of_a_gpu_are_counted_by_their_names(ratchet_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose([*TINY, "trainer.accelerator=gpu"])
+    monkeypatch.setattr(sys, "platform", "of a machine whose drivers are elsewhere")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # as CUDA counts them
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
+    assert trials_at_once(config) == 2
+    turn = Turn(PlannedTrial(name="a", config=config, fingerprint="f", asked="f", images=1))
+    assert [order(turn, {}, slot, 2).gpus for slot in (0, 1)] == ["MIG-a", "MIG-b"]
 
 
 SCRIPT = """

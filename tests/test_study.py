@@ -139,12 +139,12 @@ def test_a_trial_that_failed_is_tried_again_though_no_new_one_would_be_begun() -
 
 
 @pytest.fixture
-def elsewhere(ratchet_home: Path) -> Callable[[str], str]:
-    """Runs lines on a study in another process, which dies without a last word."""
+def elsewhere(ratchet_home: Path) -> Callable[..., str]:
+    """Runs lines on a study in another process, which dies without a last word; those of `first` come before the study."""
 
-    def run(lines: str) -> str:
+    def run(lines: str, *, first: str = "") -> str:
         script = (
-            "import os\nfrom test_study import *\nstudy = SweepStudy(plan(), synchronous=True)\n"
+            f"import os\nfrom test_study import *\n{first}\nstudy = SweepStudy(plan(), synchronous=True)\n"
             f"{lines}\nprint(point['optimizer.lr'], flush=True)\nos._exit(9)\n"
         )
         path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
@@ -165,7 +165,7 @@ def elsewhere(ratchet_home: Path) -> Callable[[str], str]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_study_whose_process_died_goes_on_with_the_same_point_and_draws_what_it_would_have_drawn(
-    elsewhere: Callable[[str], str], tmp_path: Path
+    elsewhere: Callable[..., str], tmp_path: Path
 ) -> None:
     lost = elsewhere("number, point = study.ask(); study.finish(number, goodness(point)); number, point = study.ask()")
     points = run_to_the_end(SweepStudy(plan(), synchronous=True))
@@ -217,19 +217,19 @@ def test_force_begins_a_study_anew() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
-def test_a_second_process_with_force_joins_the_one_that_has_begun(elsewhere: Callable[[str], str]) -> None:
+def test_a_second_process_with_force_joins_the_one_that_has_begun(elsewhere: Callable[..., str]) -> None:
     first = SweepStudy(plan("sweep.force=true"), synchronous=True)
     asked = first.ask()
     assert asked is not None
     forced = "study = SweepStudy(plan('sweep.force=true'), synchronous=True); number, point = study.ask(); assert number == 1"
-    assert elsewhere(forced) != asked[1]
+    assert asked[1] != {"optimizer.lr": elsewhere(forced)}
     first.finish(asked[0], goodness(asked[1]))  # the study is still there
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_who_is_busy_with_something_else_for_long_does_not_look_dead(
-    elsewhere: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    elsewhere: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ratchet.training.study.BEAT_SECONDS", 1)
     monkeypatch.setattr("ratchet.training.study.STALE_SECONDS", 3)
@@ -237,12 +237,49 @@ def test_who_is_busy_with_something_else_for_long_does_not_look_dead(
     asked = study.ask()
     assert asked is not None
     time.sleep(5)
-    drawn = elsewhere("number, point = study.ask(); assert number == 1")
+    hasty = "import ratchet.training.study as module\nmodule.BEAT_SECONDS, module.STALE_SECONDS = 1, 3"
+    drawn = elsewhere("number, point = study.ask(); assert number == 1", first=hasty)
     assert asked[1] != {"optimizer.lr": drawn}
     assert study.begun() == 2
     study.report(asked[0], 1, 0.5)
     study.finish(asked[0], 0.5)
     study.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_what_a_machine_that_died_was_trying_is_given_to_another(
+    elsewhere: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = elsewhere("study._worker = 'there/x/1'; number, point = study.ask()")
+    monkeypatch.setattr("ratchet.training.study.STALE_SECONDS", 3)
+    time.sleep(4)
+    asked = SweepStudy(plan(), synchronous=True).ask()
+    assert asked is not None
+    assert asked[1] == {"optimizer.lr": lost}
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_rung_that_is_judged_again_keeps_of_equals_those_that_it_kept_before() -> None:
+    grid = SweepStudy(
+        plan("optimizer.lr=0.1,0.2,0.3,0.4,0.5,0.6", "sweep.halving=true", "sweep.max_trials=null"), synchronous=True
+    )
+    asked = [grid.ask() for _ in range(6)]
+    numbers = [number for number, _ in filter(None, asked)]
+    for number in numbers:
+        grid.report(number, 1, 0.0)
+    kept = [number for number in numbers if not grid.should_prune(number)]
+    assert kept == [0, 1]
+    for number in numbers[2:]:
+        grid.end(number, pruned=True)
+    for number in kept:  # as where their process was killed
+        grid.end(number, pruned=False)
+    again = SweepStudy(
+        plan("optimizer.lr=0.1,0.2,0.3,0.4,0.5,0.6", "sweep.halving=true", "sweep.max_trials=null"), synchronous=True
+    )
+    retried = [again.ask() for _ in range(2)]
+    assert [fingerprint for _, fingerprint in filter(None, retried)] == ["0", "1"]
+    assert [again.should_prune(number) for number, _ in filter(None, retried)] == [False, False]
 
 
 @pytest.mark.usefixtures("ratchet_home")
@@ -264,7 +301,7 @@ def test_a_shared_database_that_cannot_be_used_is_named_without_its_password(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
-def test_who_dies_while_it_draws_leaves_a_trial_that_is_handed_out_again(elsewhere: Callable[[str], str]) -> None:
+def test_who_dies_while_it_draws_leaves_a_trial_that_is_handed_out_again(elsewhere: Callable[..., str]) -> None:
     elsewhere("import optuna\noptuna.Trial._suggest = lambda *_: print('nan', flush=True) or os._exit(9)\nstudy.ask()")
     study = SweepStudy(plan(), synchronous=True)
     assert len(run_to_the_end(study)) == 5

@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 
 from ratchet.config import compose_space
 from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.training.board import Board
 from ratchet.training.plan import SweepPlan, plan_sweep
 from ratchet.training.queue import Pruned, StudyQueue, Turn
 from ratchet.training.run_names import FINGERPRINT_TAG, PRUNED_TAG
@@ -124,6 +125,34 @@ def test_a_point_that_is_drawn_again_uses_up_nothing() -> None:
         queue.ended(turn, 0.5 + 0.1 * len(names))
     queue.close()
     assert len(names) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_chance_comes_to_every_combination_of_the_lists(seed: int) -> None:
+    lists = ("optimizer.lr=0.1,0.2,0.3,0.4", "trainer.max_epochs=2,3,4", f"core.seed={seed}")
+    queue = StudyQueue(searched(*lists, "sweep.sampler=random", "sweep.max_trials=12"), at_once=1)
+    names = set()
+    while (turn := queue.next()) is not None:
+        assert isinstance(turn, Turn)
+        names.add(turn.trial.name)
+        queue.ended(turn, 0.5)
+    queue.close()
+    assert len(names) == 12
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_search_that_finds_nothing_new_does_not_say_that_it_had_its_trials() -> None:
+    search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=5")
+    board = Board(search, lambda _: None)
+    for number in range(4):
+        trial = search.trials[0].model_copy(update={"fingerprint": str(number)})
+        board.update(trial, status="finished", run_id=str(number), metrics={})
+    assert (
+        board.outcome(None, begun=4).stopped
+        == "stopped: 1 of 5 trials not started, what was drawn last had all been tried"
+    )
 
 
 @pytest.mark.slow

@@ -27,11 +27,12 @@ from ratchet.registry.selection import SWEEP_RUN_TAG
 from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.training.caching import fill_cache
 from ratchet.training.halving import rungs
+from ratchet.training.ownership import OWNER_TAG
 from ratchet.training.parent import BEST_TAG, OUTCOME_TAG, PLAN_TAG, SweepRun
 from ratchet.training.plan import plan_sweep
 from ratchet.training.preview import Preview, preview
 from ratchet.training.results import SweepOutcome, TrialResult
-from ratchet.training.run import end_run
+from ratchet.training.run import close_dead_run, end_run, metric_rows
 from ratchet.training.run_names import FAILURE_TAG, NESTED_TAG, PRUNED_TAG, STOPPED_TAG
 from ratchet.training.sweep import run
 
@@ -190,6 +191,47 @@ def test_a_sweep_whose_runs_somebody_deletes_comes_to_its_end() -> None:
     paused = client().create_run(experiment.experiment_id)
     client().delete_run(paused.info.run_id)
     end_run(paused.info.run_id, "KILLED", {PRUNED_TAG: "not among the best"})  # of one that was deleted: nothing
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_run_that_another_sweep_trains_is_not_ended_and_what_a_process_left_behind_is() -> None:
+    run_id = client().create_run(ensure_experiment("shared"), tags={OWNER_TAG: "there/77/abc"}).info.run_id
+    for pid in (None, 78):
+        end_run(run_id, "KILLED", {PRUNED_TAG: "not among the best"}, pid=pid)
+        found = client().get_run(run_id)
+        assert (found.info.status, PRUNED_TAG in found.data.tags) == ("RUNNING", False)
+    end_run(run_id, "KILLED", {STOPPED_TAG: "the sweep was stopped"}, pid=77)
+    assert client().get_run(run_id).info.status == "KILLED"
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_values_that_a_full_disk_tore_close_the_run_all_the_same(tmp_path: Path) -> None:
+    run_id = client().create_run(ensure_experiment("torn")).info.run_id
+    (row,) = metric_rows({"loss": 0.5}, 3)
+    whole = json.dumps(dict(row))
+    (tmp_path / "unsent").write_text(f"{whole}\n{whole[:20]}")
+    close_dead_run(run_id, "FAILED", "No space left on device", unsent=tmp_path / "unsent")
+    found = client().get_run(run_id)
+    assert (found.info.status, found.data.metrics["loss"]) == ("FAILED", 0.5)
+    assert "No space" in found.data.tags[FAILURE_TAG]
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_process_that_leaves_a_shared_sweep_does_not_mark_it_for_good() -> None:
+    plan = plan_sweep(compose_space([*SMALL, "optimizer.lr=0.1,0.2", "core.name=left"]))
+    with SweepRun.of(plan, {}):
+        with SweepRun.of(plan, {}) as idle:
+            idle.leave_open()
+        assert [found.info.status for found in runs_of("left")] == ["RUNNING"]
+        with pytest.raises(KeyboardInterrupt), SweepRun.of(plan, {}):
+            raise KeyboardInterrupt
+        assert [FAILURE_TAG in found.data.tags for found in runs_of("left")] == [True]
+    (found,) = runs_of("left")
+    assert (found.info.status, FAILURE_TAG in found.data.tags) == ("FINISHED", False)
+
+
+def runs_of(experiment: str) -> list[Run]:
+    return list(client().search_runs([ensure_experiment(experiment)]))
 
 
 def test_of_a_grid_that_is_cut_the_plan_speaks_of_what_is_done(ratchet_home: Path) -> None:

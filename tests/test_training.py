@@ -18,8 +18,10 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from ratchet.config import compose, compose_sweep
+from ratchet.data.reading import read_image
 from ratchet.data.seen import SeenImages
 from ratchet.errors import ConfigError, SweepFailedError
+from ratchet.evaluation.served import ServedModel
 from ratchet.evaluation.signature import read_signature
 from ratchet.registry.tracking import client
 from ratchet.training.examples import read_examples
@@ -116,6 +118,9 @@ def test_the_export_holds_what_the_gate_asks_of_it(trained: tuple[TrialResult, M
     assert not (model / "serving_input_example.json").exists()
     named = [line.split("==")[0] for line in (model / "requirements.txt").read_text().splitlines()]
     assert named == ["mlflow", "torch", "numpy"]
+    card = mlflow.models.get_model_info(str(model)).metadata["ratchet"]
+    assert card == json.loads((model / "model.json").read_text())
+    assert {"mean", "std", "classes", "resize"} < set(card)
     signature = read_signature(model)
     assert signature == "float32[-1, 3, 32, 32] → float32[-1, 3, 32, 32]"
     (model / "MLmodel").rename(folder / "MLmodel")
@@ -125,6 +130,24 @@ def test_the_export_holds_what_the_gate_asks_of_it(trained: tuple[TrialResult, M
     assert seen is not None
     assert len(seen.train) > len(seen.val) > 0
     assert not seen.train & seen.val
+
+
+def test_the_page_about_serving_serves(trained: tuple[TrialResult, MlflowClient, Path], tmp_path: Path) -> None:
+    model = trained[2] / "deployment_model"
+    noise = np.random.default_rng(0).integers(0, 256, (48, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((90, 70), Image.Resampling.BICUBIC).save(tmp_path / "photo.png")
+    page = (Path(__file__).parents[1] / "docs" / "serving.md").read_text()
+    code = page.split("```python")[1].split("```")[0]
+    for theirs, ours in (("models:/cats_vs_dogs@production", str(model)), ("photo.jpg", str(tmp_path / "photo.png"))):
+        assert theirs in code
+        code = code.replace(theirs, ours)
+    found: dict[str, np.ndarray] = {}
+    exec(code, found)  # noqa: S102 - our own page
+    served = ServedModel(model).predict(read_image(tmp_path / "photo.png")).numpy()
+    assert len(np.unique(served)) > 1
+    assert found["mask"].shape == (70, 90)
+    assert np.mean(found["mask"] != served) < 0.01  # Pillow's and torch's upsampling round apart
+    assert set(found["names"]) <= {"background", "disc", "polygon"}
 
 
 def test_the_run_keeps_checkpoint_configuration_and_pictures(trained: tuple[TrialResult, MlflowClient, Path]) -> None:

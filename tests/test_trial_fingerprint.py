@@ -8,6 +8,7 @@ import pytest
 from conftest import TINY
 
 from ratchet.config import compose
+from ratchet.errors import ConfigError
 from ratchet.training.fingerprint import fixed_length, schedule_fingerprint, trial_fingerprint
 
 
@@ -47,6 +48,12 @@ def test_what_the_users_own_code_does_is_part_of_a_trial(tmp_path: Path, monkeyp
 
     assert fingerprint("Mine = 1") == fingerprint("Mine = 1") != fingerprint("Mine = 2")
     assert trial_fingerprint(compose(TINY), "data") == trial_fingerprint(compose(TINY), "data")
+
+
+def test_code_that_cannot_be_imported_is_told_when_its_trials_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "nowhere_to_be_found")
+    with pytest.raises(ConfigError, match=r"no package nowhere_to_be_found to import.*PYTHONPATH"):
+        trial_fingerprint(compose([*TINY, "+loss={_target_: nowhere_to_be_found.X}"]), "data")
 
 
 def test_a_cosine_of_its_own_length_and_a_bound_in_steps_are_told_apart() -> None:

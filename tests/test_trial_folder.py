@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,14 +15,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from ratchet.errors import TrialTakenError
 from ratchet.registry.tracking import client, ensure_experiment
-from ratchet.training.checkpoint import StraightToDisk
-from ratchet.training.folder import FACTS_FILE, Facts, TrialFolder, link
+from ratchet.training.checkpoint import Snapshots, StraightToDisk
+from ratchet.training.folder import FACTS_FILE, Facts, Snapshot, TrialFolder, link
 from ratchet.training.leftovers import prune
 from ratchet.training.ownership import HEARTBEAT_TAG, OWNER_TAG, Ownership, await_owner, machine
 
@@ -201,6 +205,83 @@ def test_old_and_large_leftovers_go_with_a_message_and_the_newest_stay(tmp_path:
     assert f"interrupted trial {middle[:12]}" in told[0]
     left = {path.name for path in (tmp_path / "trials").iterdir()}
     assert left == {new, "patient-001"}  # a sweep may have paused the one a moment ago, and the other is no trial
+
+
+def test_what_another_sweep_has_paused_stays_whatever_its_size_until_it_is_old(tmp_path: Path) -> None:
+    paused = hashlib.sha256(b"paused").hexdigest()
+    folder = TrialFolder(tmp_path, paused)
+    with folder.locked():
+        folder.begin()
+        publish(folder, 1)
+    for entry in folder.path.rglob("*"):
+        os.utime(entry, (time.time() - 1.5 * 86400,) * 2)
+    assert prune(tmp_path, keep=set(), paused={paused}, most=0.0) == []
+    assert len(prune(tmp_path, keep=set(), paused={paused}, most=0.0, seconds=86400)) == 1
+
+
+def test_a_snapshot_that_stays_behind_the_next_one_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, removed = TrialFolder(tmp_path, "abc"), shutil.rmtree
+
+    def as_on_a_network_file_system(path: Path, ignore_errors: bool = False, **options: Any) -> None:
+        if not ignore_errors and Path(path).name == "snapshot-000000":
+            raise OSError(errno.ENOTEMPTY, "Directory not empty: .nfs0001")
+        if Path(path).name != "snapshot-000000":
+            removed(path, ignore_errors=ignore_errors, **options)
+
+    with folder.locked():
+        folder.begin()
+        publish(folder, 1)
+        folder.settle()
+        monkeypatch.setattr(shutil, "rmtree", as_on_a_network_file_system)
+        publish(folder, 2)
+        folder.settle()
+    newest = TrialFolder(tmp_path, "abc").newest()
+    assert newest is not None
+    assert newest.facts.step == 2
+
+
+class Slow(pl.LightningModule):
+    """Takes a fifth of a second for each of three batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.2)
+        loss: torch.Tensor = self.layer(batch).sum()
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters())
+
+
+@pytest.mark.parametrize(
+    ("spent", "steps"), [(0.0, [1, 2, 3]), (1e6, [3])], ids=["a trial that began just now", "one of twelve days"]
+)
+def test_within_an_epoch_a_snapshot_comes_when_a_kill_would_cost_a_twentieth_of_the_trials_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spent: float, steps: list[int]
+) -> None:
+    monkeypatch.setattr("ratchet.training.checkpoint._SECONDS_TO_LOSE", 0.0)
+    folder, taken = TrialFolder(tmp_path, "abc"), list[int]()
+
+    def upload(snapshot: Snapshot) -> None:
+        taken.append(snapshot.facts.step)
+        time.sleep(0.3)  # which is bounded by itself, and keeps no later snapshot away
+
+    keep = Snapshots(
+        folder, seed=0, minutes=5, pause_at=None, before=lambda: None, after=upload, seconds=lambda: spent,
+        peak_memory=lambda: 0.0,
+    )  # fmt: skip
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    with folder.locked():
+        folder.begin()
+        trainer = pl.Trainer(max_epochs=1, callbacks=[keep], default_root_dir=tmp_path, **quiet)
+        trainer.strategy.checkpoint_io = StraightToDisk()
+        trainer.fit(Slow(), torch.utils.data.DataLoader(torch.zeros(3, 1)))
+    assert taken == steps
 
 
 @pytest.mark.slow  # makes the tables of a new store

@@ -121,6 +121,7 @@ def test_everything_comes_up_and_ends_and_an_interrupted_run_goes_on_the_next_ti
     assert "nothing to do" in found.stdout
     healthy = first.call("doctor", "--models", "models")
     assert healthy.returncode == 0, healthy.stdout + healthy.stderr
+    _the_doctor_names_the_folder_that_it_was_given(first)
     again = first.call("up", "--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
     assert again.returncode == 1
     assert f"a `ratchet up` serves {first.home} already" in again.stderr
@@ -143,6 +144,19 @@ def test_everything_comes_up_and_ends_and_an_interrupted_run_goes_on_the_next_ti
     assert second.process.wait(60) == 1
     assert second.family() == []
     assert any("ServiceEndedError: mlflow ended" in line for line in second.lines)
+
+
+def _the_doctor_names_the_folder_that_it_was_given(up: Up) -> None:
+    here = up.call("doctor")
+    assert "without a model file" not in here.stdout
+    model = up.folder / "models" / "m.yaml"
+    text = model.read_text()
+    model.unlink()
+    try:
+        told = " ".join(up.call("doctor", "--models", "models").stdout.split())
+    finally:
+        model.write_text(text)
+    assert "ratchet deploy --models models --prune" in told
 
 
 def test_a_port_that_is_taken_is_told_before_anything_starts(start: Callable[..., Up], models: Path) -> None:

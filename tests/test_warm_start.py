@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY
+from mlflow.models import Model
 
 from ratchet.config import compose, compose_space
 from ratchet.data.seen import SeenImages
 from ratchet.errors import ConfigError, ModelFilesError, ModelNotFoundError, WeightsUnavailableError
+from ratchet.evaluation.served import ModelCard
 from ratchet.registry import MlflowModelManager
 from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.training.export import export_network
 from ratchet.training.fitting import build_module
 from ratchet.training.origin import WEIGHTS_FILE, fetch, planned
 from ratchet.training.plan import PlannedTrial, plan_sweep, plan_trials
 from ratchet.training.sweep import run_sweep
-from ratchet.training.warm_start import load_fitting
+from ratchet.training.warm_start import load_fitting, read_weights
 
 pytestmark = pytest.mark.trains
 
@@ -53,6 +57,26 @@ def test_a_network_takes_what_fits_and_says_what_does_not() -> None:
     assert str(loaded).startswith(f"{len(encoder)} of {len(own)} tensors, not decoder.")
     with pytest.raises(WeightsUnavailableError, match="no tensor of the parent fits"):
         load_fitting(network("fpn", "resnet18"), dict(parent.state_dict()), "the parent")
+
+
+def test_weights_are_read_and_no_code_beside_them_is_run(tmp_path: Path) -> None:
+    network, directory, ran = torch.nn.Conv2d(3, 1, 1), tmp_path / "model", tmp_path / "ran"
+    card = ModelCard(input_height=8, input_width=8, mean=(0, 0, 0), std=(1, 1, 1), classes=("background", "pet"))
+    export_network(network, card, directory, types=["pt2"])
+    (directory / "code").mkdir()
+    (directory / "code" / "planted.py").write_text(f"open({str(ran)!r}, 'w')\nraise RuntimeError('planted')\n")
+    (directory / "data" / "pickle_module_info.txt").write_text("planted")
+    (directory / "data" / "model.pth").write_bytes(b"")
+    written = Model.load(str(directory))
+    written.flavors["pytorch"]["code"] = "code"
+    written.save(str(directory / "MLmodel"))
+    before = list(sys.path)
+    weights = read_weights(directory, "theirs")
+    assert weights.keys() == network.state_dict().keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
+    assert not ran.exists()
+    assert sys.path == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
 @pytest.mark.usefixtures("ratchet_home")

@@ -13,13 +13,13 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 
-from flows.service.changes import Change, compared
+from flows.service.changes import SWITCHED_OFF, Change, compared
 from flows.service.deployments import RESTARTS, TAG, ZOMBIE_SECONDS, Deployment, full_name
 
 _PAGE = 200
 _LONGEST_RUN = timedelta(days=7)
 _LONGEST_START = timedelta(minutes=10)
-_OURS = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{RESTARTS}"}
+_OFF = "off"  # the tag of those that a model file switches off: without it, somebody did on the page
 
 
 def chain_automations(deployments: Sequence[Deployment], ids: Mapping[str, UUID]) -> list[AutomationCore]:
@@ -35,7 +35,7 @@ def chain_automations(deployments: Sequence[Deployment], ids: Mapping[str, UUID]
                     name=trigger["name"],
                     description=trigger["description"],
                     enabled=trigger["enabled"],
-                    tags=deployment["tags"],
+                    tags=[*deployment["tags"], *([] if trigger["enabled"] else [_OFF])],
                     trigger=EventTrigger.model_validate(trigger),
                     actions=[RunDeployment(deployment_id=ids[full_name(deployment)])],
                     owner_resource=f"prefect.deployment.{ids[full_name(deployment)]}",
@@ -68,6 +68,7 @@ def recovery_automations(*, silence: float = ZOMBIE_SECONDS) -> list[AutomationC
             expect=["*"],
             within=timedelta(seconds=silence),
             action=crashed,
+            tag=TAG,  # also those that are not taken up again: nobody else would end them, and give their slot back
         ),
         _recovery(
             "restart runs that crashed",
@@ -102,6 +103,7 @@ def _recovery(
     expect: Sequence[str],
     within: timedelta,
     action: ChangeFlowRunState,
+    tag: str = RESTARTS,
 ) -> AutomationCore:
     return AutomationCore(
         name=f"ratchet: {name}",
@@ -112,7 +114,7 @@ def _recovery(
             after={f"prefect.flow-run.{event}" for event in after},
             expect={f"prefect.flow-run.{event}" for event in expect},
             match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related=_OURS,
+            match_related={"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{tag}"},
             for_each={"prefect.resource.id"},
             threshold=1,
             within=within,
@@ -138,6 +140,9 @@ def automate(
     changes = []
     for automation in wanted:
         present = there.pop(automation.name, [])
+        if automation.enabled and present and not present[0].enabled and _OFF not in present[0].tags:
+            automation = automation.model_copy(update={"enabled": False})  # noqa: PLW2901
+            changes.append(Change("automation", automation.name, "off", SWITCHED_OFF))
         shapes = [_plain(AutomationCore.model_validate(found.model_dump())) for found in present]
         change = compared("automation", automation.name, _plain(automation), shapes[0] if shapes else None)
         if len(present) > 1:  # each of them would act

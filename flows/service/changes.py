@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+SWITCHED_OFF = ("somebody switched it off on Prefect's page; it stays off",)
+
 
 @dataclass(frozen=True)
 class Change:
-    """What became of one thing: created, updated (in these `keys`), unchanged, removed, or left though nobody wants it."""
+    """What became of one thing: created, updated (in these `keys`), unchanged, removed, left though nobody wants it, or off."""
 
     kind: str
     name: str

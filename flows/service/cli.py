@@ -8,14 +8,13 @@ from pathlib import Path
 
 import click
 
-from flows.service.deployments import RUNS
+from flows.service.deployments import MODELS, RUNS
 from flows.terminal import errors_told, open_console
 
-_MODELS = "deployments/models"
 _models = click.option(
     "--models",
     type=click.Path(path_type=Path),
-    default=_MODELS,
+    default=MODELS,
     show_default=True,
     help="Folder with one YAML file for each model.",
 )
@@ -118,4 +117,4 @@ def doctor(models: Path) -> None:
 
 def _there(folder: Path) -> Path | None:
     """The folder; None where the default one is absent, so that `ratchet up` works anywhere."""
-    return None if str(folder) == _MODELS and not folder.is_dir() else folder
+    return None if str(folder) == MODELS and not folder.is_dir() else folder

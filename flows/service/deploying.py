@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -20,7 +21,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
 from flows.service.automations import automate, chain_automations, recovery_automations
-from flows.service.changes import Change, compared
+from flows.service.changes import SWITCHED_OFF, Change, compared
 from flows.service.deployments import (
     POOL,
     RUNS,
@@ -63,7 +64,9 @@ def deploy(
     silence: float = ZOMBIE_SECONDS,
     dry_run: bool = False,
 ) -> list[Change]:
-    """Make everything as it is declared; what is so already is left alone, and a deployment that somebody paused.
+    """Make everything as it is declared; what is so already is left alone.
+
+    What somebody paused or switched off on Prefect's page stays so, and is told (`off`).
 
     Deployments and automations of models that have no file any more are removed with `prune`, else only reported (`left`):
     another folder of model files may be deployed to the same server. With `dry_run` nothing is changed.
@@ -74,8 +77,7 @@ def deploy(
     names = {full_name(deployment) for deployment in wanted}
     gone = sorted(name for name in there if name not in names)
     if prune and not dry_run:
-        for name in gone:
-            client.delete_deployment(there.pop(name).id)  # takes a shared limit along, so it comes before the limits
+        _remove(client, [there.pop(name) for name in gone])
     changes = [Change("deployment", name, "removed" if prune else "left") for name in gone]
     changes += [_pool(client, dry_run=dry_run)]
     changes += [_limit(client, limit_name(model.name), dry_run=dry_run) for model in models]
@@ -84,7 +86,11 @@ def deploy(
     ids: dict[str, UUID] = {name: found.id for name, found in there.items()}
     for deployment in wanted:
         name, shape = full_name(deployment), _shape(deployment, flows[deployment["entrypoint"]])
-        change = compared("deployment", name, shape, _shape_of(there[name]) if name in there else None)
+        found = there.get(name)
+        if found is not None and _switched_off(shape, found):
+            shape["schedules"] = [item | {"active": False} for item in shape["schedules"]]
+            changes.append(Change("schedule", name, "off", SWITCHED_OFF))
+        change = compared("deployment", name, shape, _shape_of(found) if found is not None else None)
         changes.append(change)
         if dry_run:
             ids.setdefault(name, UUID(int=0))  # not there yet; nothing is written with it
@@ -106,6 +112,21 @@ def _existing(client: SyncPrefectClient) -> Iterator[tuple[str, DeploymentRespon
             yield f"{flow}/{found.name}", found
         if len(page) < _PAGE:
             return
+
+
+def _remove(client: SyncPrefectClient, deployments: Sequence[DeploymentResponse]) -> None:
+    """Remove deployments, and the limits of theirs that no run holds.
+
+    A run that holds a slot of a limit that is gone cannot end, and the server removes a deployment's limit with it.
+    """
+    for found in deployments:
+        place, apart = {"id": str(found.id)}, {"global_concurrency_limit_id": None}
+        client.request("PATCH", "/deployments/{id}", path_params=place, json=apart).raise_for_status()
+        client.delete_deployment(found.id)
+    for name in {found.global_concurrency_limit.name for found in deployments if found.global_concurrency_limit}:
+        with suppress(ObjectNotFound):
+            if not client.read_global_concurrency_limit_by_name(name).active_slots:
+                client.delete_global_concurrency_limit_by_name(name)
 
 
 def _pool(client: SyncPrefectClient, *, dry_run: bool) -> Change:
@@ -159,6 +180,12 @@ def _shape(deployment: Deployment, flow: Flow[..., Any]) -> dict[str, Any]:
         "concurrency_options": {"collision_strategy": limit["collision_strategy"]},
         "limit": (limit.get("shared", "its own"), limit["limit"]),
     }
+
+
+def _switched_off(shape: Mapping[str, Any], found: DeploymentResponse) -> bool:
+    """Whether somebody switched the schedule off on the page; what a model file switches off has another slug."""
+    off = {item.slug for item in found.schedules if not item.active}
+    return any(item["active"] and item["slug"] in off for item in shape["schedules"])
 
 
 def _shape_of(found: DeploymentResponse) -> dict[str, Any]:

@@ -13,6 +13,9 @@ TAG = "ratchet"
 RESTARTS = "restarts"
 """Tag of deployments whose runs may be taken up again after a crash: every step of theirs is safe to repeat."""
 
+MODELS = "deployments/models"
+"""The folder of the model files, unless another one is named."""
+
 HEARTBEAT_SECONDS = 30
 """How often a run says that it lives: the least that Prefect takes."""
 
@@ -128,7 +131,15 @@ def _deployment(
         "concurrency_limit": limit | ({"shared": limit_name(model.name)} if flow == "retrain" else {}),
     }
     if cron is not None:
-        made["schedules"] = [{"cron": cron, "timezone": model.timezone, "slug": when, "active": model.enabled}]
+        # By its slug, what the file switched off differs from what somebody switched off on the page.
+        made["schedules"] = [
+            {
+                "cron": cron,
+                "timezone": model.timezone,
+                "slug": when if model.enabled else f"{when}-off",
+                "active": model.enabled,
+            }
+        ]
     if trigger is not None:
         made["triggers"] = [trigger]
     return made

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 
 from flows.service.check import check_models, prefect_client
+from flows.service.deployments import MODELS
 from flows.service.running import find
+from flows.service.servers import LOCAL
 from ratchet.errors import RatchetError
 from ratchet.home import home
-from ratchet.registry.tracking import answering, client, shown, tracking_uri
+from ratchet.registry.tracking import answering, client, embedded_uri, shown, tracking_uri
 
 if TYPE_CHECKING:
     from flows.service.deploying import Declaration
@@ -42,7 +46,9 @@ def examine(folder: Path | None) -> list[Finding]:
         return packages
     from flows.service.deploying import Declaration, load_declaration  # noqa: PLC0415 (Prefect: two seconds)
 
-    declared = Declaration()
+    declared, deploy = Declaration(), "ratchet deploy"
+    if folder is not None and str(folder) != MODELS:
+        deploy += f" --models {shlex.quote(str(folder))}"
 
     def models() -> Iterator[Finding]:
         nonlocal declared
@@ -52,7 +58,7 @@ def examine(folder: Path | None) -> list[Finding]:
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "models": models,
         "MLflow": _mlflow,
-        "Prefect": lambda: _prefect(declared),
+        "Prefect": lambda: _prefect(declared if folder is not None else None, deploy),
         "disk": _disk,
         "GPU": _gpu,
     }
@@ -109,7 +115,8 @@ def _mlflow() -> Iterator[Finding]:
     yield Finding("MLflow", f"{shown(uri)} answers: {experiments} experiments")
 
 
-def _prefect(declared: Declaration) -> Iterator[Finding]:
+def _prefect(declared: Declaration | None, command: str) -> Iterator[Finding]:
+    """Look at the server, and compare it with what is declared, if anything is; `command` is what would deploy that."""
     with prefect_client() as opened:
         from prefect.exceptions import ObjectNotFound  # noqa: PLC0415
 
@@ -121,7 +128,7 @@ def _prefect(declared: Declaration) -> Iterator[Finding]:
         try:
             paused = opened.read_work_pool(POOL).is_paused
         except ObjectNotFound:
-            yield Finding("work pool", f"there is no pool {POOL}", "ratchet deploy", bad=True)
+            yield Finding("work pool", f"there is no pool {POOL}", command, bad=True)
             return
         if paused:
             resume = f"PREFECT_API_URL={shown(str(opened.api_url))} prefect work-pool resume {POOL}"
@@ -134,24 +141,29 @@ def _prefect(declared: Declaration) -> Iterator[Finding]:
             start = f"start one: ratchet up, or {worker}"
             yield Finding("worker", f"no worker of the pool {POOL} is alive: nothing runs", start, bad=True)
         yield from _database(len(workers))
+        if declared is None:
+            return
         stale = [change for change in deploy(declared, opened, dry_run=True) if change.action != "unchanged"]
         left = [change.name for change in stale if change.action == "left"]
-        differ = [change.name for change in stale if change.action != "left"]
+        off = [change.name for change in stale if change.action == "off"]
+        differ = [change.name for change in stale if change.action not in ("left", "off")]
         if differ:
-            yield Finding("deployments", f"not as the model files say: {_some(differ)}", "ratchet deploy", bad=True)
+            yield Finding("deployments", f"not as the model files say: {_some(differ)}", command, bad=True)
         else:
             yield Finding("deployments", "as the model files say")
+        if off:
+            advice = "switch them on there, if they should run"
+            yield Finding("deployments", f"switched off on Prefect's page: {_some(off)}", advice)
         if left:
-            yield Finding(
-                "deployments", f"without a model file: {_some(left)}", "ratchet deploy --prune, unless they are wanted"
-            )
+            prune = f"{command} --prune, unless they are wanted"
+            yield Finding("deployments", f"without a model file: {_some(left)}", prune)
 
 
 def _database(workers: int) -> Iterator[Finding]:
     running = find()
     if running is None:
         return
-    several = workers > 1 or "127.0.0.1" not in running.prefect
+    several = workers > 1 or urlsplit(running.prefect).hostname not in LOCAL
     if running.database == "sqlite" and several:
         advice = "ratchet up --postgres URL (or embedded): SQLite is for one person, and locks under several"
         yield Finding("database", "SQLite, with several workers or people", advice)
@@ -162,7 +174,8 @@ def _database(workers: int) -> Iterator[Finding]:
 def _disk() -> Iterator[Finding]:
     folder = next(path for path in (home(), *home().parents) if path.exists())
     free = shutil.disk_usage(folder).free / _GIGABYTE
-    advice = "make room: ratchet prune MODEL, mlflow gc, old logs" if free < _LITTLE_SPACE else ""
+    store = f" --backend-store-uri {shlex.quote(embedded_uri())}" if tracking_uri() == embedded_uri() else ""
+    advice = f"make room: ratchet prune MODEL, mlflow gc{store}, old logs" if free < _LITTLE_SPACE else ""
     yield Finding("disk", f"{free:.1f} GB free at {home()}", advice, bad=free < _LEAST_SPACE)
     if not os.access(folder, os.W_OK):
         yield Finding("disk", f"{folder} cannot be written to", "choose another RATCHET_HOME", bad=True)

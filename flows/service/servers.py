@@ -79,6 +79,9 @@ def start_prefect(processes: Processes, host: str, port: int, database: str | No
         or ",".join(dict.fromkeys(address(name, port) for name in (host, *sorted(LOCAL), *_names(host)))),
         # The slots that runs hold outlive a restart of the server.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        # Runs that ended 90 days ago go, with their logs and artifacts: a watch alone makes 50,000 a year. Prefect keeps them.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": os.environ.get("PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED")
+        or "events,flow_runs",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": os.environ.get("PREFECT_SERVER_LOGGING_LEVEL", "WARNING"),
     }

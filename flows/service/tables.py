@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from flows.service.changes import Change
     from flows.service.doctor import Finding
 
-_ACTIONS = {"created": "green", "updated": "yellow", "removed": "red", "left": "yellow"}
+_ACTIONS = {"created": "green", "updated": "yellow", "removed": "red", "left": "yellow", "off": "yellow"}
 
 
 def print_changes(changes: Sequence[Change], console: Console, *, dry_run: bool) -> None:

@@ -28,7 +28,7 @@ from flows.service import servers
 from flows.service.changes import Change
 from flows.service.check import check_models
 from flows.service.deploying import Declaration, deploy
-from flows.service.deployments import POOL, RESTARTS
+from flows.service.deployments import POOL, RESTARTS, TAG
 from flows.service.journal import Journal
 from flows.service.notices import without_block
 from flows.service.processes import Processes
@@ -111,14 +111,16 @@ def take_up(client: SyncPrefectClient, *, died: bool = False) -> list[str]:
 def ask_for_life(client: SyncPrefectClient) -> None:
     """Let the runs that look as if they ran be watched again: a server that starts forgets whom it was waiting for.
 
-    One that lives sends its next heartbeat, and one that does not is Crashed, and taken up.
+    One that lives sends its next heartbeat, and one that does not is Crashed, and taken up if it may be.
     """
     for run in _runs_of_the_pool(client, StateType.RUNNING):
-        if RESTARTS in run.tags:
+        if TAG in run.tags:
             emit_event(
                 "prefect.flow-run.heartbeat",
                 resource={"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.name": run.name},
-                related=[{"prefect.resource.id": f"prefect.tag.{RESTARTS}", "prefect.resource.role": "tag"}],
+                related=[
+                    {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"} for tag in run.tags
+                ],
             )
 
 
@@ -148,8 +150,8 @@ def _of(*types: StateType) -> FlowRunFilter:
 
 
 def skip_missed(client: SyncPrefectClient) -> int:
-    """Cancel every overdue scheduled run but the last of its deployment; how many."""
-    missed = missed_runs(client)
+    """Cancel every overdue scheduled run of the pool but the last of its deployment; how many."""
+    missed = missed_runs(client, pool=POOL)
     last = {run.deployment_id: run for run in missed}
     skipped = [run for run in missed if last[run.deployment_id].id != run.id]
     for run in skipped:

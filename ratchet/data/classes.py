@@ -19,7 +19,14 @@ class ClassMap:
 
 
 def foreground(idx_to_class: Mapping[int, str]) -> dict[int, str]:
-    """The names of the foreground classes by index. Index 0 is always the background: a name for it is left out."""
+    """The names of the foreground classes by index. Index 0 is always the background: a name for it is left out.
+
+    Raises `ConfigError` where it is no name for each index.
+    """
+    if not isinstance(idx_to_class, Mapping) or not all(str(index).isdecimal() for index in idx_to_class):
+        raise ConfigError(
+            f"datamodule.idx_to_class={idx_to_class}: it takes a name for each index, as in {{1: scratch, 2: dent}}."
+        )
     return {int(index): str(name) for index, name in idx_to_class.items() if int(index) != 0}
 
 

@@ -89,7 +89,7 @@ class SegmentationDataModule:
         self._batch_size = batch_size
         self._num_workers = num_workers
         self._sizes = SplitSizes(val=val_size, test=test_size, gate=gate_size, seed=split_seed)
-        self._group_by = group_by
+        self.group_by = group_by
         self._seed = seed
         files = (train_split_file, val_split_file, test_split_file, gate_split_file)
         self._split_files = {split: file for split, file in zip(SPLITS, files, strict=True) if file is not None}
@@ -234,6 +234,7 @@ class SegmentationDataModule:
             seed=self._seed,
             cache=self._pixels,
             rows=[rows[contents[sample.name]] for sample in self.samples[split]] if rows else (),
+            contents=[contents[sample.name] for sample in self.samples[split]],
         )
 
     def _pixel_source(self) -> PixelSource:
@@ -266,7 +267,7 @@ class SegmentationDataModule:
             self.data_path / _METADATA,
             sizes=self._sizes,
             only=self.only,
-            group_by=self._group_by,
+            group_by=self.group_by,
             meaning={"classes": self.classes, "mask_values": sorted(self.mask_values.items())},
         )
 

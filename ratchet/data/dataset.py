@@ -11,10 +11,11 @@ from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
 
 from ratchet.data.cache import PixelCache
+from ratchet.data.content import PairContent, read_pair
 from ratchet.data.preparation import normalise
 from ratchet.data.resizing import read_pixels
 from ratchet.data.samples import InputFormat, Sample
-from ratchet.errors import ConfigError
+from ratchet.errors import ConfigError, UnreadableImageError
 
 Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[torch.Tensor, torch.Tensor]]
 """An augmentation: takes and returns an image, uint8 (3, H, W), and a mask, uint8 (H, W), of the same size."""
@@ -34,6 +35,7 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
     `samples`. Reading raises UnreadableImageError or MaskValueError, naming the file. An augmentation draws its random
     numbers from torch, seeded by seed, epoch and position: the number of workers and a resumed training change nothing.
     With a `cache`, in which the samples have the rows `rows`, the pixels to augment come from there, the same to the bit.
+    What comes from the files must be of the `contents` that it was hashed with, if they are given.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
         seed: int = 0,
         cache: PixelCache | None = None,
         rows: Sequence[int] = (),
+        contents: Sequence[PairContent] = (),
     ) -> None:
         """Keep what is needed to read; nothing is read yet."""
         self.samples = tuple(samples)
@@ -56,6 +59,7 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
         self._seed = seed
         self._cache = cache
         self._rows = rows
+        self._contents = contents
 
     def __len__(self) -> int:
         """The number of samples."""
@@ -85,7 +89,10 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
         if self._cache is not None and (pixels := self._cache.read(self._rows[index])) is not None:
             tensor = torch.from_numpy(pixels)
             return tensor[:3], tensor[3]
-        sample, size = self.samples[index], {"height": self._format.height, "width": self._format.width}
+        sample = self.samples[index]
+        if self._contents and read_pair((sample.image, sample.mask)) != self._contents[index]:
+            raise UnreadableImageError(f"{sample.image} or its mask changed since this training began: start it again")
+        size = {"height": self._format.height, "width": self._format.width}
         image, mask = read_pixels(sample.image, sample.mask, self._mask_values, **size)
         return torch.from_numpy(image), torch.from_numpy(mask)
 

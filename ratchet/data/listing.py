@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ratchet.data.reading import IMAGE_SUFFIXES
 from ratchet.errors import (
@@ -108,25 +109,35 @@ def read_metadata(path: Path, images: Mapping[str, Path]) -> dict[str, dict[str,
     """The rows of a CSV file by the image that their first column, `name`, names; empty if there is no such file.
 
     Raises:
-        MetadataError: the first column is not `name`, a row has too many or too few columns, a name comes twice, none of
-            them names an image, or it is not UTF-8.
+        MetadataError: the first column is not `name`, a row has too many or too few columns, a name comes twice, a quote is
+            not closed, none of them names an image, or it is not UTF-8.
     """
     if not path.is_file():
         return {}
     with io.StringIO(_text(path, MetadataError), newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        if header[:1] != ["name"]:
-            raise MetadataError(f"{path}: the first column must be 'name', found {header[:1]}")
-        rows: dict[str, dict[str, str]] = {}
-        for row in filter(None, reader):
-            name = next((form for form in _forms(row[0]) if form in images), row[0])
-            if len(row) != len(header) or name in rows:
-                what = "comes a second time" if name in rows else f"has {len(row)} columns, the header {len(header)}"
-                raise MetadataError(f"{path}, line {reader.line_num}: {row[0]!r} {what}")
-            rows[name] = dict(zip(header[1:], row[1:], strict=True))
+        reader = csv.reader(file, strict=True)  # else a quote that is not closed swallows the lines below it
+        try:
+            rows = _metadata_rows(path, reader, images)
+        except csv.Error as error:
+            raise MetadataError(
+                f"{path}, line {reader.line_num}: {error}; a quote that is opened must be closed"
+            ) from error
     if rows and images and not rows.keys() & images.keys():
         raise MetadataError(f"{path} names no image: it has {next(iter(rows))!r}, and there is {next(iter(images))!r}")
+    return rows
+
+
+def _metadata_rows(path: Path, reader: Any, images: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    header: list[str] = next(reader, [])
+    if header[:1] != ["name"]:
+        raise MetadataError(f"{path}: the first column must be 'name', found {header[:1]}")
+    rows: dict[str, dict[str, str]] = {}
+    for row in filter(None, reader):
+        name = next((form for form in _forms(row[0]) if form in images), row[0])
+        if len(row) != len(header) or name in rows:
+            what = "comes a second time" if name in rows else f"has {len(row)} columns, the header {len(header)}"
+            raise MetadataError(f"{path}, line {reader.line_num}: {row[0]!r} {what}")
+        rows[name] = dict(zip(header[1:], row[1:], strict=True))
     return rows
 
 

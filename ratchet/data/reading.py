@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ratchet.errors import MaskValueError, UnreadableImageError
 
@@ -28,6 +29,8 @@ _TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_BMP_HEADER_SIZE, _BMP_OS2, _BMP_BITS = 14, 12, 28  # where BMP says it; the header of OS/2
+_TIFF_BITS, _TIFF_PLANAR, _TIFF_SEPARATE = 258, 284, 2
 _FIRST_SIDEWAYS = 5  # orientations from here on exchange width and height
 _SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
 
@@ -88,6 +91,7 @@ def read_size(data: bytes, path: Path) -> tuple[int, int]:
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
+            _require_understood(image, data)
             width, height = image.size
             return (height, width) if _orientation(image) >= _FIRST_SIDEWAYS else (width, height)
     except _DECODING_ERRORS as error:
@@ -98,7 +102,9 @@ def _decode(path: Path, *, is_mask: bool = False) -> Image.Image:
     """The pixels, turned. Of 16 bits in several channels Pillow keeps the upper 8, which in a mask are none of its values."""
     try:
         # From memory: a file that Pillow maps, it maps in the shape that a turned TIFF has only when it is turned.
-        with Image.open(io.BytesIO(path.read_bytes())) as image:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            _require_understood(image, data)
             halved = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in image.tile)
             transpose = _TRANSPOSES.get(_orientation(image))
             image.load()
@@ -110,6 +116,20 @@ def _decode(path: Path, *, is_mask: bool = False) -> Image.Image:
     return turned
 
 
+def _require_understood(image: Image.Image, data: bytes) -> None:
+    """Refuse what Pillow decodes, without an error, to other pixels than those that are stored.
+
+    Raises `ValueError`, as its decoders do.
+    """
+    if image.format == "BMP" and image.mode == "1" and data[_BMP_HEADER_SIZE] != _BMP_OS2 and data[_BMP_BITS] != 1:
+        raise ValueError("a BMP of more than 1 bit a pixel with a palette of black and white: save it as PNG")
+    if not isinstance(image, TiffImageFile) or not any(tile[0] == "raw" for tile in image.tile):
+        return
+    planar = image.tag_v2.get(_TIFF_PLANAR) == _TIFF_SEPARATE
+    if planar and max(image.tag_v2.get(_TIFF_BITS, (1,))) > 8:  # noqa: PLR2004 - bits
+        raise ValueError("an uncompressed TIFF of 16 bits with separate planes: save it interleaved, or compressed")
+
+
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation that is still to be applied, 1 to 8, without decoding any pixels.
 
@@ -117,7 +137,8 @@ def _orientation(image: Image.Image) -> int:
     """
     if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
         return 1
-    return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    found = int(image.getexif().get(_ORIENTATION_TAG, 1))
+    return found if found in _TRANSPOSES else 1
 
 
 def _from_sixteen_bits(image: Image.Image, path: Path) -> NDArray[np.uint8]:

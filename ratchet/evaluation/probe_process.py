@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
+_STATUS = Path("/proc/self/status")
 _WARM_UP = 2  # samples; the TorchScript executor profiles the first run and compiles in the second
 _TURNS = 3
 _FORBIDDEN = ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo")
@@ -55,15 +56,14 @@ def pin() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
-def peak_memory() -> float:
-    """Largest resident size of this program so far, in MB.
+def peak_memory() -> float | None:
+    """Largest resident size of this program so far, in MB; None where the system does not tell, as in gVisor.
 
     On Linux `ru_maxrss` would do no: a child inherits its parent's, and a gate that holds images is large.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e6
+    if _STATUS.exists():
+        peaks = [line.split()[1] for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(peaks[0]) * 1024 / 1e6 if peaks else None
     import resource  # noqa: PLC0415
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)

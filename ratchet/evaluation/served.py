@@ -24,11 +24,12 @@ CARD_FILE = "model.json"
 
 
 class ModelCard(BaseModel):
-    """What a program must know to serve the model: `model.json`.
+    """What a program must know to serve the model: `model.json`, and `metadata.ratchet` in MLflow's `MLmodel`.
 
-    The input is float32 (B, 3, `input_height`, `input_width`): RGB in [0, 1], minus `mean`, over `std`. The output is
-    logits (B, C, height, width); C is 1 (the foreground is where the logit is above 0) or the number of `classes`
-    (the largest logit wins). `classes` are in index order, the background first.
+    The image is resized to `input_height` and `input_width` as `resize` says. The input is float32 (B, 3, `input_height`,
+    `input_width`): RGB in [0, 1], minus `mean`, over `std`. The output is logits (B, C, height, width); C is 1 (the
+    foreground is where the logit is above 0) or the number of `classes` (the largest logit wins). `classes` are in index
+    order, the background first.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # a card by a newer Ratchet may say more
@@ -38,6 +39,7 @@ class ModelCard(BaseModel):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     classes: tuple[str, ...]
+    resize: str = "Pillow BILINEAR (antialiased), aspect ratio not kept"
 
     @property
     def channels(self) -> tuple[int, ...]:

@@ -156,5 +156,7 @@ def _gaps(policy: Policy, record: Record) -> Iterator[tuple[str, str]]:
         yield "serves", "a trial of the export"
     asked = policy.budget.model_dump(exclude_none=True) if policy.budget is not None else {}
     ratio = against and any(bound.endswith("_ratio") for bound in asked)
-    if asked and (evidence.challenger_cost is None or (ratio and evidence.champion_cost is None)):
+    sampled = [evidence.challenger_cost, *([evidence.champion_cost] if ratio else [])]
+    timed = any(bound.startswith("latency") for bound in asked)
+    if asked and any(cost is None or (timed and 0 < len(cost.latency_ms) < asked["min_samples"]) for cost in sampled):
         yield "budget", "the models' cost, measured together"

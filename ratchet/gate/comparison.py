@@ -90,7 +90,7 @@ def difference(policy: Policy, compared: Compared, *, rule: Rule, line: float, a
         passed=passed,
         undecided=not passed and shown.estimate is not None and (few or not below),
         observed=shown.low,
-        required=f"> {_line(line)} with {100 * shown.confidence:.4g} % confidence",
+        required=f"> {line_told(line)} with {100 * shown.confidence:.4g} % confidence",
         why=_why(shown, few=f"{compared.units} of {least}" if few else "", resamples=compared.resampled.resamples),
         interval=shown,
     )
@@ -108,18 +108,19 @@ def _why(shown: Interval, *, few: str, resamples: int) -> str:
     low, high = beside(shown.low, shown.line, "+.4f"), beside(shown.high, shown.line, "+.4f")
     between = f"{measured}, between {low} and {high}"
     if shown.low > shown.line:
-        return f"{between}: above {_line(shown.line)}"
+        return f"{between}: above {line_told(shown.line)}"
     if shown.high <= shown.line:
-        return f"{between}: not above {_line(shown.line)}"
+        return f"{between}: not above {line_told(shown.line)}"
     advice = "a few more images would tell"  # the plan is by the normal distribution, the interval by what is wider
     if shown.images_needed is None:
         advice = "the estimate itself is not"
     elif shown.images_needed > shown.images:
         advice = f"about {shown.images_needed:,} images would tell"
-    return f"{between}: too wide to tell whether it is above {_line(shown.line)}; {advice}"
+    return f"{between}: too wide to tell whether it is above {line_told(shown.line)}; {advice}"
 
 
-def _line(value: float) -> str:
+def line_told(value: float) -> str:
+    """A line that a difference is to be above, as people read it."""
     return f"{value:+g}" if value else "zero"
 
 

@@ -50,6 +50,16 @@ def check_comparable(challenger: ImageCounts, other: ImageCounts, *, role: str) 
         )
 
 
+def dependence_note(policy: Policy, split_by: str | None) -> str | None:
+    """What to say where data are split by a column because their images depend on each other, and the policy leaves it out."""
+    if split_by is None or policy.group_by is not None:
+        return None
+    return (
+        f"the data are split by {split_by}, but images of one {split_by} are resampled as if they were independent, so that the "
+        f"bounds are too narrow: set gate.group_by={split_by}"
+    )
+
+
 def _truth(counts: ImageCounts) -> NDArray[np.int64]:
     """Pixels of each class in the truth, (N, C)."""
     return counts.tp + counts.fn

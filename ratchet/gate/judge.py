@@ -229,7 +229,9 @@ def _notes(case: _Case) -> list[str]:
         what = f": {', '.join(skipped)} had nothing to compare with" if skipped else ""
         notes.append(f"first model: there is no champion{what}; floor, leak, serves and budget decide, as far as asked")
     elif _comparing(policy):
-        alpha = main_line(policy)[1]
-        note = reuse_note(alpha=alpha, uses=case.context.earlier_uses + 1, risk=policy.reuse_risk)
+        line, alpha = main_line(policy)
+        if policy.superiority is None and policy.non_inferiority is None and policy.anchor is not None:
+            line, alpha = -policy.anchor.margin, 1 - policy.anchor.confidence
+        note = reuse_note(alpha=alpha, uses=case.context.earlier_uses + 1, risk=policy.reuse_risk, line=line)
         notes += [note] if note else []
     return [*notes, *case.evidence.notes]

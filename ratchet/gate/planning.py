@@ -39,15 +39,17 @@ def _reach(alpha: float, power: float) -> float:
 
 
 def risk_of_luck(*, alpha: float, uses: int) -> float:
-    """The most that the chance of one no-better challenger among `uses` getting through can be: 1 - (1 - alpha)ᵏ.
+    """The most that the chance of one among `uses` challengers, none above the line, getting through can be: 1 - (1 - alpha)ᵏ.
 
     Šidák (JASA 62, 1967); by Bonferroni it is under k · alpha however the tries depend on each other.
     """
     return float(round(1 - (1 - alpha) ** uses, _DIGITS))
 
 
-def reuse_note(*, alpha: float, uses: int, risk: float) -> str | None:
+def reuse_note(*, alpha: float, uses: int, risk: float, line: float = 0.0) -> str | None:
     """The warning when a gate set was used so often that luck may have promoted one with a chance above `risk`.
+
+    `alpha` bounds the chance for a challenger whose true difference is not above `line`: no other is spoken of.
 
     Every challenger judged on the same images is one more draw in the same lottery, and tuning by the verdicts fits
     the model to these images (Dwork et al., Science 349, 2015; Blum & Hardt, ICML 2015).
@@ -55,7 +57,8 @@ def reuse_note(*, alpha: float, uses: int, risk: float) -> str | None:
     chance = risk_of_luck(alpha=alpha, uses=uses)
     if not chance > risk:
         return None
+    what = "no better" if line == 0 else f"not better by {line:g}" if line > 0 else f"worse by {-line:g} or more"
     return (
-        f"this gate set has now judged {uses} challengers: the chance that luck promoted at least one that was no "
-        f"better may be as high as {chance:.0%} (1 - {1 - alpha:.4g}^{uses}). Collect a new gate set"
+        f"this gate set has now judged {uses} challengers: the chance that luck promoted at least one that was {what} "
+        f"may be as high as {chance:.0%} (1 - {1 - alpha:.4g}^{uses}). Collect a new gate set"
     )

@@ -163,7 +163,9 @@ def _image(data: bytes, alt: str) -> str:
 
 
 def _again(verdict: Verdict) -> str:
-    command = f"ratchet gate replay {shlex.quote(verdict.model)} {verdict.challenger.version}"
+    command = (
+        f"ratchet gate replay {shlex.quote(verdict.model)} {verdict.challenger.version} --verdict {verdict.digest[:12]}"
+    )
     rows = "".join(f"<tr><th>{escape(k)}<td><code>{escape(v)}</code>" for k, v in wording.facts(verdict))
     body = (
         f"<pre>{escape(command)}\nratchet gate replay verdict.json</pre>"

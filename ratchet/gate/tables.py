@@ -25,7 +25,10 @@ _SIGNS = {"passed": "✓", "undecided": "?", "failed": "✗"}
 
 def check_table(verdict: Verdict) -> Table:
     """Every check with its reason, the failed ones first; below them what else a reader should know."""
-    title = f"Verdict: {verdict.outcome} ({wording.parties(verdict)}, {verdict.n_images:,} gate images)"
+    policy = wording.policy_name(verdict.policy)
+    title = (
+        f"Verdict: {verdict.outcome} ({wording.parties(verdict)}, {verdict.n_images:,} gate images, policy {policy})"
+    )
     table = Table("", "rule", "on", "asked", "why", title=title, title_justify="left")
     table.caption, table.caption_justify = "\n".join(_notes(verdict)), "left"
     for check in wording.worst_first(verdict.checks):
@@ -47,12 +50,14 @@ def backtest_table(rows: Sequence[Row]) -> Table:
 def backtest_summary(name: str, rows: Sequence[Row]) -> str:
     """How many versions were promoted then, and how many the policy would have promoted."""
     then = sum(row.then.passed for row in rows)
-    same, own = ([getattr(row, which).outcome for row in rows] for which in ("same", "own"))
-    unknown = f" (of {same.count('unknown')} the record cannot tell)" if "unknown" in same else ""
-    return (
-        f"{len(rows)} judged versions: then {then} promote; policy {name} {same.count('promote')}{unknown}, and along its "
-        f"own champions {own.count('promote')}"
-    )
+    same, own = (_counted([getattr(row, which).outcome for row in rows]) for which in ("same", "own"))
+    return f"{len(rows)} judged versions: then {then} promote; policy {name} {same}, and along its own champions {own}"
+
+
+def _counted(outcomes: Sequence[str]) -> str:
+    unknown = outcomes.count("unknown")
+    left = f" (of {unknown} the record cannot tell, and they count as not promoted)" if unknown else ""
+    return f"{outcomes.count('promote')}{left}"
 
 
 def _cell(answer: Answer) -> Text:
@@ -63,7 +68,7 @@ def _cell(answer: Answer) -> Text:
 def _notes(verdict: Verdict) -> list[str]:
     notes = list(verdict.notes)
     if (gain := wording.provable(verdict)) is not None:
-        notes.append(f"smallest difference that this gate set can prove: {gain:.4f}")
+        notes.append(f"{wording.provable_told(verdict)}: {gain:+.4f}")
     if (images := wording.deciding(verdict)) is not None:
         notes.append(f"images that would decide, if the difference is as measured: {images:,}")
     return notes

@@ -19,7 +19,7 @@ Decision = Literal["promote", "reject", "inconclusive"]
 Rule = Literal["scored", "different", "floor", "superiority", "non_inferiority", "anchor", "leak", "serves", "budget"]
 
 
-STATISTIC, STATISTIC_VERSION = "statistic", 3
+STATISTIC, STATISTIC_VERSION = "statistic", 4
 """Goes up when the same counts and policy give another verdict."""
 
 
@@ -165,7 +165,7 @@ class Verdict(Settings):
             return f"{both}; the difference was not judged"
         return (
             f"{both}; the difference is {_figure(self.interval.estimate, sign=True)}, and at least "
-            f"{_least(self.interval.low)} with {100 * self.interval.confidence:.4g} % confidence"
+            f"{least_told(self.interval.low)} with {100 * self.interval.confidence:.4g} % confidence"
         )
 
     def to_json(self) -> str:
@@ -195,7 +195,7 @@ def schema() -> str:
     return json.dumps(Verdict.model_json_schema(mode="serialization"), indent=2, sort_keys=True) + "\n"
 
 
-def _least(value: float | None) -> str:
+def least_told(value: float | None) -> str:
     """What is at least so much is not shown as more: the fourth digit is rounded down."""
     return "unknown" if value is None else f"{math.floor(round(value * 1e4, 6)) / 1e4:+.4f}"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ratchet.errors import PolicyError
-from ratchet.gate.comparison import TOO_FEW
+from ratchet.gate.comparison import TOO_FEW, line_told
 from ratchet.gate.evidence import Cost
 from ratchet.gate.load import load_policy
 from ratchet.gate.policy import Policy
-from ratchet.gate.verdict import Check, Verdict
+from ratchet.gate.verdict import Check, Verdict, least_told
 
 MARKS = {"passed": "✓ passed", "undecided": "? undecided", "failed": "✗ failed"}
 
@@ -53,18 +53,28 @@ def figures(verdict: Verdict) -> list[tuple[str, str]]:
     if verdict.interval is not None:
         found.append(("difference", number(verdict.interval.estimate, sign=True)))
         confidence = f"{100 * verdict.interval.confidence:.4g} %"
-        found.append((f"at least, with {confidence} confidence", number(verdict.interval.low, sign=True)))
+        found.append((f"at least, with {confidence} confidence", least_told(verdict.interval.low)))
     if (gain := provable(verdict)) is not None:
-        found.append(("smallest difference that this gate set can prove", number(gain, sign=True)))
+        found.append((provable_told(verdict), number(gain, sign=True)))
     found.append(("gate images", f"{verdict.n_images:,}"))
     if (images := deciding(verdict)) is not None:
         found.append(("gate images that would decide", f"about {images:,}"))
     return found
 
 
+def provable_told(verdict: Verdict) -> str:
+    """What `provable` is. A smaller difference may be proven as well, by luck."""
+    line = "zero" if verdict.interval is None else line_told(verdict.interval.line)
+    return (
+        f"true difference that would be proven to be above {line} with {100 * verdict.policy.power:.4g} % probability"
+    )
+
+
 def provable(verdict: Verdict) -> float | None:
-    """The smallest true difference that this gate set can prove; None where its images are too few to prove any, or
-    do not tell, since both models answer alike."""
+    """The smallest true difference that this gate set proves with the policy's power.
+
+    None where its images are too few to prove any, or do not tell, since both models answer alike.
+    """
     shown = verdict.interval
     if shown is None or shown.low is None or not shown.standard_error or shown.images < verdict.policy.min_images:
         return None

@@ -9,7 +9,7 @@ from ratchet.errors import DatasetNotFoundError
 from ratchet.gate import Policy, Verdict, load_policy
 from ratchet.judgement.configuration import configuration, gate_data
 from ratchet.judgement.judging import OnImage, judge_version
-from ratchet.judgement.records import judged_of, kept_verdict
+from ratchet.judgement.records import judged_of, kept_verdict, model_ref
 from ratchet.registry import EventKind
 
 if TYPE_CHECKING:
@@ -35,12 +35,15 @@ def judge_anytime(
     `ConfigError`, `RegistryError`, `DataError`, `GateError`.
     """
     other = manager.champion(model) if against is None else manager.version(model, against)
-    versions = [manager.version(model, version), *([other] if other is not None else [])]
+    judged = manager.version(model, version)
+    versions = [judged, *([other] if other is not None else [])]
     chosen = load_policy(policy) if policy is not None else None  # before anything is fetched: it may be mistyped
     config = configuration(versions)
     gated = (e for e in judged_of(manager.history(model), version) if e.kind is EventKind.GATED)
     first = None if chosen is not None else next(gated, None)
     before = None if first is None else kept_verdict(first)
+    if before is not None and (judged.digests is None or before.challenger != model_ref(judged)):
+        before = None  # of a version that had this number before the model was deleted and made anew
     try:
         data = gate_data(config, data_path)
         data.prepare()

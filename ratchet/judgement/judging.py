@@ -14,6 +14,7 @@ from ratchet.errors import GateError
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.evaluation.served import ModelCard, ServedModel, SilentModel
 from ratchet.gate import Context, Evidence, Policy, Verdict, judge
+from ratchet.gate.contrasts import dependence_note
 from ratchet.gate.record import write_record
 from ratchet.gate.report import html_report
 from ratchet.home import home
@@ -153,7 +154,8 @@ def _measure(
             )
     counts |= {} if anchor.counts is None else {"anchor": anchor.counts}
     same = (f"{copies} gate images are copies of others, byte for byte, and are left out",) if copies else ()
-    notes = (*evidence.notes, *same, *cached, *anchor.notes)
+    dependent = filter(None, [dependence_note(policy, data.group_by)])
+    notes = (*evidence.notes, *same, *dependent, *cached, *anchor.notes)
     return _Measured(versions, models, counts, anchor.version, evidence.model_copy(update={"notes": notes}))
 
 

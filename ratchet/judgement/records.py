@@ -14,10 +14,12 @@ from ratchet.gate import ModelRef
 from ratchet.gate.record import VERDICT_FILE
 from ratchet.registry import EventKind
 from ratchet.registry.mlflow_files import local_path
-from ratchet.registry.tracking import answering, client, ensure_experiment, shown, tracking_uri
+from ratchet.registry.pages import artifact_page
+from ratchet.registry.tracking import answering, client, ensure_experiment, tracking_uri
 
 if TYPE_CHECKING:
     from ratchet.gate import Verdict
+    from ratchet.gate.record import Record
     from ratchet.registry import Event, LedgerModelManager, ModelVersion
 
 REPORT_FILE = "report.html"
@@ -61,9 +63,8 @@ def record_location(digest: str, run_id: str) -> str:
     """Where a person finds the record: a page of the tracking server, or a path where the store lies on this machine."""
     with answering(tracking_uri()):
         info = client().get_run(run_id).info
-    if tracking_uri().startswith("http"):
-        return f"{shown(tracking_uri())}/#/experiments/{info.experiment_id}/runs/{run_id}/artifacts/{_path(digest)}"
-    return f"{local_path(info.artifact_uri) or info.artifact_uri}/{_path(digest)}"
+    page = artifact_page(str(info.experiment_id), run_id, _path(digest))
+    return page or f"{local_path(info.artifact_uri) or info.artifact_uri}/{_path(digest)}"
 
 
 def judgements(history: Iterable[Event]) -> list[Event]:
@@ -87,13 +88,17 @@ def _deciding(history: Iterable[Event], version: int) -> Event | None:
     return next(reversed(on or gated), None)
 
 
-def last_verdict(manager: LedgerModelManager, model: str, version: int) -> Event:
-    """The last judgement of a version, deleted or not, or its last comparison. Raises `RegistryError` where there is none."""
-    found = judged_of(manager.history(model), version)
+def last_verdict(manager: LedgerModelManager, model: str, version: int, *, digest: str = "") -> Event:
+    """The last judgement of a version, deleted or not, or its last comparison; or the last with the digest that begins so.
+
+    Raises `RegistryError` where there is none.
+    """
+    found = [e for e in judged_of(manager.history(model), version) if str(e.verdict_digest).startswith(digest)]
     if not found:
         manager.version(model, version)
-        raise RegistryError(f"there is no record of a verdict on {model} v{version}: ratchet gate {model} {version}")
-    return (_gated(found, version) or found)[-1]
+        which = f"the verdict {digest}" if digest else "a verdict"
+        raise RegistryError(f"there is no record of {which} on {model} v{version}: ratchet gate {model} {version}")
+    return (found if digest else _gated(found, version) or found)[-1]
 
 
 def judged_of(history: Iterable[Event], version: int) -> list[Event]:
@@ -144,8 +149,8 @@ def kept_verdict(event: Event) -> Verdict | None:
     return verdict if verdict.digest == event.verdict_digest else None
 
 
-def judged_images(manager: LedgerModelManager, version: ModelVersion) -> frozenset[str] | None:
-    """The names of the gate images that a version was promoted on, or else judged on last before; None: no record has them."""
+def promoted_on(manager: LedgerModelManager, version: ModelVersion) -> Record | None:
+    """The record of the judgement that a version was promoted on, or else judged by last before; None: there is none of it."""
     from ratchet.gate.record import read_record  # noqa: PLC0415
 
     decided = _deciding(manager.history(version.model), version.version)
@@ -158,7 +163,7 @@ def judged_images(manager: LedgerModelManager, version: ModelVersion) -> frozens
             return None
     # A model that was deleted and made anew begins with version 1 again.
     same = version.digests is not None and record.verdict.challenger == model_ref(version)
-    return frozenset(record.counts["challenger"].names) if same else None
+    return record if same else None
 
 
 def earlier_uses(history: Iterable[Event], gate_set: str, challenger: ModelVersion) -> int:

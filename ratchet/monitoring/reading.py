@@ -18,11 +18,11 @@ from ratchet.evaluation.counts import ImageCounts, class_scores, score, shown_cl
 from ratchet.evaluation.scoring import score_models
 from ratchet.evaluation.served import ServedModel
 from ratchet.gate import Policy, load_policy
-from ratchet.gate.contrasts import find_groups
+from ratchet.gate.contrasts import dependence_note, find_groups
 from ratchet.gate.digests import Metadata
 from ratchet.gate.rules import finite
 from ratchet.judgement.configuration import configuration, gate_data
-from ratchet.judgement.records import judged_images
+from ratchet.judgement.records import promoted_on
 from ratchet.monitoring.change import compare_sets
 from ratchet.monitoring.images import choose_images
 from ratchet.monitoring.values import MonitorSettings, Reading, State
@@ -51,17 +51,19 @@ def take_reading(
     New are the images in today's splits for training and validation whose content the champion did not see in its own:
     an image keeps its split while the data grow, so these came later. So did the images of the gate split that its
     verdict does not name; those that it names are the reference. Metric, average and resampling are those of the policy
-    that the champion was trained under. `data_path` is where the data are now, if not where it was trained on them.
-    Raises `RegistryError`, `DataError`.
+    that promoted the champion, or, where no record tells, that it was trained under. `data_path` is where the data are
+    now, if not where it was trained on them. Raises `RegistryError`, `DataError`.
     """
     champion = manager.champion(model)
     if champion is None:
         return None
     config = configuration([champion, *reversed(manager.versions(model))])
-    data, policy = gate_data(config, data_path), load_policy(config.get("gate") or "default")
+    data, record = gate_data(config, data_path), promoted_on(manager, champion)
+    policy = load_policy(config.get("gate") or "default") if record is None else record.verdict.policy
+    judged = None if record is None else frozenset(record.counts["challenger"].names)
     with tempfile.TemporaryDirectory(prefix="monitor-") as folder:
         files = manager.download_model(model, champion.version, Path(folder) / "model")
-        chosen = choose_images(data, seen=_seen(files, champion), judged=judged_images(manager, champion))
+        chosen = choose_images(data, seen=_seen(files, champion), judged=judged)
         fresh = chosen.fresh[: settings.newest]
         models, samples = {"champion": ServedModel(files)}, [*fresh, *chosen.reference]
         counts = score_models(models, samples, data.mask_values, metric=policy.metric, on_image=on_image)["champion"]
@@ -75,6 +77,7 @@ def take_reading(
         data=data.fingerprint,
         metadata=metadata_columns(samples),
         as_promoted=chosen.as_promoted,
+        dependence=dependence_note(policy, data.group_by),
     )
 
 
@@ -89,12 +92,14 @@ def judge_reading(
     data: str,
     metadata: Metadata | None = None,
     as_promoted: bool = True,
+    dependence: str | None = None,
 ) -> Reading:
     """Conclude from the counts of the `fresh` images (N,) and of the others: a pure function.
 
     Either is proven, degraded where even the upper end of the change is below -margin, healthy where the lower end is not; what
     lies between is undecided. Where the policy names groups, they
     count, not images. `as_promoted`: the others are what the version was promoted on, not all that the gate set holds today.
+    `dependence` is what is to be said of images that depend on each other.
     """
     new, old = _part(counts, fresh), _part(counts, ~fresh)
     images = len(new.names)
@@ -114,7 +119,8 @@ def judge_reading(
         metric=policy.metric,
         state=state,
         sentence=_sentence(policy, settings, f"v{version} of {model}", images, now, then, low, high, state, few)
-        + (f"; {_TODAYS_GATE}" if images and not as_promoted else ""),
+        + (f"; {_TODAYS_GATE}" if images and not as_promoted else "")
+        + (f"; {dependence}" if images and dependence is not None else ""),
         images=images,
         reference_images=len(old.names),
         as_promoted=as_promoted,

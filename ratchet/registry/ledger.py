@@ -6,6 +6,7 @@ The protocol, and why it is safe, is written down in docs/registry.md; the comme
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import socket
 import time as clock
@@ -15,16 +16,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from ratchet.errors import ModelNotFoundError, RegistryError, ServerUnreachableError
+from ratchet.errors import ModelNotFoundError, NotAllowedError, RegistryError, ServerUnreachableError
 from ratchet.registry.events import LONGEST_TEXT, Event, EventKind
 from ratchet.registry.fold import State, fold
 from ratchet.registry.rendering import render
 from ratchet.registry.store import Found, Notes, Observed, Store
 from ratchet.registry.values import AUTHOR_TAG, FINGERPRINT_TAG, Stage
 
+_logger = logging.getLogger(__name__)
+
 ALIASES = {Stage.PRODUCTION: "production", Stage.STAGING: "staging"}
 _NAMESPACE = uuid.UUID("5f0f5f1c-3c35-4c2e-9a51-7a7c3b1d2f60")
 _ATTEMPTS = 5
+_UNTIL_SHOWN = (0.0, 0.1, 0.3, 1.0, 3.0)  # seconds between looks: a server may read from a replica that is behind
 _ROUNDS = 100  # of looking again while others write; each ends with the log having moved on
 _DEAD_AFTER = timedelta(minutes=10)  # a writer that began so long ago was killed: a projection takes a second
 
@@ -90,20 +94,32 @@ class Ledger:
         """
         for attempt in range(_ATTEMPTS):
             try:
+                if attempt and self._find(model, event) is not None:
+                    break
                 self.store.append(model, event)
                 break
-            except ServerUnreachableError:
+            except ServerUnreachableError as error:
                 if attempt == _ATTEMPTS - 1:
-                    raise
+                    raise ServerUnreachableError(
+                        f"whether the event {event.kind} of v{event.version} is in the history of {model!r} is not known. "
+                        f"See `ratchet history {model}` before you repeat it: {error}"
+                    ) from error
                 clock.sleep(0.2 * 2**attempt)
-                if any(written.id == event.id for written in self.read(model)[1]):
-                    break
         with written_down(model, event):
-            state, events = self.read(model)
-        for written in events:
-            if written.id == event.id:
-                return state, written
-        raise RegistryError(f"the history of {model!r} does not show the event just written: was it deleted meanwhile?")
+            for seconds in _UNTIL_SHOWN:
+                clock.sleep(seconds)
+                found = self._find(model, event)
+                if found is not None:
+                    return found
+        raise RegistryError(
+            f"the event {event.kind} of v{event.version} was written, but the history of {model!r} does not show it. See "
+            f"`ratchet history {model}` before you repeat it"
+        )
+
+    def _find(self, model: str, event: Event) -> tuple[State, Event] | None:
+        """The event as the log has it, and what it amounts to with it."""
+        state, events = self.read(model)
+        return next(((state, written) for written in events if written.id == event.id), None)
 
     def look(self, model: str) -> Look | None:
         """Read everything once. The order log, notes, projection is what lets `settle` tell a change made by hand
@@ -116,26 +132,37 @@ class Ledger:
     def settle(self, model: str) -> Look:
         """Bring log and projection together: take over what changed outside, mend what was left half-done.
 
-        Raises `ModelNotFoundError` if there is no such model.
+        Where the server lets this user only read, what was seen is the answer: the log is the truth. Raises
+        `ModelNotFoundError` if there is no such model.
         """
         for _ in range(_ROUNDS):
             look = self.look(model)
             if look is None:
                 raise ModelNotFoundError(f"no registered model {model!r}: {self._known_models()}")
-            if self._take_over_versions(model, look):
-                continue
-            self._bury(model, look.notes)
-            difference = difference_of(look)
-            if difference is None:
-                if min(look.notes.projected, look.notes.stages) < look.state.moved_at:
-                    self.store.mark_projected(model, look.state.head)
+            try:
+                if self._mend(model, look):
+                    return look
+            except NotAllowedError as error:
+                _logger.warning("%s is not as its history says, and this user may not mend it: %s", model, error)
                 return look
-            if difference.by_hand and _undisturbed(look.notes, look.state):
-                _, written = self.append(model, self._changed_outside(look.state, difference.moves))
-                if not written.counts:
-                    continue  # somebody wrote meanwhile: whether this is still a change by hand, another look tells
-            self.project(model)
         raise RegistryError(f"{model!r} was changed by others {_ROUNDS} times while it was read: try again")
+
+    def _mend(self, model: str, look: Look) -> bool:
+        """Take a step towards agreement; True if there was none to take."""
+        if self._take_over_versions(model, look):
+            return False
+        self._bury(model, look.notes)
+        difference = difference_of(look)
+        if difference is None:
+            if min(look.notes.projected, look.notes.stages) < look.state.moved_at:
+                self.store.mark_projected(model, look.state.head)
+            return True
+        if difference.by_hand and _undisturbed(look.notes, look.state):
+            _, written = self.append(model, self._changed_outside(look.state, difference.moves))
+            if not written.counts:
+                return False  # somebody wrote meanwhile: whether this is still a change by hand, another look tells
+        self.project(model)
+        return False
 
     def _changed_outside(self, state: State, moves: tuple[tuple[int, Stage], ...]) -> Event:
         about = moves[-1][0] if moves else state.champion or state.staging or 0
@@ -211,12 +238,10 @@ class Ledger:
 
     def _write(self, model: str, state: State, events: tuple[Event, ...], observed: Observed) -> None:
         """The one place that writes aliases and stages. Production's alias is set first and never removed."""
-        for stage, holder in ((Stage.PRODUCTION, state.champion), (Stage.STAGING, state.staging)):
-            alias = ALIASES[stage]
+        holders = {ALIASES[Stage.PRODUCTION]: state.champion, ALIASES[Stage.STAGING]: state.staging}
+        for alias, holder in holders.items():
             if holder is not None and holder in observed.versions and observed.aliases.get(alias) != holder:
                 self.store.set_alias(model, alias, holder)
-            if holder is None and alias in observed.aliases:
-                self.store.drop_alias(model, alias)
         for version, seen in observed.versions.items():
             due = state.stages.get(version)
             if due is not None and seen.stage is not None and seen.stage is not due:
@@ -224,6 +249,9 @@ class Ledger:
         text = render(observed.description, state, events)
         if text != observed.description:
             self.store.set_description(model, text)
+        for alias, holder in holders.items():  # last: a server may let one set an alias and not remove it
+            if holder is None and alias in observed.aliases:
+                self.store.drop_alias(model, alias)
 
 
 def _undisturbed(notes: Notes, state: State) -> bool:
@@ -261,6 +289,8 @@ def difference_of(look: Look) -> Difference | None:
         moves += [move for move in by_hand if move[1] is stage and move[0] != named]
         if named is not None and named != holder:
             moves.append((named, stage))
+        if named is None and holder is not None and stage is Stage.STAGING and holder not in dict(moves):
+            moves.append((holder, Stage.NONE))
     if by_hand or aliases != holders:
         return Difference(by_hand=True, moves=tuple(moves))
     if others or render(observed.description, state, look.events) != observed.description:
@@ -270,11 +300,11 @@ def difference_of(look: Look) -> Difference | None:
 
 @contextmanager
 def written_down(model: str, event: Event) -> Iterator[None]:
-    """Say of a server that goes away behind an event that the event is there: who repeats it goes one step further."""
+    """Say of a server that goes away or refuses behind an event that the event is there: repeating it goes a step further."""
     try:
         yield
-    except ServerUnreachableError as error:
-        raise ServerUnreachableError(
+    except (ServerUnreachableError, NotAllowedError) as error:
+        raise type(error)(
             f"the event {event.kind} of v{event.version} is in the history of {model!r}, and the next operation does what "
             f"follows from it. See `ratchet history {model}` before you repeat it: {error}"
         ) from error

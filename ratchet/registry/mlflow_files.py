@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 KEEPING_EXPERIMENT = "ratchet-registry"
 _LOGGED = re.compile(r"models:/(m-[0-9a-f]{32})")
 _VERSION = re.compile(r"models:/([^/]+)/(\d+)")
+_ALIAS = re.compile(r"models:/([^/@]+)@([\w-]+)")
 _KEPT = re.compile(r"/models/(m-[0-9a-f]{32})/artifacts$")
 
 
@@ -45,6 +46,7 @@ class MlflowFiles:
         """
         if location.startswith("runs:/"):
             return self._run_source(location)
+        location = self._named(location.rstrip("/"))
         path = local_path(location)
         if path is None:
             address = self._with_model(self._address(location.rstrip("/")), location)
@@ -56,6 +58,19 @@ class MlflowFiles:
         # A path says little: another model may lie there tomorrow. Its content does.
         digest = manifest_digest(digests_of(directory))
         return Source(location=str(directory.resolve()), identity=f"{directory.resolve()} sha256:{digest}")
+
+    def _named(self, location: str) -> str:
+        """The version that `models:/name@alias` means now: the alias may be another one's tomorrow."""
+        named = _ALIAS.fullmatch(location)
+        if named is not None:
+            with answering(self._uri):
+                found = self._client.get_model_version_by_alias(*named.groups())
+            return f"models:/{found.name}/{found.version}"
+        if location.startswith("models:/") and not (_LOGGED.fullmatch(location) or _VERSION.fullmatch(location)):
+            raise ModelFilesError(
+                f"{location} names no version for good: give models:/<name>/<number> or models:/<name>@<alias>"
+            )
+        return location
 
     def _run_source(self, location: str) -> Source:
         run_id, _, path = location.removeprefix("runs:/").strip("/").partition("/")

@@ -268,9 +268,11 @@ class MlflowStore(Store):
 
     def lighten(self, run_id: str, paths: Sequence[str], *, going: tuple[str, int]) -> bool:
         """Delete below the run's artifacts, unless a version was made right from them rather than from a copy."""
+        used = (f"runs:/{run_id}/", *filter(None, [self._files.artifacts_of(run_id)]))
         with self._asking():
             made = self._search(f"run_id={_quoted(run_id)}")
-        used = (f"runs:/{run_id}/", *filter(None, [self._files.artifacts_of(run_id)]))
+            for root in used:  # MLflow notes the run only of what was registered as runs:/…
+                made += self._search(f"source_path LIKE {_quoted(root + '%')}")
         others = [version for version in made if (version.name, int(version.version)) != going]
         if any(self._location(version).startswith(used) for version in others):
             return False

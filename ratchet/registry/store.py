@@ -160,11 +160,13 @@ class Store(ABC):
         """Whether another version, of whatever model, has its files where this one has them."""
 
     def remove_version(self, model: str, seen: Found) -> None:
-        """Remove a version and the files that the registry keeps for it; what is gone already is fine."""
-        shared = self.is_shared(model, seen)
-        self.delete_version(model, seen.version)
-        if not shared:
+        """Remove a version and the files that the registry keeps for it; what is gone already is fine.
+
+        The version goes last: it leads back to the files, should this be interrupted.
+        """
+        if not self.is_shared(model, seen):
             self.discard(seen.location)
+        self.delete_version(model, seen.version)
 
     @abstractmethod
     def fetch(self, location: str, into: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import re
+import shlex
 import socket
 import tempfile
 import time
@@ -16,7 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from ratchet.errors import ConfigError, ExperimentNotFoundError, RegistryError, ServerUnreachableError
+from ratchet.errors import (
+    ConfigError,
+    ExperimentNotFoundError,
+    NotAllowedError,
+    RegistryError,
+    ServerUnreachableError,
+)
 from ratchet.home import home
 
 if TYPE_CHECKING:
@@ -38,6 +45,7 @@ _SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the addresses stand in our tables
 }
 _SERVERS_FAULT = 500  # of HTTP: from here on, trying again may help
+_DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 _TRANSIENT = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"}
 
 
@@ -195,6 +203,8 @@ def answering(uri: str) -> Iterator[None]:
         refused = isinstance(error, MlflowException) and error.error_code not in _TRANSIENT
         if isinstance(error, RequestException) and error.response is not None:
             refused = error.response.status_code < _SERVERS_FAULT
+        if isinstance(error, MlflowException) and error.error_code in _DENIED:
+            raise NotAllowedError(f"{place} refused: {said}") from cause
         if refused and not said.startswith("API request to"):
             raise RegistryError(f"{place} refused: {said}") from cause
         raise ServerUnreachableError(f"{place} does not answer as it should: {said}") from cause
@@ -218,7 +228,8 @@ def experiment_on(opened: MlflowClient, name: str, uri: str) -> str:
     if found.lifecycle_stage != "active":
         raise ExperimentNotFoundError(
             f"the experiment {name!r} was deleted on {shown(uri)}, and its name is still taken: restore it with "
-            f"`mlflow experiments restore -x {found.experiment_id}`, or choose another name"
+            f"`MLFLOW_TRACKING_URI={shlex.quote(shown(uri))} mlflow experiments restore -x {found.experiment_id}`, or choose "
+            "another name"
         )
     return str(found.experiment_id)
 

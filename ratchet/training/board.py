@@ -54,7 +54,9 @@ class Board:
             mine = len(untouched) if self._plan.space is not None else 0  # handed out, but over before they had a run
             unstarted = max(0, size - begun + mine)
         left = [result for result in self.results if result.status == "stopped"]
-        if why is None and unstarted and settings.max_trials is not None:
+        if why is None and unstarted and self._plan.space is not None:
+            why = "what was drawn last had all been tried"
+        elif why is None and unstarted and settings.max_trials is not None:
             why = f"max_trials {settings.max_trials} reached"
         untold = "not started" if unstarted else "another process works on it"
         for result in untouched:

@@ -181,9 +181,10 @@ class Snapshots(Checkpoint):
             peak_memory=self._peak_memory(),
             best=self._best(trainer),
         )
-        self._after(self._folder.publish(facts, trainer.save_checkpoint))
+        snapshot = self._folder.publish(facts, trainer.save_checkpoint)
+        self._cost = time.monotonic() - started  # an upload has its own bound
+        self._after(snapshot)
         self._saved, self._moment = time.monotonic(), "other"
-        self._cost = self._saved - started
         if self._told_to_end and callable(self._lightnings):
             self._lightnings(signal.SIGTERM, None)  # ends the training when this step is logged
 

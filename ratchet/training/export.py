@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ratchet.errors import ExportError
 from ratchet.evaluation.probe import REFERENCE_FILE
 from ratchet.evaluation.served import CARD_FILE, TORCHSCRIPT_FILE, ModelCard
+from ratchet.training.memory import is_lack_of_memory
 
 ONNX_FILE = "model.onnx"
 TOLERANCE = 1e-3  # of logits, absolute and relative: a trace or a graph reorders sums, no more
@@ -50,7 +51,7 @@ def export_network(network: nn.Module, card: ModelCard, directory: Path, *, type
             warnings.simplefilter(
                 "ignore"
             )  # the tracers warn of shapes that are constants here, and of TorchScript's end
-            _write_mlflow(network, example, expected, directory)
+            _write_mlflow(network, card, example, expected, directory)
             if "torchscript" in types:
                 _write_torchscript(network, example, directory)
             if "onnx" in types:
@@ -59,6 +60,8 @@ def export_network(network: nn.Module, card: ModelCard, directory: Path, *, type
         np.savez_compressed(directory / REFERENCE_FILE, input=example[:1].numpy(), output=expected.numpy())
         answers = _answers(example[:1], directory, types)
     except (RuntimeError, ValueError, TypeError, ImportError, AssertionError, MlflowException) as error:
+        if is_lack_of_memory(error):
+            raise
         raise ExportError(f"the network cannot be exported as {', '.join(types)}: {error}") from error
     for form, answer in answers.items():
         if not np.allclose(answer, expected.numpy(), rtol=TOLERANCE, atol=TOLERANCE):
@@ -72,12 +75,14 @@ def _example(card: ModelCard) -> Tensor:
     return torch.randint(0, 9, (2, 3, card.input_height, card.input_width), generator=generator) / 8
 
 
-def _write_mlflow(network: nn.Module, example: Tensor, expected: Tensor, directory: Path) -> None:
+def _write_mlflow(network: nn.Module, card: ModelCard, example: Tensor, expected: Tensor, directory: Path) -> None:
     images = example.numpy()
     with _packages_not_searched():
         mlflow.pytorch.save_model(
             network,
             str(directory),
+            serialization_format="pt2",  # on Databricks MLflow's default is a pickle
+            metadata={"ratchet": card.model_dump(mode="json")},
             mlflow_model=Model(saved_input_example_info={"artifact_path": EXAMPLE_FILENAME, "type": "ndarray"}),
             signature=infer_signature(images, expected.numpy()),
             # In a list it is traced, not written: MLflow would write both images twice, once with a line for every value.
@@ -124,6 +129,7 @@ def _write_onnx(network: nn.Module, example: Tensor, directory: Path) -> None:
         dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
         external_data=False,
         verbose=False,
+        dynamo=True,
     )
 
 

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ratchet.errors import ConfigError
 from ratchet.settings import TrialConfig
 
 # What changes a result when it changes version.
@@ -101,7 +102,10 @@ def _content(package: str) -> str:
     """The sha256 of the code of a package or module, whatever version it says it is."""
     spec = find_spec(package)
     if spec is None:
-        return ""
+        raise ConfigError(
+            f"_target_: there is no package {package} to import: install it (pip install -e .), or name its folder in "
+            "PYTHONPATH, for every worker too."
+        )
     places = [Path(place) for place in spec.submodule_search_locations or ()]
     files = [file for place in places for file in sorted(place.rglob("*.py"))] or [Path(spec.origin or "")]
     digest = hashlib.sha256()

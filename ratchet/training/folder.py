@@ -180,7 +180,7 @@ class TrialFolder:
             (snapshot / _BOOT_FILE).unlink()  # nobody knows what of it is there: it counts for no other process
             raise
         for other in others:
-            shutil.rmtree(other)
+            shutil.rmtree(other, ignore_errors=True)  # what stays, on a network file system, goes with the next one
 
     def clear(self) -> None:
         """Forget everything but the lock."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,18 +22,26 @@ def interrupted(home: Path) -> bool:
     return any((home / "trials").glob("*/trial.json"))
 
 
-def prune(home: Path, *, keep: set[str], seconds: float = KEPT_SECONDS, most: float = KEPT_BYTES) -> list[str]:
+def prune(
+    home: Path,
+    *,
+    keep: set[str],
+    paused: Collection[str] = (),
+    seconds: float = KEPT_SECONDS,
+    most: float = KEPT_BYTES,
+) -> list[str]:
     """Remove the folders of trials that nobody works on: those not touched for `seconds`, and the oldest beyond `most` bytes.
 
-    The fingerprints in `keep` stay, and what is younger than a day whatever its size: a sweep that runs now may have paused
-    it, and holds no lock on it then. Returns a sentence for each that went.
+    The fingerprints in `keep` stay. Whatever their size, so do those in `paused`, which a sweep that runs now may take up
+    again though it holds no lock on them, and what is younger than a day. Returns a sentence for each that went.
     """
     told, total = [], 0
     root = home.absolute() / "trials"
     folders = [path for path in root.iterdir() if _FINGERPRINT.fullmatch(path.name)] if root.is_dir() else []
     measured = {path: _age_and_size(path) for path in folders}
     for path, (age, size) in sorted(measured.items(), key=lambda item: item[1]):
-        if path.name in keep or age < min(YOUNG_SECONDS, seconds) or (age < seconds and total + size <= most):
+        fits = total + size <= most or path.name in paused
+        if path.name in keep or age < min(YOUNG_SECONDS, seconds) or (age < seconds and fits):
             total += size
             continue
         held = lock_folder(path, wait=False)

@@ -83,6 +83,11 @@ def told_peak(peak: float) -> str:
     return f", peak {peak * 2**20 / 1e9:.1f} GB" if peak else ""
 
 
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether it is an allocation that failed."""
+    return isinstance(error, MemoryError) or _SAID.search(str(error)) is not None
+
+
 @contextmanager
 def lack_of_memory_told(datamodule: Mapping[str, Any]) -> Iterator[None]:
     """Turn the errors of allocators, the GPU's among them, into a `TrialFailedError` that says what to try."""
@@ -94,7 +99,7 @@ def lack_of_memory_told(datamodule: Mapping[str, Any]) -> Iterator[None]:
                 "the shared memory, /dev/shm, has no room for the batches that processes load: give the container more "
                 "(--shm-size, or a volume with emptyDir: medium Memory), or set datamodule.num_workers=0"
             ) from error
-        if not isinstance(error, MemoryError) and not _SAID.search(str(error)):
+        if not is_lack_of_memory(error):
             raise
         raise TrialFailedError(out_of_memory(peak_memory(), datamodule)) from error
 

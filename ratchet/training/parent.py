@@ -53,6 +53,7 @@ class SweepRun:
         self._experiment = "" if run is None else str(run.info.experiment_id)
         self._state = "" if run is None else run.data.tags.get(_STATE_TAG, "")
         self._note = note
+        self._left = False
 
     @classmethod
     def of(cls, plan: SweepPlan, tags: Mapping[str, str]) -> SweepRun:
@@ -81,6 +82,10 @@ class SweepRun:
     def __enter__(self) -> SweepRun:
         """Nothing is to be done."""
         return self
+
+    def leave_open(self) -> None:
+        """Let the run be as it is when the block is left: other processes are at work on its sweep."""
+        self._left = True
 
     def tell(self, told: Preview) -> None:
         """Keep the plan."""
@@ -152,10 +157,12 @@ class SweepRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the run as what the sweep was."""
-        if self._run_id is None:
+        if self._run_id is None or self._left:
             return
         try:
             if error is None:
+                if FAILURE_TAG in client().get_run(self._run_id).data.tags:  # of another process that left the sweep
+                    client().delete_tag(self._run_id, FAILURE_TAG)
                 client().set_terminated(self._run_id, "FINISHED")
                 return
             tag_run(self._run_id, {FAILURE_TAG: f"{type(error).__name__}: {error}"[:5000]})

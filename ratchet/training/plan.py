@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -116,10 +116,12 @@ class SweepPlan(_Value):
 class Planner:
     """Makes trials of configurations; the data are fetched, checked and hashed once for all of them.
 
-    Of the data of trials `planned` before, what was planned stands, though there may be more by now.
+    Of the data of trials `planned` before, what was planned stands, though there may be more by now. Images that are not
+    among `only` are left out.
     """
 
-    def __init__(self, planned: Iterable[PlannedTrial] = ()) -> None:
+    def __init__(self, planned: Iterable[PlannedTrial] = (), *, only: Collection[str] | None = None) -> None:
+        self._only = only
         self._contents = {
             content_key(trial.config): (trial.data, trial.images, trial.samples) for trial in planned if trial.data
         }
@@ -131,6 +133,7 @@ class Planner:
         config = resolve(given)
         # Also where its content is known: it refuses settings. The augmentation would import torchvision.
         data = instantiate(config.datamodule | {"train_transform": None})
+        data.only = self._only
         key = content_key(config)
         if key not in self._contents:
             samples = tuple(sample.name for split in data.samples.values() for sample in split)
@@ -156,12 +159,12 @@ def content_key(config: TrialConfig) -> str:
     return repr([item for item in sorted(config.datamodule.items()) if item[0] not in _NOT_CONTENT])
 
 
-def plan_sweep(composed: Composed) -> SweepPlan:
-    """Plan what overrides were composed to. Raises `ConfigError` and the errors of the data."""
+def plan_sweep(composed: Composed, *, only: Collection[str] | None = None) -> SweepPlan:
+    """Plan what overrides were composed to, on the images named, or all. Raises `ConfigError` and the errors of the data."""
     if composed.space is None:
-        trials, same = _plan_list(composed.configs, composed.points)
+        trials, same = _plan_list(composed.configs, composed.points, only)
         return SweepPlan(trials=tuple(trials), size=(composed.size or 0) - len(same), values=_values(same))
-    planner, space = Planner(), composed.space
+    planner, space = Planner(only=only), composed.space
     first, *others = (
         planner.trial(config, point, point_name(point, space))
         for config, point in zip(composed.configs, composed.points, strict=True)
@@ -189,11 +192,11 @@ def plan_trials(configs: Sequence[TrialConfig], points: Sequence[Point] = ()) ->
 
 
 def _plan_list(
-    configs: Sequence[TrialConfig], points: Sequence[Point]
+    configs: Sequence[TrialConfig], points: Sequence[Point], only: Collection[str] | None = None
 ) -> tuple[list[PlannedTrial], list[PlannedTrial]]:
     """The trials, and those that are the same as one of them today."""
     get_ready(configs[0].core.home)
-    planner, trials, same = Planner(), dict[str, PlannedTrial](), list[PlannedTrial]()
+    planner, trials, same = Planner(only=only), dict[str, PlannedTrial](), list[PlannedTrial]()
     points = points if any(points) else differences(configs)
     for config, point in zip(configs, points, strict=True):
         trial = planner.trial(config, point, point_name(point) or _network(config))

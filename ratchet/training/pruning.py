@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from optuna.pruners import BasePruner, SuccessiveHalvingPruner
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -38,9 +39,14 @@ class SynchronousHalving(BasePruner):
             return False
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         reached = [
-            (sign * other.intermediate_values[rung], other.number)
+            (sign * other.intermediate_values[rung], _first(other), other.number)
             for other in study.get_trials(deepcopy=False)
             if other.state != TrialState.FAIL and math.isfinite(other.intermediate_values.get(rung, math.nan))
         ]
-        best = [number for _, number in sorted(reached)[: max(1, len(reached) // self._eta)]]
+        best = [number for *_, number in sorted(reached)[: max(1, len(reached) // self._eta)]]
         return trial.number not in best
+
+
+def _first(trial: FrozenTrial) -> int:
+    """The number of the trial that it repeats, or its own: of equals, the first go on, also when the rung is judged again."""
+    return min([trial.number, *RetryHeartbeatStaleTrialCallback.retry_history(trial)])

@@ -60,6 +60,10 @@ class TrainedBefore:
         found.sort(key=lambda run: self.experiment_of(run) != experiment)
         return next((run for run in found if self._holds(run, MODEL_PATH)), None)
 
+    def paused(self) -> set[str]:
+        """The fingerprints of trials that wait for their next turn, in whatever sweep; one that was killed has left some, too."""
+        return {run.data.tags.get(FINGERPRINT_TAG, "") for run in self._search("attributes.status = 'SCHEDULED'")}
+
     def all_finished(self, trials: Mapping[str, str]) -> dict[str, Run]:
         """The same for many trials, as a map from fingerprint to experiment: side by side."""
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:

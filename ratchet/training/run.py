@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from ratchet.registry.tracking import client, ensure_experiment, tracking_uri
 from ratchet.settings import TrialConfig, flatten
 from ratchet.training.folder import link
 from ratchet.training.metric_names import logged_name
-from ratchet.training.ownership import Ownership
+from ratchet.training.ownership import OWNER_TAG, Ownership
 from ratchet.training.run_names import DATA_FINGERPRINT_TAG, FAILURE_TAG, PRUNED_TAG, STOPPED_TAG
 
 if TYPE_CHECKING:
@@ -218,12 +219,32 @@ def validations(run_id: str, metric: str) -> list[float]:
     return [row.value for row in logged_rows(client(), run_id, metric)]
 
 
-def end_run(run_id: str | None, status: str, tags: Mapping[str, str]) -> None:
-    """End a run whose process was ended, and say why in its tags; one that has finished, or was deleted, stays so."""
-    info = None if run_id is None else client().get_run(run_id).info
-    if info is not None and info.status != "FINISHED" and info.lifecycle_stage == "active":
-        tag_run(info.run_id, tags)
-        client().set_terminated(info.run_id, status)
+def end_run(run_id: str | None, status: str, tags: Mapping[str, str], *, pid: int | None = None) -> None:
+    """End a run that nobody works on, and say why in its tags; one that has finished, or was deleted, stays so.
+
+    So does one that is RUNNING, unless `pid` is its process, which was ended: another sweep is at work on it.
+    """
+    run = None if run_id is None else client().get_run(run_id)
+    if run is None or run.info.status == "FINISHED" or run.info.lifecycle_stage != "active":
+        return
+    if run.info.status == "RUNNING" and not owned_by(run, pid):
+        return
+    tag_run(run.info.run_id, tags)
+    client().set_terminated(run.info.run_id, status)
+
+
+def owned_by(run: Run, pid: int | None) -> bool:
+    """Whether it is a process of this machine that works on a run, or did so last."""
+    return pid is not None and f"/{pid}/" in run.data.tags.get(OWNER_TAG, "")
+
+
+def _read_rows(file: Path) -> list[Metric]:
+    """The metric values of a file, up to a line that is torn, as where the disk was full."""
+    rows = []
+    with suppress(ValueError):
+        for line in file.read_text().splitlines():
+            rows.append(Metric(**json.loads(line)))
+    return rows
 
 
 def close_dead_run(run_id: str | None, status: str, reason: str, *, unsent: Path | None = None) -> None:
@@ -232,7 +253,7 @@ def close_dead_run(run_id: str | None, status: str, reason: str, *, unsent: Path
         return
     if unsent is not None and unsent.is_file():
         # What it had sent just then comes a second time, and MLflow keeps it once.
-        log_rows(client(), run_id, [Metric(**json.loads(line)) for line in unsent.read_text().splitlines()])
+        log_rows(client(), run_id, _read_rows(unsent))
     if client().get_run(run_id).info.status == "RUNNING":
         tag_run(run_id, {FAILURE_TAG: reason[:_PARAM_LENGTH]})
         client().set_terminated(run_id, status)

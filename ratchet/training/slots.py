@@ -29,6 +29,9 @@ def gpus(config: TrialConfig) -> int:
     drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA's, AMD's, and NVIDIA's under WSL
     if sys.platform == "linux" and not any(Path(driver).exists() for driver in drivers):
         return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if visible.startswith("MIG-"):  # of the slices of a GPU a process sees the first alone, and CUDA counts one
+        return len(visible.split(","))
     import torch  # noqa: PLC0415 - slow
 
     return torch.cuda.device_count()

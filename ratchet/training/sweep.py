@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow.exceptions import MlflowException
 
+from ratchet.consistency import require_exporter
 from ratchet.errors import DataError, RatchetError, SweepFailedError
 from ratchet.registry.tracking import client
 from ratchet.training.board import Board
@@ -18,9 +19,8 @@ from ratchet.training.budget import Budget
 from ratchet.training.caching import cache_key, fill_cache
 from ratchet.training.folder import TrialFolder
 from ratchet.training.halving import require_rungs
-from ratchet.training.leftovers import prune
+from ratchet.training.leftovers import interrupted, prune
 from ratchet.training.memory import has_memory_for
-from ratchet.training.ownership import OWNER_TAG
 from ratchet.training.parent import SweepRun
 from ratchet.training.plan import PlannedTrial, SweepPlan
 from ratchet.training.preview import Preview, preview, runs_of
@@ -29,7 +29,7 @@ from ratchet.training.progress import EXPORTING
 from ratchet.training.queue import Pruned, StudyQueue, TrialList, TrialQueue, Turn, trained_before
 from ratchet.training.results import OnProgress, SweepOutcome, TrialResult
 from ratchet.training.reuse import TrainedBefore
-from ratchet.training.run import close_dead_run, end_run, last_values
+from ratchet.training.run import close_dead_run, end_run, last_values, owned_by
 from ratchet.training.run_names import FINGERPRINT_TAG, PRUNED_TAG, STOPPED_TAG
 from ratchet.training.slots import order, trials_at_once
 
@@ -65,9 +65,13 @@ def run(
         require_rungs(plan.config)
     board = Board(plan, on_progress)
     found = trained_before(plan.trials) if plan.space is None else {}
+    for trial in plan.trials:
+        if trial.fingerprint not in found:
+            require_exporter(trial.config)
     if len(found) < len(plan.trials):
         start_server()  # it imports while this process plans
-    for removed in prune(plan.config.core.home, keep=_at_work(plan)):
+    home = plan.config.core.home
+    for removed in prune(home, keep=_at_work(plan), paused=TrainedBefore().paused() if interrupted(home) else ()):
         logger.warning("%s", removed)
     told = preview(plan, found, at_once=trials_at_once(plan.config))
     on_plan(told)
@@ -79,6 +83,7 @@ def run(
             reasons = [f"{result.name}: {result.error}" for result in outcome.trials if result.error]
             if begun and not outcome.trials:
                 reasons = ["other processes work on all of them: wait for those, or raise sweep.max_trials"]
+                sweep_run.leave_open()
             raise SweepFailedError(f"no trial finished. {'; '.join([*filter(None, [outcome.stopped]), *reasons])}")
         return sweep_run.conclude(outcome)
 
@@ -136,7 +141,8 @@ class _Engine:
             self._end(self._running)
             try:
                 for process in self._running:
-                    end_run(process.run_id, "KILLED", {STOPPED_TAG: "the sweep was stopped"})
+                    stopped_tag = {STOPPED_TAG: "the sweep was stopped"}
+                    end_run(process.run_id, "KILLED", stopped_tag, pid=process.process.pid)
             except (RatchetError, MlflowException) as error:  # not to hide why the sweep ended
                 logger.warning("the runs of the trials that were stopped still look as if they ran: %s", error)
 
@@ -216,8 +222,9 @@ class _Engine:
             self._leave_slot(process)
             status = "waiting" if process.run_id is None else "paused"  # without a run it had not begun
             self._board.update(work.turn.trial, status=status, run_id=process.run_id, seconds=work.seconds)
+        ended = {process.run_id: process.process.pid for process in training}
         for result in self._board.stop(reason):
-            end_run(result.run_id, "KILLED", {STOPPED_TAG: reason})
+            end_run(result.run_id, "KILLED", {STOPPED_TAG: reason}, pid=ended.get(result.run_id))
 
     @staticmethod
     def _end(processes: Collection[TrialProcess]) -> None:
@@ -244,11 +251,11 @@ class _Engine:
         """Close the run of a trial that failed, if its process could not: it died, or the server was away."""
         try:
             run = None if process.run_id is None else client().get_run(process.run_id)
-            if run is None or f"/{process.process.pid}/" not in run.data.tags.get(OWNER_TAG, ""):
+            if run is None or not owned_by(run, process.process.pid):
                 return  # another machine has taken it over
             unsent = TrialFolder(process.order.config.core.home, trial.fingerprint).unsent
             close_dead_run(process.run_id, "FAILED", reason, unsent=unsent)
-        except (RatchetError, MlflowException) as error:  # the other trials go on
+        except (RatchetError, MlflowException, OSError) as error:  # the other trials go on
             logger.warning("run %s still looks as if it ran: %s", process.run_id, error)
 
     def _receive(self, process: TrialProcess, work: _Work) -> bool:

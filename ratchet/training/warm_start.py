@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow.pytorch
+import torch
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+from mlflow.models.model import MLMODEL_FILE_NAME
 from torch import Tensor, nn
 
 from ratchet.data.seen import SEEN_FILE, SeenImages
 from ratchet.errors import WeightsUnavailableError
 from ratchet.settings import TrialConfig
-from ratchet.training.origin import PARENT_TAG, fetch, planned
+from ratchet.training.folder import link
+from ratchet.training.origin import PARENT_TAG, WEIGHTS_FILE, fetch, planned
 from ratchet.training.run import TrialRun
 
 if TYPE_CHECKING:
@@ -86,10 +90,18 @@ def load_fitting(network: nn.Module, theirs: dict[str, Tensor], what: str) -> Lo
 
 
 def read_weights(directory: Path, what: str) -> dict[str, Tensor]:
-    """Read the state of an exported network, by the names of the network itself; nothing is unpickled."""
+    """Read the state of an exported network, by the names of the network itself; no code of the directory is run.
+
+    Only the weights' file is read, whose hash was checked: an MLmodel file may name other weights, and code to import.
+    """
     try:
-        with _without_pickle():
-            return dict(mlflow.pytorch.load_model(str(directory), device="cpu").state_dict())
+        with tempfile.TemporaryDirectory(dir=directory.parent) as folder, _without_pickle():
+            alone = Path(folder)
+            (alone / WEIGHTS_FILE).parent.mkdir()
+            link(str(directory / WEIGHTS_FILE), str(alone / WEIGHTS_FILE))
+            flavor = {"model_data": Path(WEIGHTS_FILE).parent.name, "pytorch_version": str(torch.__version__)}
+            Model(flavors={"pytorch": flavor}).save(str(alone / MLMODEL_FILE_NAME))
+            return dict(mlflow.pytorch.load_model(folder, device="cpu").state_dict())
     except (MlflowException, OSError, RuntimeError, ValueError) as error:
         raise WeightsUnavailableError(f"backbone.init_from: the weights of {what} cannot be read: {error}") from error
 
