@@ -99,10 +99,13 @@ def replay(verdict: str, version: int | None, digest: str) -> None:
     judgement is fetched, and checked against the digest in the history. Exits 1 if anything was changed.
     """
     with errors_told():
+        from ratchet.errors import VerdictChangedError  # noqa: PLC0415
         from ratchet.gate.record import replay as derive  # noqa: PLC0415
 
         if version is None:
             again = derive(Path(verdict))
+            if not again.digest.startswith(digest):
+                raise VerdictChangedError(f"{verdict} is the verdict {again.digest[:12]}, not {digest}")
             checked = "the digest is for you to compare: ratchet history"
         else:
             from ratchet import MlflowModelManager  # noqa: PLC0415

@@ -53,7 +53,7 @@ def require_exporter(config: TrialConfig) -> None:
 
 def _require_metrics(config: TrialConfig) -> None:
     """Refuse a metric that no trial will log, two of one name, and a direction in which the worst is best."""
-    classes = list(foreground(config.datamodule.get("idx_to_class") or {}).values())
+    classes = list(foreground(config.datamodule.get("idx_to_class", {})).values())
     logged: dict[str, str] = {}
     for name in classes:
         other = logged.setdefault(logged_name(name), name)

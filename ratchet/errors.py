@@ -25,6 +25,7 @@
     │   └── ExportError              the trained model cannot be exported
     ├── RegistryError                the model registry refused or cannot answer
     │   ├── ServerUnreachableError   the tracking server does not answer
+    │   ├── NotAllowedError          the tracking server does not let this user do that
     │   ├── ExperimentNotFoundError  no such experiment
     │   ├── NoFinishedRunError       the experiment has no run to choose from
     │   ├── MetricNotLoggedError     no finished run logged that metric with a finite value

@@ -79,6 +79,12 @@ class Plan(BaseModel):
         """Read what `to_yaml` wrote."""
         return cls.model_validate(yaml.safe_load(text))
 
+    def among(self, names: Collection[str] | None) -> Plan:
+        """The same, judged on the images named; None: on all that are there."""
+        samples = None if names is None else tuple(sorted(names))
+        trials = tuple(trial.model_copy(update={"samples": samples}) for trial in self.trials)
+        return self.model_copy(update={"sweep": self.sweep.model_copy(update={"trials": trials})})
+
     @property
     def title(self) -> str:
         """Model and trials, as the flow run is called: `cvsd_model: 4 trials`."""
@@ -111,13 +117,12 @@ def plan_retraining(
     """
     composed = compose_space(overrides)
     check_trials(composed)
-    _require_other_images(composed.configs[0])
+    _require_other_images(composed.configs[0], only)
     sweep = plan_sweep(composed, only=only)
     chosen, policy = sweep.config.retrain, load_policy(sweep.config.gate)
     inputs = [sweep.asked, sweep.settings.extent(), chosen.metric, chosen.mode, policy.model_dump(mode="json")]
-    if needed := _needed_metadata(
-        policy, sweep.config, only
-    ):  # it decides verdicts, and is no part of the trials' data
+    needed = _needed_metadata(policy, sweep.config, frozenset(sweep.trials[0].samples or ()))
+    if needed:  # it decides verdicts, and is no part of the trials' data
         inputs.append(metadata_digest(needed))
     fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     plan = Plan(sweep=sweep, fingerprint=fingerprint, unchanged_since=None, flow_run=flow_run)
@@ -127,12 +132,12 @@ def plan_retraining(
     return plan.model_copy(update={"unchanged_since": before})
 
 
-def _needed_metadata(policy: Policy, config: TrialConfig, only: Collection[str] | None) -> Metadata:
-    """What the policy reads of the metadata of all images, or of those named."""
+def _needed_metadata(policy: Policy, config: TrialConfig, names: Collection[str]) -> Metadata:
+    """What the policy reads of the metadata of the images named."""
     if not wanted_columns(policy):
         return {}
     found = instantiate(config.datamodule | {"train_transform": None}).read_metadata()
-    rows = {name: row for name, row in found.items() if only is None or name in only}
+    rows = {name: row for name, row in found.items() if name in names}
     columns: dict[str, dict[str, str]] = {}
     for name, row in rows.items():
         for column, value in row.items():
@@ -216,12 +221,13 @@ def _refused(manager: MlflowModelManager, version: ModelVersion) -> bool:
     return manager.champion_at(version.model, words[-1].time) == (champion.version if champion else None)
 
 
-def _require_other_images(config: TrialConfig) -> None:
+def _require_other_images(config: TrialConfig, only: Collection[str] | None) -> None:
     """Refuse a metric that selects on the gate's own images."""
     metric = config.retrain.metric
     if metric.startswith("test_"):
         # The augmentation does not change the content, and would import torchvision.
         data = instantiate(config.datamodule | {"train_transform": None})
+        data.only = only
         if data.gate_split == "test":
             raise ConfigError(
                 f"retrain.metric={metric} selects on the images that the gate judges on, so the gate would believe a "

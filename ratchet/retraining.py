@@ -148,7 +148,7 @@ def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None,
     if shown is not None:
         return shown
     data = instantiate(plan.config.datamodule | {"train_transform": None})  # which would import torchvision
-    data.only = plan.trials[0].samples  # what has come since may be half there; not known where a person was asked
+    data.only = plan.trials[0].samples  # what has come since may be half there
     kept = _last(manager, plan.settings.model, version)
     if kept is not None and _holds(kept, plan.policy, data):
         return kept

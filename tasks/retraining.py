@@ -38,9 +38,9 @@ def plan_retraining(form: RetrainForm) -> Plan:
     A run that was interrupted keeps its images, whatever has come since, and one that has asked a person its plan.
     """
     tell_errors_in_sentences()
-    if (kept := kept_plan()) is not None:
-        return kept
     only = kept_images()
+    if (kept := kept_plan()) is not None:
+        return kept.among(only)
     plan = retraining.plan_retraining(overrides_of(form), flow_run=this_flow_run(), is_waiting=is_waiting, only=only)
     if only is None and plan.unchanged_since is None:
         keep_images(plan.trials[0].samples)

@@ -58,13 +58,18 @@ def test_images_that_come_after_the_plan_take_no_part_and_one_that_changes_fails
 
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_retraining_that_is_taken_up_again_keeps_its_images(folder: Path) -> None:
-    asked = [*overrides(folder), "optimizer.lr=0.1,0.2"]
+    asked = [*overrides(folder), "optimizer.lr=0.1,0.2", "gate.non_inferiority.columns=[site]"]
+    rows = "name,site\n" + "".join(f"{path.stem},north\n" for path in sorted((folder / "images").iterdir()))
+    (folder / "metadata.csv").write_text(rows + "elsewhere,south\n")
     first = plan_retraining(asked)
     write_pair(folder, "part_40", 40)
     (folder / "images" / "part_41.png").write_bytes(b"half of an imag")  # and no mask yet
+    (folder / "metadata.csv").write_text(f"{rows}part_40,north\n")
     again = plan_retraining(asked, only=frozenset(first.trials[0].samples or ()))
     assert [trial.fingerprint for trial in again.trials] == [trial.fingerprint for trial in first.trials]
     assert again.fingerprint == first.fingerprint
+    chosen = [*asked, "datamodule.gate_size=0.2", "retrain.metric=test_iou"]
+    plan_retraining(chosen, only=frozenset(first.trials[0].samples or ()))
     (folder / "images" / "part_41.png").unlink()
     assert plan_retraining(asked).fingerprint != first.fingerprint
 
@@ -77,9 +82,7 @@ def test_trials_that_would_be_chosen_among_on_other_images_are_refused(folder: P
     with pytest.raises(ConfigError, match="several data sets"):
         plan_retraining([*overrides(folder), f"datamodule.{split}_split_file=a.txt,b.txt"])
     with pytest.raises(ConfigError, match=f"datamodule.{split}_split_file cannot be searched"):
-        plan_retraining(
-            [*overrides(folder), f"datamodule.{split}_split_file=choice(a.txt,b.txt)", "sweep.sampler=random"]
-        )
+        plan_retraining([*overrides(folder), *SEARCH, f"datamodule.{split}_split_file=choice(a.txt,b.txt)"])
 
 
 @pytest.mark.trains

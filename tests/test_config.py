@@ -42,7 +42,7 @@ def test_a_variable_that_is_empty_is_as_one_that_is_not_set(monkeypatch: pytest.
     assert Path(pets.datamodule["data_path"]) == home() / "data" / "oxford_pet"
 
 
-@pytest.mark.parametrize("classes", ["[scratch,dent]", "{scratch: 1, dent: 2}"])
+@pytest.mark.parametrize("classes", ["[scratch,dent]", "{scratch: 1, dent: 2}", "null"])
 def test_classes_that_are_no_table_are_told_by_their_key(classes: str) -> None:
     with pytest.raises(ConfigError, match=r"datamodule\.idx_to_class=.*\{1: scratch, 2: dent\}"):
         compose(["datamodule=base/segmentation", "datamodule.data_path=/data", f"datamodule.idx_to_class={classes}"])

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -313,6 +314,8 @@ def test_a_model_without_a_file_is_reported_and_goes_when_asked(service: Service
     assert len([action for action in found.values() if action == "left"]) == 12
     assert set(_deploy(service, prune=True).values()) == {"unchanged", "removed"}
     assert set(_deploy(service).values()) == {"unchanged"}
+    (service.home / "deployments" / "models" / "other.yaml").write_text(yaml.safe_dump(OTHER))
+    _deploy(service)
 
 
 def test_what_would_be_done_is_told_before_it_is_there(service: Service) -> None:
@@ -333,8 +336,11 @@ def test_what_somebody_paused_stays_paused(service: Service) -> None:
     service.client.pause_deployment(deployment.id)
     path = service.home / "deployments" / "models" / "m.yaml"
     path.write_text(path.read_text().replace("0 0 1 1 *", "0 0 2 1 *", 1))
-    assert "updated" in _deploy(service).values()
+    changes = _deploy(service)
+    assert "updated" in changes.values()
+    assert changes["schedule", "retrain/scheduled-m"] == "off"
     assert service.client.read_deployment(deployment.id).paused
+    service.client.resume_deployment(deployment.id)
 
 
 def test_what_somebody_switched_off_on_the_page_stays_off_and_is_told(service: Service) -> None:
@@ -379,6 +385,8 @@ def test_what_a_model_file_switches_off_goes_on_when_the_file_says_so(service: S
 
 def test_a_run_whose_model_is_pruned_from_the_server_comes_to_its_end(service: Service) -> None:
     client, path = service.client, service.home / "deployments" / "models" / "other.yaml"
+    limit = partial(client.read_global_concurrency_limit_by_name, "retrain other")
+    waited(lambda: not limit().active_slots or None, "the slot of a run that was killed before", 400)
     run = service.start("retrain/on-demand-other")
     service.kill_worker()
     for state in (Pending(), Running()):

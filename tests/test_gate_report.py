@@ -154,7 +154,7 @@ def test_what_is_proven_by_luck_contradicts_nothing_and_a_lower_bound_is_never_s
     shown = dict(wording.figures(lucky))
     assert not any("smallest" in label for label in shown)
     assert "true difference that would be proven to be above zero with 80 % probability" in shown
-    assert shown["at least, with 96 % confidence"] == "+0.0009"
+    assert shown["at least, with 95 % confidence"] == "+0.0009"
 
 
 def test_images_that_are_there_and_do_not_decide_are_not_said_to_be_enough() -> None:

@@ -68,7 +68,7 @@ def test_a_verdict_on_a_model_that_was_deleted_and_made_anew_holds_no_more(regis
 
 def test_a_version_is_not_judged_by_the_policy_of_one_that_had_its_number(registry: Registry, tmp_path: Path) -> None:
     first = registry.add(GOOD)
-    registry.judge(first, **NOT_WORSE, floor=0.99)
+    registry.judge(first, **NOT_WORSE | {"floor": 0.99})
     client().delete_registered_model(registry.name)
     data = {"_target_": "ratchet.data.FolderDataModule", "data_path": str(registry.data.data_path)}
     data |= {
@@ -81,11 +81,15 @@ def test_a_version_is_not_judged_by_the_policy_of_one_that_had_its_number(regist
     run = client().create_run(ensure_experiment("anew")).info
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"datamodule": data, "gate": "permissive"}))
     client().log_artifact(run.run_id, str(tmp_path / "config.yaml"))
-    model = export(tmp_path / "model", Brightness(GOOD))
+    model = export(tmp_path / "model", Brightness(FAIR))
     client().log_artifacts(run.run_id, str(model), "deployment_model")
     made = registry.manager.register_model(f"runs:/{run.run_id}/deployment_model", registry.name)
     assert made.version == first
     assert judge_anytime(registry.name, first, manager=registry.manager).policy.name == "permissive"
+    own = load_policy("permissive").model_copy(update={"floor": 0.98, "name": "of its retraining"})
+    second = registry.manager.register_model(str(export(tmp_path / "second", Brightness(POOR))), registry.name).version
+    assert judge_anytime(registry.name, second, manager=registry.manager, policy=own).policy == own
+    assert judge_anytime(registry.name, second, manager=registry.manager).policy == own
 
 
 def test_a_gate_that_leaves_out_how_the_data_are_grouped_says_so(registry: Registry, tmp_path: Path) -> None:
@@ -200,7 +204,9 @@ def plan_to_judge(registry: Registry) -> Plan:
         "mean": [0.0, 0.0, 0.0],
         "std": [1.0, 1.0, 1.0],
     }
-    trial = plan.trials[0].model_copy(update={"config": plan.config.model_copy(update={"datamodule": data})})
+    trial = plan.trials[0].model_copy(
+        update={"config": plan.config.model_copy(update={"datamodule": data}), "samples": None}
+    )
     return plan.model_copy(update={"sweep": SweepPlan(trials=(trial,), size=1)})
 
 

@@ -187,6 +187,13 @@ def test_a_deletion_that_fails_at_its_files_is_finished_by_the_next_look(
             manager.delete_model(name, 1)
     assert [version.version for version in backend.open().versions(name)] == [2]
     assert not Path(seen.location.removeprefix("file://")).exists()
+    manager.promote(name, 2)
+    made = manager.register_model(str(make_model()), name).version
+    with monkeypatch.context() as patch:  # and where it fails for good, nobody's question does
+        patch.setattr(type(manager._ledger.store), "discard", lambda _, location: away(location))
+        with pytest.raises((ConnectionError, RegistryError)):
+            manager.delete_model(name, made)
+        assert [version.version for version in backend.open().versions(name)] == [2]
 
 
 @both

@@ -127,21 +127,6 @@ def test_a_point_that_is_drawn_again_uses_up_nothing() -> None:
     assert len(names) == 6
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_chance_comes_to_every_combination_of_the_lists(seed: int) -> None:
-    lists = ("optimizer.lr=0.1,0.2,0.3,0.4", "trainer.max_epochs=2,3,4", f"core.seed={seed}")
-    queue = StudyQueue(searched(*lists, "sweep.sampler=random", "sweep.max_trials=12"), at_once=1)
-    names = set()
-    while (turn := queue.next()) is not None:
-        assert isinstance(turn, Turn)
-        names.add(turn.trial.name)
-        queue.ended(turn, 0.5)
-    queue.close()
-    assert len(names) == 12
-
-
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_search_that_finds_nothing_new_does_not_say_that_it_had_its_trials() -> None:
     search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=5")

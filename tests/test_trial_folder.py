@@ -265,11 +265,12 @@ def test_within_an_epoch_a_snapshot_comes_when_a_kill_would_cost_a_twentieth_of_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spent: float, steps: list[int]
 ) -> None:
     monkeypatch.setattr("ratchet.training.checkpoint._SECONDS_TO_LOSE", 0.0)
+    monkeypatch.setattr("ratchet.training.checkpoint._TIMES_ITS_COST", 1)
     folder, taken = TrialFolder(tmp_path, "abc"), list[int]()
 
     def upload(snapshot: Snapshot) -> None:
         taken.append(snapshot.facts.step)
-        time.sleep(0.3)  # which is bounded by itself, and keeps no later snapshot away
+        time.sleep(1.0)  # which is bounded by itself, and keeps no later snapshot away
 
     keep = Snapshots(
         folder, seed=0, minutes=5, pause_at=None, before=lambda: None, after=upload, seconds=lambda: spent,

@@ -140,7 +140,8 @@ def automate(
     changes = []
     for automation in wanted:
         present = there.pop(automation.name, [])
-        if automation.enabled and present and not present[0].enabled and _OFF not in present[0].tags:
+        tags = present[0].tags if present and not present[0].enabled else []
+        if automation.enabled and TAG in tags and _OFF not in tags:  # without ours, Prefect's own command made it
             automation = automation.model_copy(update={"enabled": False})  # noqa: PLW2901
             changes.append(Change("automation", automation.name, "off", SWITCHED_OFF))
         shapes = [_plain(AutomationCore.model_validate(found.model_dump())) for found in present]

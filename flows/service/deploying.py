@@ -87,9 +87,10 @@ def deploy(
     for deployment in wanted:
         name, shape = full_name(deployment), _shape(deployment, flows[deployment["entrypoint"]])
         found = there.get(name)
+        if found is not None and (found.paused or _switched_off(shape, found)):
+            changes.append(Change("schedule", name, "off", SWITCHED_OFF))
         if found is not None and _switched_off(shape, found):
             shape["schedules"] = [item | {"active": False} for item in shape["schedules"]]
-            changes.append(Change("schedule", name, "off", SWITCHED_OFF))
         change = compared("deployment", name, shape, _shape_of(found) if found is not None else None)
         changes.append(change)
         if dry_run:

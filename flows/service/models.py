@@ -17,7 +17,6 @@ from ratchet.monitoring import MonitorSettings
 from ratchet.registry.values import checked_model_name
 from ratchet.settings import Mode, Settings
 
-MODELS = Path("deployments/models")
 """Where the model files are looked for."""
 
 

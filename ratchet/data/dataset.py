@@ -32,10 +32,10 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
     """Samples read, resized, augmented if there is a transform, and normalised.
 
     An item has `image`, float32 (3, H, W); `mask`, int64 (H, W) of class indices; and `index`, int64, its position in
-    `samples`. Reading raises UnreadableImageError or MaskValueError, naming the file. An augmentation draws its random
-    numbers from torch, seeded by seed, epoch and position: the number of workers and a resumed training change nothing.
-    With a `cache`, in which the samples have the rows `rows`, the pixels to augment come from there, the same to the bit.
-    What comes from the files must be of the `contents` that it was hashed with, if they are given.
+    `samples`. Reading raises UnreadableImageError, MaskValueError or MaskSizeError, naming the file. An augmentation draws
+    its random numbers from torch, seeded by seed, epoch and position: the number of workers and a resumed training change
+    nothing. With a `cache`, in which the samples have the rows `rows`, the pixels to augment come from there, the same to
+    the bit. What comes from the files must be of the `contents` that it was hashed with, if they are given.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
             tensor = torch.from_numpy(pixels)
             return tensor[:3], tensor[3]
         sample = self.samples[index]
-        if self._contents and read_pair((sample.image, sample.mask)) != self._contents[index]:
-            raise UnreadableImageError(f"{sample.image} or its mask changed since this training began: start it again")
         size = {"height": self._format.height, "width": self._format.width}
         image, mask = read_pixels(sample.image, sample.mask, self._mask_values, **size)
+        if self._contents and read_pair((sample.image, sample.mask)) != self._contents[index]:
+            raise UnreadableImageError(f"{sample.image} or its mask changed since this training began: start it again")
         return torch.from_numpy(image), torch.from_numpy(mask)
 
 

@@ -29,7 +29,8 @@ _TRANSPOSES = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BMP_HEADER_SIZE, _BMP_OS2, _BMP_BITS = 14, 12, 28  # where BMP says it; the header of OS/2
+_BMP_HEADER_SIZE, _BMP_BITS, _BMP_COLOURS = 14, 28, 46  # where a BMP says it
+_BMP_OS2 = 12  # the size of OS/2's header
 _TIFF_BITS, _TIFF_PLANAR, _TIFF_SEPARATE = 258, 284, 2
 _FIRST_SIDEWAYS = 5  # orientations from here on exchange width and height
 _SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
@@ -121,7 +122,8 @@ def _require_understood(image: Image.Image, data: bytes) -> None:
 
     Raises `ValueError`, as its decoders do.
     """
-    if image.format == "BMP" and image.mode == "1" and data[_BMP_HEADER_SIZE] != _BMP_OS2 and data[_BMP_BITS] != 1:
+    bits = image.format == "BMP" and image.mode == "1"
+    if bits and data[_BMP_HEADER_SIZE] != _BMP_OS2 and data[_BMP_BITS] != 1 and data[_BMP_COLOURS] > 1:
         raise ValueError("a BMP of more than 1 bit a pixel with a palette of black and white: save it as PNG")
     if not isinstance(image, TiffImageFile) or not any(tile[0] == "raw" for tile in image.tile):
         return

@@ -39,11 +39,10 @@ def judge_anytime(
     versions = [judged, *([other] if other is not None else [])]
     chosen = load_policy(policy) if policy is not None else None  # before anything is fetched: it may be mistyped
     config = configuration(versions)
-    gated = (e for e in judged_of(manager.history(model), version) if e.kind is EventKind.GATED)
-    first = None if chosen is not None else next(gated, None)
-    before = None if first is None else kept_verdict(first)
-    if before is not None and (judged.digests is None or before.challenger != model_ref(judged)):
-        before = None  # of a version that had this number before the model was deleted and made anew
+    gated = [e for e in judged_of(manager.history(model), version) if e.kind is EventKind.GATED and chosen is None]
+    # The verdicts on a model that was deleted and made anew are of other files.
+    own = None if judged.digests is None else model_ref(judged)
+    before = next((found for found in map(kept_verdict, gated) if found is not None and found.challenger == own), None)
     try:
         data = gate_data(config, data_path)
         data.prepare()

@@ -154,7 +154,8 @@ def _measure(
             )
     counts |= {} if anchor.counts is None else {"anchor": anchor.counts}
     same = (f"{copies} gate images are copies of others, byte for byte, and are left out",) if copies else ()
-    dependent = filter(None, [dependence_note(policy, data.group_by)])
+    compared = champion is not None or anchor.counts is not None
+    dependent = filter(None, [dependence_note(policy, data.group_by) if compared else None])
     notes = (*evidence.notes, *same, *dependent, *cached, *anchor.notes)
     return _Measured(versions, models, counts, anchor.version, evidence.model_copy(update={"notes": notes}))
 

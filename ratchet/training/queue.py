@@ -113,9 +113,6 @@ class StudyQueue:
         self._ready: deque[Turn | Pruned] = deque(self._ended_elsewhere())
         self._held: dict[int, list[tuple[Turn, float]]] = defaultdict(list)
         self._repeats = 0
-        # Chance comes to the last of a list of combinations late.
-        patient = plan.settings.sampler == "random"
-        self._most_repeats = max(_REPEATS, _REPEATS // 2 * (plan.size or 0) if patient else 0)
 
     def next(self, *, new: bool = True) -> Turn | Pruned | None:
         """A trial that goes on, or else a new one."""
@@ -124,7 +121,7 @@ class StudyQueue:
         if not self._ready and not new:
             return None
         while not self._ready:
-            asked = self._study.ask() if self._repeats < self._most_repeats else None
+            asked = self._study.ask() if self._repeats < _REPEATS else None
             if asked is not None:
                 self._take(*asked)
             elif self._held:
