@@ -67,8 +67,8 @@ def test_a_verdict_on_a_model_that_was_deleted_and_made_anew_holds_no_more(regis
 
 
 def test_a_version_is_not_judged_by_the_policy_of_one_that_had_its_number(registry: Registry, tmp_path: Path) -> None:
-    first = registry.add(GOOD)
-    registry.judge(first, **NOT_WORSE | {"floor": 0.99})
+    for threshold in (GOOD, FAIR):
+        registry.judge(registry.add(threshold), **NOT_WORSE | {"floor": 0.99})
     client().delete_registered_model(registry.name)
     data = {"_target_": "ratchet.data.FolderDataModule", "data_path": str(registry.data.data_path)}
     data |= {
@@ -78,18 +78,19 @@ def test_a_version_is_not_judged_by_the_policy_of_one_that_had_its_number(regist
         "mean": [0.0] * 3,
         "std": [1.0] * 3,
     }
-    run = client().create_run(ensure_experiment("anew")).info
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"datamodule": data, "gate": "permissive"}))
-    client().log_artifact(run.run_id, str(tmp_path / "config.yaml"))
-    model = export(tmp_path / "model", Brightness(FAIR))
-    client().log_artifacts(run.run_id, str(model), "deployment_model")
-    made = registry.manager.register_model(f"runs:/{run.run_id}/deployment_model", registry.name)
-    assert made.version == first
-    assert judge_anytime(registry.name, first, manager=registry.manager).policy.name == "permissive"
+    for number, threshold in enumerate((FAIR, POOR), start=1):
+        run = client().create_run(ensure_experiment("anew")).info
+        client().log_artifact(run.run_id, str(tmp_path / "config.yaml"))
+        client().log_artifacts(
+            run.run_id, str(export(tmp_path / f"{number}", Brightness(threshold))), "deployment_model"
+        )
+        made = registry.manager.register_model(f"runs:/{run.run_id}/deployment_model", registry.name)
+        assert made.version == number
+    assert judge_anytime(registry.name, 1, manager=registry.manager).policy.name == "permissive"
     own = load_policy("permissive").model_copy(update={"floor": 0.98, "name": "of its retraining"})
-    second = registry.manager.register_model(str(export(tmp_path / "second", Brightness(POOR))), registry.name).version
-    assert judge_anytime(registry.name, second, manager=registry.manager, policy=own).policy == own
-    assert judge_anytime(registry.name, second, manager=registry.manager).policy == own
+    assert judge_anytime(registry.name, 2, manager=registry.manager, policy=own).policy == own
+    assert judge_anytime(registry.name, 2, manager=registry.manager).policy == own
 
 
 def test_a_gate_that_leaves_out_how_the_data_are_grouped_says_so(registry: Registry, tmp_path: Path) -> None:
@@ -98,6 +99,10 @@ def test_a_gate_that_leaves_out_how_the_data_are_grouped_says_so(registry: Regis
     (root / "metadata.csv").write_text("name,lot\n" + "".join(f"disc{n:03},{n // 4}\n" for n in range(60)))
     node = {"data_path": root, "idx_to_class": {1: "disc"}, "input_height": SIZE, "input_width": SIZE}
     data = FolderDataModule(**node, mean=(0.0,) * 3, std=(1.0,) * 3, group_by="lot", test_size=0.5)
+    first = registry.add(FAIR)
+    alone = registry.judge(first, data=data, **NOT_WORSE)
+    assert not any("gate.group_by" in note for note in alone.notes)  # nothing is resampled
+    registry.manager.promote(registry.name, first)
     version = registry.add(GOOD)
     assert any("set gate.group_by=lot" in note for note in registry.judge(version, data=data, **NOT_WORSE).notes)
     grouped = registry.judge(version, data=data, **NOT_WORSE, group_by="lot")
