@@ -11,17 +11,11 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ratchet.errors import (
-    ModelFilesError,
-    NoFinishedRunError,
-    NotAllowedError,
-    NothingToRollBackError,
-    RegistryError,
-)
+from ratchet.errors import ModelFilesError, NoFinishedRunError, NothingToRollBackError, RegistryError
 from ratchet.registry.events import Event, EventKind
 from ratchet.registry.files import load_torchscript, verify
 from ratchet.registry.ledger import Look, event_id, written_down
-from ratchet.registry.reading import RegistryReader, number_of, shown
+from ratchet.registry.reading import RegistryReader, number_of, shown, stage_of
 from ratchet.registry.refusal import refuse
 from ratchet.registry.registration import register, with_digests
 from ratchet.registry.retention import HEAVY, PrunePlan, plan
@@ -109,7 +103,7 @@ class LedgerModelManager(RegistryReader):
             raise RegistryError(f"promote goes to staging or production, not {to!r}: use transition_model for that")
         look = self._settle(model_name)
         number = number_of(model_name, look, version)
-        if number == look.state.champion or _stage(look, model_name, number) is stage:
+        if number == look.state.champion or stage_of(model_name, look, number) is stage:
             return shown(model_name, look, number)
         look = self._with_digests(model_name, look, number)
         return self._move(
@@ -131,7 +125,7 @@ class LedgerModelManager(RegistryReader):
         """Move a version to any stage, whoever is there now; `description` is the reason that the history keeps."""
         to, look = Stage.parse(stage), self._settle(model_name)
         number = number_of(model_name, look, version)
-        if _stage(look, model_name, number) is to:
+        if stage_of(model_name, look, number) is to:
             return shown(model_name, look, number)
         kinds = {
             Stage.PRODUCTION: EventKind.PROMOTED,
@@ -363,10 +357,3 @@ class LedgerModelManager(RegistryReader):
         refuse(model_name, state, foreseen)
         state, written = self._ledger.append(model_name, event)
         refuse(model_name, state, written)
-
-
-def _stage(look: Look, model_name: str, number: int) -> Stage:
-    """The stage of a version; one that the history does not know yet could not be written there."""
-    if number not in look.state.stages:
-        raise NotAllowedError(f"{model_name} v{number} is not in the history yet, and this user may not write it there")
-    return look.state.stages[number]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from ratchet.errors import ModelNotFoundError, RegistryError, VersionNotFoundError
+from ratchet.errors import ModelNotFoundError, NotAllowedError, RegistryError, VersionNotFoundError
 from ratchet.registry.abstract import AbstractModelManager
 from ratchet.registry.events import Event, EventKind
 from ratchet.registry.fold import champion_at
@@ -112,6 +112,13 @@ def shown(model_name: str, look: Look, number: int) -> ModelVersion:
         tags=dict(seen.tags),
         quarantined=number in state.quarantined,
     )
+
+
+def stage_of(model_name: str, look: Look, number: int) -> Stage:
+    """The stage of a version. Raises `NotAllowedError` for one that came from outside and could not be written down."""
+    if number not in look.state.stages:
+        raise NotAllowedError(f"{model_name} v{number} is not in the history yet, and this user may not write it there")
+    return look.state.stages[number]
 
 
 def number_of(model_name: str, look: Look, version_or_alias: int | str) -> int:
