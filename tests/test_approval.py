@@ -34,15 +34,16 @@ from flows.service.deployments import POOL, TAG
 from flows.service.work import ask_for_life, end_questions
 from ratchet import MlflowModelManager, retraining
 from ratchet.data.shapes import generate
+from ratchet.form import RetrainForm
 from ratchet.outcome import skip
-from ratchet.planning import STOOD_TAG
+from ratchet.planning import STOOD_TAG, Plan
 from ratchet.registry import BestRun, Event, EventKind, Stage
 from ratchet.registry.questions import answer_to, open_question, question_of
 from ratchet.registry.tracking import client
 from ratchet.training.results import SweepOutcome, TrialResult
 from tasks.approval import _silence
 from tasks.progress import gate_progress
-from tasks.retraining import report, select_best, sweep
+from tasks.retraining import plan_retraining, report, select_best, sweep
 from tasks.run_page import Choice, artifact_key, artifact_page, keep_plan, tell_errors_in_sentences, this_flow_run
 from tasks.runs import WITH_ALL, is_waiting
 
@@ -430,6 +431,27 @@ def test_a_run_that_has_asked_trains_and_chooses_nothing_anew(prefect_service: S
     kept, chosen = taken_up()
     assert (repr(kept), chosen) == (repr(outcome), best)
     assert client().get_experiment_by_name("untouched") is None
+
+
+@pytest.mark.flow
+def test_a_run_that_is_taken_up_again_plans_on_the_images_that_it_began_with(
+    prefect_service: Service, home: Path, tmp_path: Path
+) -> None:
+    form = RetrainForm(overrides=(*TINY, f"datamodule.data_path={tmp_path / 'grows'}", "core.name=grown"))
+
+    @flow
+    def interrupted() -> tuple[Plan, Plan]:
+        first = plan_retraining(form)
+        generate(tmp_path / "grows", months=3, images_per_month=30)
+        return first, plan_retraining(form)
+
+    @flow
+    def the_next() -> Plan:
+        return plan_retraining(form)
+
+    first, again = interrupted()
+    assert (again.fingerprint, again.trials[0].samples) == (first.fingerprint, first.trials[0].samples)
+    assert len(the_next().trials[0].samples or ()) > len(first.trials[0].samples or ()) > 0
 
 
 @pytest.mark.flow

@@ -16,6 +16,7 @@ from test_judgement import images as images  # noqa: PLC0414 - a fixture
 from test_judgement import registry as registry  # noqa: PLC0414 - a fixture
 
 from ratchet.data import FolderDataModule
+from ratchet.errors import MissingMaskError
 from ratchet.gate import load_policy
 from ratchet.judgement.anytime import judge_anytime
 from ratchet.judgement.records import REPORT_FILE, last_verdict, promoted_on, record_location
@@ -226,6 +227,21 @@ def test_a_challenger_that_somebody_promotes_meanwhile_is_not_judged_against_its
     )
     assert verdict.champion is not None
     assert (verdict.passed, verdict.champion.version) == (True, champion)
+
+
+def test_an_image_that_comes_before_the_gate_is_left_for_the_next_retraining(
+    registry: Registry, tmp_path: Path
+) -> None:
+    root = tmp_path / "unsplit"
+    discs(root, range(40))
+    registry.data = data_module(root)
+    names = [sample.name for split in registry.data.samples.values() for sample in split]
+    plan, version = plan_to_judge(registry), registry.add(GOOD)
+    whole = next((root / "images").iterdir())
+    shutil.copy(whole, whole.with_name(f"late{whole.suffix}"))  # its mask is still being copied
+    with pytest.raises(MissingMaskError, match="late"):
+        gate(plan.among(None), version)
+    assert gate(plan.among(names), version).n_images == len(registry.data.samples["test"])
 
 
 def test_a_run_that_is_taken_up_after_its_promotion_moves_nothing_again(registry: Registry) -> None:
