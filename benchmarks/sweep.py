@@ -22,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +32,19 @@ from sweep_plain import plain
 from sweep_trials import BATCH, NETWORKS, SIZE, TRAIN, overrides, write_lists
 
 METRICS = ("val_loss_epoch", "val_iou", "test_iou")
-SECONDS_BETWEEN_LOOKS = 1.0  # a look at 5 GB takes 0.05 s of a core
+SECONDS_BETWEEN_LOOKS = 5.0  # a look at 5 GB takes 0.05 s of a core, and stops the process that it is at
 COMPUTE = ("steps", "validation", "scoring")
 
 
 def ratchet(folder: Path, epochs: int, seed: int) -> dict[str, Any]:
-    """Ratchet's own sweep; phases of its trials by what they report."""
+    """`ratchet train`, in this process; phases of its trials by what they report to the table that it shows."""
     began: dict[tuple[str, str], float] = {}
+    results: Any = ()
     exports, since, alone = 0.0, 0.0, False  # exports beside which no other trial computes
 
-    def watch(results: Any) -> None:
-        nonlocal exports, since, alone
+    def watch(told: Any) -> None:
+        nonlocal results, exports, since, alone
+        results = told
         now = time.monotonic()
         exports += now - since if alone else 0.0
         running = [result for result in results if result.status == "running"]
@@ -49,17 +53,16 @@ def ratchet(folder: Path, epochs: int, seed: int) -> dict[str, Any]:
             state = result.progress.phase if result.status == "running" else result.status
             began.setdefault((result.name, state), now)
 
+    @contextmanager
+    def watched(*_: Any, **__: Any) -> Iterator[Any]:
+        yield watch
+
     start = time.monotonic()
-    from ratchet.home import home
-    from ratchet.training.plan import get_ready, plan_trials
+    from flows.cli import main as command
+    from ratchet.training import display
 
-    get_ready(home())  # here, and what comes next in this order, as in the command line
-    from ratchet.config import compose_sweep
-
-    trials = plan_trials(compose_sweep(overrides(folder, epochs, seed)))
-    from ratchet.training.sweep import run_sweep
-
-    results = run_sweep(trials, on_progress=watch)
+    display.show_sweep = watched
+    command(["train", *overrides(folder, epochs, seed), "--multirun"], standalone_mode=False)
     names = [result.name for result in results]
     phases = {
         "start": began[names[0], "starting"] - start,
@@ -114,7 +117,11 @@ def measure(arm: str, epochs: int, seed: int) -> dict[str, Any]:
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")]),
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
-        environment.pop("MLFLOW_TRACKING_URI", None)
+        for variable in (
+            "MLFLOW_TRACKING_URI",
+            "PYTHONDONTWRITEBYTECODE",
+        ):  # the latter compiles this tree at every start
+            environment.pop(variable, None)
         command = [
             sys.executable,
             str(Path(__file__).resolve()),

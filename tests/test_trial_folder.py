@@ -259,12 +259,15 @@ class Slow(pl.LightningModule):
 
 
 @pytest.mark.parametrize(
-    ("spent", "steps"), [(0.0, [1, 2, 3]), (1e6, [3])], ids=["a trial that began just now", "one of twelve days"]
+    ("spent", "disk", "steps"),
+    [(0.0, 5e8, [1, 2, 3]), (1e6, 5e8, [3]), (0.0, 1.0, [3])],
+    ids=["a trial that began just now", "one of twelve days", "a disk that would take half a minute for two weights"],
 )
 def test_within_an_epoch_a_snapshot_comes_when_a_kill_would_cost_a_twentieth_of_the_trials_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spent: float, steps: list[int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spent: float, disk: float, steps: list[int]
 ) -> None:
     monkeypatch.setattr("ratchet.training.checkpoint._SECONDS_TO_LOSE", 0.0)
+    monkeypatch.setattr("ratchet.training.checkpoint._BYTES_A_SECOND", disk)
     monkeypatch.setattr("ratchet.training.checkpoint._TIMES_ITS_COST", 1)
     folder, taken = TrialFolder(tmp_path, "abc"), list[int]()
 
@@ -273,8 +276,8 @@ def test_within_an_epoch_a_snapshot_comes_when_a_kill_would_cost_a_twentieth_of_
         time.sleep(1.0)  # which is bounded by itself, and keeps no later snapshot away
 
     keep = Snapshots(
-        folder, seed=0, minutes=5, pause_at=None, before=lambda: None, after=upload, seconds=lambda: spent,
-        peak_memory=lambda: 0.0,
+        folder, seed=0, minutes=5, pause_at=None, ends_for_good=False, before=lambda: None, after=upload,
+        seconds=lambda: spent, peak_memory=lambda: 0.0,
     )  # fmt: skip
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     with folder.locked():

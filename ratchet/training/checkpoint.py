@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from ratchet.training.folder import Facts, Snapshot, TrialFolder
 
 # A snapshot waits until the training has taken this many times as long as the last one took to write: at most 5 % are lost.
 _TIMES_ITS_COST = 20
+_BYTES_A_SECOND = 5e8  # that a disk is thought to take, until one was written; between epochs, the first one is free
+_STATES = 3  # of a weight: itself, and the two that Adam keeps of it
 # Within an epoch, one is due when a kill would cost this share of the trial's time so far; a shorter time is no loss.
 _SHARE_TO_LOSE = 1 / 20
 _SECONDS_TO_LOSE = 10.0
@@ -48,7 +51,7 @@ class Snapshots(Checkpoint):
     epoch are those of one that never stopped; within an epoch their state is part of the snapshot. `before` is called
     first each time, so that what is logged is never behind a snapshot, and `after` with each snapshot. `seconds` and
     `peak_memory` tell what was spent so far. `pause_at` is the number of epochs after which the training is not over,
-    but is to be left.
+    but is to be left. Where it `ends_for_good`, nothing goes on from its end, and the snapshot there has the weights alone.
     """
 
     # Between epochs is where the hook `on_train_epoch_start` is: only there are the plateau schedulers stepped and the
@@ -61,6 +64,7 @@ class Snapshots(Checkpoint):
         seed: int,
         minutes: float,
         pause_at: int | None,
+        ends_for_good: bool,
         before: Callable[[], None],
         after: Callable[[Snapshot], None],
         seconds: Callable[[], float],
@@ -72,6 +76,7 @@ class Snapshots(Checkpoint):
         self._seed = seed
         self._minutes = minutes
         self._pause_at = pause_at
+        self._ends_for_good = ends_for_good
         self._before, self._after = before, after
         self._seconds, self._peak_memory = seconds, peak_memory
         self._moment = "other"
@@ -109,6 +114,7 @@ class Snapshots(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Begin to count the time; from here on, the loop is to end at the pause. The schedule was made for the whole."""
         self._saved = time.monotonic()
+        self._expected = _STATES * sum(weights.nbytes for weights in module.parameters()) / _BYTES_A_SECOND
         self._first = trainer.current_epoch
         if self._pause_at is not None:
             trainer.fit_loop.max_epochs = self._pause_at
@@ -141,7 +147,8 @@ class Snapshots(Checkpoint):
             # Else Lightning leaves out the plateau scheduler at this epoch's end; the public setter is not for max_steps.
             trainer.fit_loop._restarting = False
         loop, done = trainer.fit_loop.epoch_loop, batch_idx + 1
-        lost = max(_SECONDS_TO_LOSE, _SHARE_TO_LOSE * self._seconds())
+        cost = self._cost or self._expected
+        lost = max(_SECONDS_TO_LOSE, _SHARE_TO_LOSE * self._seconds(), _TIMES_ITS_COST * cost)
         half_done = (
             loop.batch_progress.is_last_batch
             or done % trainer.accumulate_grad_batches != 0
@@ -181,7 +188,8 @@ class Snapshots(Checkpoint):
             peak_memory=self._peak_memory(),
             best=self._best(trainer),
         )
-        snapshot = self._folder.publish(facts, trainer.save_checkpoint)
+        write = partial(trainer.save_checkpoint, weights_only=trained and self._ends_for_good)
+        snapshot = self._folder.publish(facts, write)
         self._cost = time.monotonic() - started  # an upload has its own bound
         self._after(snapshot)
         self._saved, self._moment = time.monotonic(), "other"

@@ -21,6 +21,7 @@ from ratchet.settings import TrialConfig
 from ratchet.training.batch_size import settle_batch_size
 from ratchet.training.callback import ProgressCallback
 from ratchet.training.checkpoint import Snapshots, StraightToDisk
+from ratchet.training.fingerprint import fixed_length
 from ratchet.training.folder import Snapshot, TrialFolder
 from ratchet.training.logger import RunLogger
 from ratchet.training.memory import peak_memory
@@ -122,6 +123,7 @@ def _build_trainer(work: Work, pause_at: int | None) -> pl.Trainer:
         seed=config.core.seed,
         minutes=config.sweep.checkpoint_minutes,
         pause_at=pause_at,
+        ends_for_good=fixed_length(config) is not None and not averages,
         before=logger.save,
         after=Uploads(work.run, minutes=config.sweep.upload_minutes),
         seconds=work.spending.seconds,
@@ -161,7 +163,7 @@ def load_exported(config: TrialConfig, module: SegmentationModule, snapshot: Sna
             )
         path = snapshot.checkpoints / snapshot.facts.best
     module.float()  # some precisions of Lightning's train it in another
-    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state_dict"])
     return path
 
 

@@ -60,7 +60,7 @@ class Snapshot(_Value):
 
     @property
     def resume(self) -> Path:
-        """Everything but the kept checkpoints, as Lightning's checkpoint."""
+        """Everything but the kept checkpoints, as Lightning's checkpoint; the weights alone where nothing goes on from it."""
         return self.path / RESUME_FILE
 
     @property
