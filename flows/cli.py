@@ -16,7 +16,8 @@ import click
 from flows.gate_cli import gate
 from flows.service.cli import deploy, doctor, up
 from flows.service.running import configured_api, use_own_prefect, use_running
-from flows.terminal import errors_told, open_console, quieten
+from flows.terminal import errors_told, open_console, quieten, spell_out_signs
+from ratchet.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +33,7 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 @click.pass_context
 def main(context: click.Context) -> None:
     """Retrain segmentation models; promote to production only what is proven better."""
+    spell_out_signs()
     atexit.register(gc.freeze)  # the interpreter looks for garbage as it ends, a second time: 0.7 s, for nothing
     if context.invoked_subcommand != up.name:
         with errors_told():
@@ -128,17 +130,29 @@ def retrain(
 @click.argument("experiment")
 @click.option("--metric", required=True, help="Metric whose last value decides, as it is named in MLflow.")
 @click.option(
-    "--mode", type=click.Choice(["min", "max"]), default="max", show_default=True, help="Which value is best."
+    "--mode",
+    type=click.Choice(["min", "max"]),
+    help="Whether its smallest or its largest value is best. Default: min for a loss that Ratchet logs, else max.",
 )
 @click.option("--model", required=True, help="Registered model's name.")
 @click.option("--description", help="Description of the new version.")
-def register(experiment: str, metric: str, mode: Literal["min", "max"], model: str, description: str | None) -> None:
+def register(
+    experiment: str, metric: str, mode: Literal["min", "max"] | None, model: str, description: str | None
+) -> None:
     """Register the model of the best finished run of EXPERIMENT."""
     with errors_told():
         from ratchet import MlflowModelManager  # noqa: PLC0415
+        from ratchet.registry.tracking import answering, client, tracking_uri  # noqa: PLC0415
+        from ratchet.training.metric_names import better, metric_names  # noqa: PLC0415
 
-        made = MlflowModelManager().register_best_model(experiment, metric, model, description, mode=mode)
-        click.echo(f"v{made.version} of {model} is the model of run {made.run_id}")
+        best = better(metric) if metric in metric_names(()) else None  # else it only guesses
+        if mode is not None and best not in (None, mode):
+            raise ConfigError(f"--metric {metric} with --mode {mode} selects the worst run: give --mode {best}.")
+        chosen: Literal["min", "max"] = "min" if "min" in (mode, best) else "max"
+        made = MlflowModelManager().register_best_model(experiment, metric, model, description, mode=chosen)
+        with answering(tracking_uri()):
+            value = client().get_run(str(made.run_id)).data.metrics[metric]
+        click.echo(f"v{made.version} of {model} is the model of run {made.run_id}: {metric}={value:g}")
 
 
 @main.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -70,7 +71,7 @@ def judge(model: str, version: int, policy: str | None, against: int | None, dat
         from ratchet.judgement.records import REPORT_FILE, last_verdict, record_location  # noqa: PLC0415
 
         manager, progress = MlflowModelManager(), open_console(stderr=True)
-        with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
+        with Progress(console=progress, transient=True, disable=not progress.file.isatty()) as bar:
             scored = bar.add_task("gate images scored", total=None)
             verdict = judge_anytime(
                 model,
@@ -103,10 +104,12 @@ def replay(verdict: str, version: int | None, digest: str) -> None:
         from ratchet.gate.record import replay as derive  # noqa: PLC0415
 
         if version is None:
+            if not Path(verdict).is_file():
+                raise click.UsageError(f"there is no file {verdict}: give VERSION, or the path of a verdict.json")
             again = derive(Path(verdict))
             if not again.digest.startswith(digest):
                 raise VerdictChangedError(f"{verdict} is the verdict {again.digest[:12]}, not {digest}")
-            checked = "the digest is for you to compare: ratchet history"
+            checked = f"the digest is for you to compare: ratchet history {shlex.quote(again.model)} --json"
         else:
             from ratchet import MlflowModelManager  # noqa: PLC0415
             from ratchet.judgement.records import fetch_record, last_verdict  # noqa: PLC0415

@@ -74,7 +74,7 @@ def retrain(
     if plan.unchanged_since is not None:
         return _completed(report(skip(plan)))
     trials = sweep(plan)
-    best = select_best(plan)
+    best = select_best(plan, trials)
     if (there := standing(plan, best)) is not None:
         return _completed(report(stand(plan, best, trials, there)))
     version = register(plan, best, trials).version

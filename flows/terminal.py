@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -26,14 +27,24 @@ def quieten() -> None:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 
+def spell_out_signs() -> None:
+    """Let standard output name a sign that its encoding lacks, as 8-bit locales lack ✓ and ≥: an error would hide a verdict.
+
+    A `?` in its place would say *undecided*. Python spells out what standard error lacks by itself.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="namereplace")
+
+
 def open_console(*, stderr: bool = False) -> Console:
     """Open standard output, or standard error, for tables and colours."""
     from rich.console import Console  # noqa: PLC0415
 
-    # Not a terminal: as wide as the tables want to be, so that a log or a pipe keeps every figure.
+    # Not a terminal: as wide as the tables want to be, so that a log or a pipe keeps every figure. FORCE_COLOR, common where
+    # tests run, asks for colours there and makes rich call it a terminal; a "dumb" one takes no width without a height.
     # What is shown are names, paths and other programs' errors: brackets and colons in them are no markup.
     console = Console(stderr=stderr, markup=False, emoji=False)
-    return console if console.is_terminal else Console(stderr=stderr, markup=False, emoji=False, width=200)
+    return console if console.file.isatty() else Console(stderr=stderr, markup=False, emoji=False, width=200, height=25)
 
 
 @contextmanager

@@ -40,6 +40,7 @@ from ratchet.overrides import require_harmless, require_replaced, translated, wi
 from ratchet.paths import check_paths, with_whole_paths
 from ratchet.settings import Node, TrialConfig
 from ratchet.space import Composed, Origin, Point, Space
+from ratchet.spelling import keys_at, nearest
 from ratchet.targets import check_targets
 from ratchet.trees import CONFIGS, user_trees
 
@@ -238,11 +239,15 @@ def _settings(tree: DictConfig) -> TrialConfig:
         config = TrialConfig.model_validate(container)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}={problem['input']!r}: {problem['msg']}"
-            if problem["type"] != "extra_forbidden"
-            else f"{'.'.join(map(str, problem['loc']))}: there is no such key"
-            for problem in error.errors()
+            _fault(fault["type"], fault["loc"], fault["msg"], fault["input"]) for fault in error.errors()
         )
         raise ConfigError(f"the configuration cannot be used: {problems}") from error
     require_consistent(config)
     return with_whole_paths(config)
+
+
+def _fault(kind: str, loc: tuple[int | str, ...], message: str, value: object) -> str:
+    key = ".".join(map(str, loc))
+    if kind == "extra_forbidden":
+        return f"{key}: there is no such key{nearest(str(loc[-1]), keys_at(TrialConfig, loc[:-1]))}"
+    return f"{key}={value!r}: {message}"

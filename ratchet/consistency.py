@@ -33,11 +33,16 @@ def require_consistent(config: TrialConfig) -> None:
             f"trainer.max_epochs={epochs}: it takes a whole number from 1 on. To stop by time, give a large one and "
             "sweep.trial_max_time."
         )
+    if config.core.deterministic and config.datamodule.get("batch_size") == "auto":
+        raise ConfigError(
+            "core.deterministic=true with datamodule.batch_size=auto: what fits follows from the memory that is free just then, "
+            "and the weights from that. Set datamodule.batch_size to a number."
+        )
     devices, nodes = config.trainer.get("devices", 1), config.trainer.get("num_nodes", 1)
     if (devices not in (1, "1") and not (isinstance(devices, list) and len(devices) == 1)) or nodes != 1:
         raise ConfigError(
             f"trainer.devices={devices}, trainer.num_nodes={nodes}: a trial trains on one device. Several trials train "
-            "side by side, one on each GPU (sweep.parallel); set trainer.devices=1 and trainer.num_nodes=1."
+            "side by side, one on each GPU (sweep.parallel); leave trainer.num_nodes out, and set trainer.devices=1."
         )
 
 
@@ -68,7 +73,8 @@ def _require_metrics(config: TrialConfig) -> None:
         raise ConfigError(f"retrain.metric={metric}: no trial logs that. Nearest: {', '.join(near)}.")
     if better(metric) not in (None, config.retrain.mode):
         raise ConfigError(
-            f"retrain.metric={metric} with retrain.mode={config.retrain.mode} selects the worst trial: mode={better(metric)}."
+            f"retrain.metric={metric} with retrain.mode={config.retrain.mode} selects the worst trial: set "
+            f"retrain.mode={better(metric)}."
         )
     for key, callback in config.callbacks.items():
         if callback is not None and "_target_" not in callback:

@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
+from ratchet.errors import RegistryError
 from ratchet.gate import Verdict
 from ratchet.gate.markdown import cell, markdown_report
 from ratchet.gate.tables import check_table
@@ -19,7 +20,7 @@ from ratchet.gate.wording import capital
 from ratchet.judgement.records import REPORT_FILE, judgement_path, record_location
 from ratchet.outcome import Outcome
 from ratchet.registry.pages import artifact_page, experiment_page, model_page, pages_address, run_page, version_page
-from ratchet.registry.tracking import client
+from ratchet.registry.tracking import answering, client, tracking_uri
 from ratchet.training.display import print_sweep
 from ratchet.training.markdown import trial_table as markdown_table
 from ratchet.training.parent import PAGE
@@ -48,7 +49,7 @@ def headline(outcome: Outcome) -> str:
 
 
 def markdown(outcome: Outcome) -> str:
-    """Render the page; the pictures are inside of it. Raises `RegistryError` where they cannot be read."""
+    """Render the page; the pictures are inside of it. Raises `RegistryError` where MLflow does not answer."""
     parts, pictures = [f"# {cell(headline(outcome))}", "", _links(outcome), ""], dict[str, str]()
     if outcome.answer is not None:
         parts += [f"**{cell(capital(outcome.answer.sentence))}**", ""]
@@ -60,8 +61,8 @@ def markdown(outcome: Outcome) -> str:
     if outcome.sweep is not None:
         parts += [trial_table(outcome.trials, metric=outcome.sweep.metric, best=outcome.best_run), ""]
         parts += [f"The sweep {cell(outcome.sweep.stopped)}.", ""] if outcome.sweep.stopped else []
-    for title, image in pictures.items():
-        parts += [f"## {title}", "", f"![{title}]({image})", ""]
+    for title, picture in pictures.items():
+        parts += [f"## {title}", "", picture, ""]
     return "\n".join(parts)
 
 
@@ -125,15 +126,20 @@ def _experiment_of(run_id: str) -> str:
 
 
 def _pictures(run_id: str, paths: Mapping[str, str]) -> dict[str, str]:
-    """Fetch pictures of a run, as data URIs of JPEGs no wider than the page."""
-    found = {}
+    """Pictures of a run as Markdown, inside as JPEGs no wider than the page; for one that is gone, a sentence."""
+    store, shown = client(), dict[str, str]()
     with tempfile.TemporaryDirectory(prefix="report-") as folder:
         for title, path in paths.items():
-            local = Path(client().download_artifacts(run_id, path, folder))
-            with Image.open(local) as image:
-                page = image.convert("RGB")
-                page.thumbnail((_WIDTH, 10 * _WIDTH))
-                buffer = io.BytesIO()
-                page.save(buffer, "JPEG", quality=80)
-            found[title] = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return found
+            try:
+                with answering(tracking_uri()):
+                    local = Path(store.download_artifacts(run_id, path, folder))
+                with Image.open(local) as image:
+                    page = image.convert("RGB")
+            except (RegistryError, OSError):
+                shown[title] = f"MLflow does not give {path} of the run {run_id} any more."
+                continue
+            page.thumbnail((_WIDTH, 10 * _WIDTH))
+            buffer = io.BytesIO()
+            page.save(buffer, "JPEG", quality=80)
+            shown[title] = f"![{title}](data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()})"
+    return shown

@@ -79,11 +79,15 @@ def _unforced_where_done(sweep: SweepPlan, flow_run: FlowRun) -> SweepPlan:
     return sweep.model_copy(update={"trials": tuple(trials)})
 
 
-def select(plan: Plan, *, manager: MlflowModelManager | None = None) -> BestRun:
-    """Choose the best trial of this sweep by the metric of its exported weights. Raises `RegistryError`."""
+def select(plan: Plan, sweep: SweepOutcome) -> BestRun:
+    """Choose the best trial of this sweep by the metric of its exported weights. Raises `RegistryError`.
+
+    Of a search that several machines share it may be elsewhere; where all was to be trained anew, it is one that was.
+    """
     settings = plan.settings
-    return (manager or MlflowModelManager()).best_run(
-        plan.config.core.name, settings.metric, settings.mode, tags={plan.sweep.tag: "true"}
+    anew = {trial.run_id for trial in sweep.trials if trial.run_id} if plan.sweep.settings.force else None
+    return MlflowModelManager().best_run(
+        plan.config.core.name, settings.metric, settings.mode, tags={plan.sweep.tag: "true"}, among=anew
     )
 
 

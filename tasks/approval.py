@@ -27,6 +27,7 @@ from ratchet.registry import BestRun, Event, ModelVersion
 from ratchet.registry.pages import version_page
 from ratchet.registry.questions import deadline
 from ratchet.retraining import Plan
+from tasks.events import warned_of
 from tasks.run_page import Choice, artifact_key, artifact_page, describe_run, keep_plan, kept_plan, write_page
 from tasks.step import step
 
@@ -87,7 +88,8 @@ def ask(plan: Plan, best: BestRun, verdict: Verdict, outcome: Outcome, hours: fl
     waiting = outcome.model_copy(update={"status": "waiting"})
     assert outcome.sweep is not None
     keep_plan(plan, Choice(sweep=outcome.sweep, best=best))
-    write_page(waiting)
+    with warned_of("the question has no report"):
+        write_page(waiting)
     describe_run(waiting.title)
     _set_alarm(hours)
     return approval.ask(plan, verdict, hours=hours)

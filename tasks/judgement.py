@@ -47,10 +47,9 @@ def read_champion(model: str, settings: MonitorSettings, data: str) -> Reading |
 
 @step("log the reading")
 def log_reading(reading: Reading) -> str:
-    """Add the reading to the curve, and announce it if production got worse."""
+    """Announce the reading if production got worse, and add it to the curve, which somebody may have deleted."""
     from ratchet.monitoring import log_reading  # noqa: PLC0415
 
-    run_id = log_reading(reading)
     if reading.state == "degraded":
         announce(Degraded.of(reading))
-    return run_id
+    return log_reading(reading)

@@ -63,11 +63,11 @@ def sweep(plan: Plan) -> SweepOutcome:
 
 
 @step("select the best")
-def select_best(plan: Plan) -> BestRun:
+def select_best(plan: Plan, trials: SweepOutcome) -> BestRun:
     """Choose the trial with the best metric; a run that has asked a person has chosen."""
     if (kept := kept_choice()) is not None:
         return kept.best
-    best = retraining.select(plan)
+    best = retraining.select(plan, trials)
     get_run_logger().info("best: run %s with %s=%.4f", best.run_id, best.metric, best.value)
     return best
 

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from parts import write_parts
 
+from ratchet.registry.tracking import client
+
 # On a machine that trains beside the tests, a property that takes long says nothing.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
@@ -46,24 +48,45 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take long: one that comes last keeps one core waiting for the other."""
-    long = {item.path for item in items if any(mark.name in _LONG for mark in item.iter_markers())}
-    items.sort(key=lambda item: item.path not in long)
+    ranks = dict[Path, int]()
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        rank = 0 if marks & _LONG else 1 if "slow" in marks else 2
+        ranks[item.path] = min(rank, ranks.get(item.path, rank))
+    items.sort(key=lambda item: ranks[item.path])
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database in which nothing was tracked: making its tables takes seconds, copying them does not."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    client(f"sqlite:///{path}")
+    return path
 
 
 @pytest.fixture
 def ratchet_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A RATCHET_HOME of the test's own, tracked in its embedded store."""
+    """A RATCHET_HOME of the test's own, tracked in its embedded store; neither is there yet."""
     monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("RATCHET_SEARCH_PATH", raising=False)
     return tmp_path / "home"
 
 
+@pytest.fixture
+def stored_home(ratchet_home: Path, empty_store: Path) -> Path:
+    """The same with its store, for a test that has to open it."""
+    ratchet_home.mkdir()
+    shutil.copy(empty_store, ratchet_home)
+    return ratchet_home
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home that the tests of a module share: making a store takes seconds, and what one trained the next one uses."""
+def home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
+    """A home that the tests of a module share, with its store: what one trained the next one uses."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("home")
+        shutil.copy(empty_store, folder)
         patch.setenv("RATCHET_HOME", str(folder))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         yield folder

@@ -17,6 +17,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from conftest import TINY, WITHOUT_RULES
+from PIL import Image
 from prefect import flow
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
@@ -34,14 +35,18 @@ from flows.service.deployments import POOL, TAG
 from flows.service.work import ask_for_life, end_questions
 from ratchet import MlflowModelManager, retraining
 from ratchet.data.shapes import generate
+from ratchet.errors import ExperimentNotFoundError
 from ratchet.form import RetrainForm
+from ratchet.monitoring import Reading
 from ratchet.outcome import skip
 from ratchet.planning import STOOD_TAG, Plan
 from ratchet.registry import BestRun, Event, EventKind, Stage
 from ratchet.registry.questions import answer_to, open_question, question_of
-from ratchet.registry.tracking import client
+from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.report import _pictures
 from ratchet.training.results import SweepOutcome, TrialResult
 from tasks.approval import _silence
+from tasks.judgement import log_reading
 from tasks.progress import gate_progress
 from tasks.retraining import plan_retraining, report, select_best, sweep
 from tasks.run_page import Choice, artifact_key, artifact_page, keep_plan, tell_errors_in_sentences, this_flow_run
@@ -269,6 +274,42 @@ def test_a_run_does_not_fail_over_its_report(
 
 
 @pytest.mark.flow
+def test_production_that_got_worse_is_announced_though_its_curve_was_deleted(
+    prefect_service: Service, home: Path
+) -> None:
+    store = client()
+    store.delete_experiment(store.create_experiment("faded in production"))
+    reading = Reading(
+        model="faded",
+        version=1,
+        metric="iou",
+        state="degraded",
+        sentence="production got worse",
+        images=40,
+        reference_images=40,
+        margin=0.05,
+        data="d",
+    )
+
+    @flow
+    def monitored() -> str:
+        return log_reading(reading)
+
+    with pytest.raises(ExperimentNotFoundError):
+        monitored()
+    waited(lambda: prefect_service.events("ratchet.model.degraded", "faded") or None, "the event")
+
+
+def test_a_picture_that_is_gone_costs_no_more_than_its_place_on_the_page(stored_home: Path) -> None:
+    store = client()
+    run = store.create_run(ensure_experiment("pictures")).info.run_id
+    store.log_image(run, Image.new("RGB", (8, 8)), "report/curves.png")
+    shown = _pictures(run, {"Curves": "report/curves.png", "Predictions": "report/predictions.png"})
+    assert shown["Curves"].startswith("![Curves](data:image/jpeg;base64,")
+    assert shown["Predictions"] == f"MLflow does not give report/predictions.png of the run {run} any more."
+
+
+@pytest.mark.flow
 def test_a_question_of_a_run_that_is_not_known_here_stands(prefect_service: Service) -> None:
     assert is_waiting(str(uuid4()))
 
@@ -343,18 +384,12 @@ def test_a_process_whose_run_has_begun_again_elsewhere_ends_in_silence(
         service.client.set_flow_run_state(run.id, state, force=True)
     code = "import sys, time; from tasks.runs import begun_here as f; "
     code += "f(sys.argv[1], int(sys.argv[2]), seconds=0.2); time.sleep(15); sys.exit(3)"
-    retried = "from tasks.runs import begun_here as f; f(sys.argv[1], 1, seconds=0.2); "
-    ended = {
-        (before, count): subprocess.run(
-            [sys.executable, "-c", code.replace("f(", f"{before}f("), str(run.id), count], check=False
-        ).returncode
-        for before, count in (
-            ("", "1"),
-            ("", "2"),
-            (retried.removeprefix("from tasks.runs import begun_here as f; "), "2"),
-        )
-    }
-    assert list(ended.values()) == [0, 3, 3]
+    retried = "f(sys.argv[1], 1, seconds=0.2); "
+    begun = [
+        subprocess.Popen([sys.executable, "-c", code.replace("f(", f"{before}f("), str(run.id), count])
+        for before, count in (("", "1"), ("", "2"), (retried, "2"))
+    ]
+    assert [process.wait() for process in begun] == [0, 3, 3]
 
 
 @pytest.mark.flow
@@ -426,7 +461,7 @@ def test_a_run_that_has_asked_trains_and_chooses_nothing_anew(prefect_service: S
     def taken_up() -> tuple[SweepOutcome, BestRun]:
         for _ in range(2):
             keep_plan(plan, Choice(sweep=outcome, best=best))
-        return sweep(plan), select_best(plan)
+        return sweep(plan), select_best(plan, outcome)
 
     kept, chosen = taken_up()
     assert (repr(kept), chosen) == (repr(outcome), best)

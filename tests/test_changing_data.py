@@ -35,7 +35,7 @@ def plan(folder: Path | str, *more: str) -> SweepPlan:
 
 
 @pytest.mark.trains
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_images_that_come_after_the_plan_take_no_part_and_one_that_changes_fails_its_trials(folder: Path) -> None:
     planned = plan(folder)
     for number in range(40, 60):
@@ -86,7 +86,7 @@ def test_trials_that_would_be_chosen_among_on_other_images_are_refused(folder: P
 
 
 @pytest.mark.trains
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_data_that_cannot_be_read_fail_their_own_trials_alone(folder: Path, tmp_path: Path) -> None:
     broken = write_parts(tmp_path / "broken") / "images" / "part_05.png"
     broken.write_bytes(broken.read_bytes()[:-40])

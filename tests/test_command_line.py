@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from conftest import TINY
 from exported_models import BEST, Brightness, export
 from registry_backends import http_address as http_address  # noqa: PLC0414 - a fixture
 
+from flows.cli import main
 from ratchet import MlflowModelManager
 from ratchet.registry.tracking import client
 from ratchet.registry.values import FINGERPRINT_TAG
@@ -125,6 +127,7 @@ def test_a_sweep_on_a_server_can_be_registered_and_moved_as_in_the_tutorial(
     assert done.returncode == 0, done.stderr
     assert "linknet: finished" in done.stderr
     monkeypatch.setenv("MLFLOW_TRACKING_URI", http_address)
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path))
     manager = MlflowModelManager()
     first = manager.register_best_model(
         experiment_name="cats_vs_dogs",
@@ -153,12 +156,16 @@ def test_a_sweep_on_a_server_can_be_registered_and_moved_as_in_the_tutorial(
 
 
 def _roll_back_on_the_command_line(manager: MlflowModelManager, address: str, home: Path) -> None:
-    def said(*arguments: str) -> str:
+    def alone(*arguments: str) -> str:
         done = ratchet(*arguments, home=home, MLFLOW_TRACKING_URI=address)
-        return done.stdout + done.stderr
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def said(*arguments: str) -> str:
+        return CliRunner().invoke(main, arguments).output  # in this process, which has imported MLflow
 
     best = manager.best_run("cats_vs_dogs", "val_loss_epoch", "min").run_id
-    assert best in said("register", "cats_vs_dogs", "--metric", "val_loss_epoch", "--mode", "min", "--model", "other")
+    assert best in alone("register", "cats_vs_dogs", "--metric", "val_loss_epoch", "--mode", "min", "--model", "other")
     assert "NothingToRollBackError" in said("rollback", "cvsd_model")
     manager.transition_model("cvsd_model", 1, "production", "back and forth")
     assert "v2 of cvsd_model is in production" in said("rollback", "cvsd_model", "--reason", "it blurs")
@@ -168,7 +175,7 @@ def _roll_back_on_the_command_line(manager: MlflowModelManager, address: str, ho
     assert manager.version("cvsd_model", 1).quarantined
     assert "may be promoted again" in said("release", "cvsd_model", "1")
     assert "is not in quarantine" in said("release", "cvsd_model", "1")
-    events = [json.loads(line) for line in said("history", "cvsd_model", "--json").splitlines()]
+    events = [json.loads(line) for line in alone("history", "cvsd_model", "--json").splitlines()]
     assert [event["reason"] for event in events if event["kind"] == "rolled back"] == ["it blurs"]
     assert "it blurs" in said("history", "cvsd_model")
     assert "v1 stays" in said("prune", "cvsd_model", "--dry-run")

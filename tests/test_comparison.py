@@ -17,7 +17,7 @@ from ratchet.registry.ranking import INFINITE, as_logged
 from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.training.examples import Example
 from ratchet.training.results import Status, SweepOutcome, TrialResult
-from ratchet.training.run import last_values, log_rows, validations
+from ratchet.training.run import last_values, validations
 
 
 def trial(rank: int, *, status: Status = "finished", name: str | None = None, epochs: int = 5) -> ComparedTrial:
@@ -124,11 +124,7 @@ def test_trials_that_finished_without_a_number_are_not_said_not_to_have_finished
 def logged(status: Status, values: dict[str, list[tuple[int, float]]]) -> TrialResult:
     """A trial whose run holds these values, each with its step; a reused one's metrics are what the run has last."""
     run_id = client().create_run(ensure_experiment("tests")).info.run_id
-    log_rows(
-        client(),
-        run_id,
-        [Metric(key, value, 0, step) for key, rows in values.items() for step, value in rows],
-    )
+    client().log_batch(run_id, [Metric(key, value, 0, step) for key, rows in values.items() for step, value in rows])
     metrics = last_values(client().get_run(run_id)) if status == "reused" else {}
     return TrialResult(name=status, fingerprint=run_id, status=status, run_id=run_id, metrics=metrics)
 

@@ -103,6 +103,12 @@ def test_an_unknown_key_is_told_with_the_nearest_known_one(override: str, neares
         compose_sweep([override])
 
 
+@pytest.mark.parametrize(("override", "near"), [("+core.nmae=x", "name"), ("+retrian.metric=val_iou", "retrain")])
+def test_a_key_that_was_added_is_told_with_the_nearest_known_one(override: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=f"there is no such key; did you mean '{near}'"):
+        compose([override])
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -269,7 +275,7 @@ def test_two_dots_are_a_mistake_only_in_the_name_of_an_entry(monkeypatch: pytest
     ("overrides", "said"),
     [
         (["retrain.metric=val_iuo"], "Nearest: val_iou"),
-        (["retrain.metric=val_loss_epoch"], "selects the worst trial: mode=min"),
+        (["retrain.metric=val_loss_epoch"], r"selects the worst trial: set retrain\.mode=min"),
         (["callbacks.model_checkpoint.monitor=val_iou"], r"set callbacks\.model_checkpoint\.mode=max"),
         (["~callbacks.model_checkpoint.mode", "callbacks.model_checkpoint.monitor=val_iou"], r"\.mode=max"),
         (["datamodule.idx_to_class={1: 'crack <2mm', 2: 'crack >2mm'}"], "one name of a metric, 'crack _2mm'"),
@@ -281,6 +287,30 @@ def test_what_is_chosen_by_is_logged_under_a_name_of_its_own_and_the_best_of_it_
     with pytest.raises(ConfigError, match=said):
         compose(["experiment=generic/shapes/segmentation/smp", *overrides])
     compose(["callbacks=early_stopping", "callbacks.model_checkpoint={monitor: val_iou, mode: max}"])
+
+
+def test_a_batch_of_what_fits_just_then_is_no_part_of_a_deterministic_training() -> None:
+    compose(["core.deterministic=true"])
+    compose(["datamodule.batch_size=auto"])
+    with pytest.raises(ConfigError, match=r"Set datamodule\.batch_size to a number"):
+        compose(["core.deterministic=true", "datamodule.batch_size=auto"])
+
+
+@pytest.mark.parametrize(
+    ("mistake", "kept"),
+    [
+        ("trainer.devices=2", False),
+        ("+trainer.num_nodes=2", False),
+        ("retrain.metric=val_loss_epoch", True),
+        ("callbacks.model_checkpoint.monitor=val_iou", True),
+    ],
+)
+def test_what_a_message_advises_can_be_typed(mistake: str, kept: bool) -> None:
+    with pytest.raises(ConfigError) as told:
+        compose([mistake])
+    advised = re.findall(r"[\w.]+=\w+", str(told.value).rpartition(" set ")[2])
+    assert advised
+    compose([*advised, *([mistake] if kept else [])])
 
 
 def test_a_table_of_classes_is_replaced_whole_or_not_at_all() -> None:

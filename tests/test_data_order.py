@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 from ratchet.data import ShapesDataModule
 from ratchet.data.workers import workers_that_fit
 from ratchet.training.fitting import Loaders
+from ratchet.training.process import start_server
 
 pytestmark = pytest.mark.trains
 
@@ -73,9 +74,8 @@ def test_a_resumed_training_sees_the_same_images_whatever_the_workers(tmp_path: 
     whole, _ = fit(tmp_path / "shapes", 3)
     _, trainer = fit(tmp_path / "shapes", 1)
     trainer.save_checkpoint(tmp_path / "half.ckpt")
-    with ProcessPoolExecutor(
-        1, mp_context=get_context("spawn")
-    ) as fresh:  # its worker is forked, other tests left threads here
+    start_server()  # its child loads in a process that it forks, and other tests left threads in this one
+    with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as fresh:
         resumed = fresh.submit(seen, tmp_path / "shapes", 3, tmp_path / "half.ckpt", 1).result()
     assert sorted(resumed) == [1, 2]
     for epoch in (1, 2):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ratchet.data.reading import read_image, read_mask, read_size
 from ratchet.errors import MaskValueError, UnreadableImageError
@@ -69,6 +69,34 @@ def test_the_exif_orientation_is_applied_once(tmp_path: Path, suffix: str) -> No
     assert read.shape == (32, 16, 3)
     assert read[4, 8, 0] > 150
     assert read[28, 8, 0] < 50
+
+
+EXIF = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)  # the orientation 6, and nothing else
+XMP = b'XML:com.adobe.xmp\0%s<rdf:Description tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (b"eXIf", EXIF),
+        (b"iTXt", XMP % bytes(4)),
+        (b"tEXt", XMP % b""),
+        (b"tEXt", b"Raw profile type exif\0\nexif\n%8d\n%s\n" % (len(EXIF), EXIF.hex().encode())),
+    ],
+)
+def test_a_png_is_turned_as_by_those_who_serve_the_model_wherever_it_tells_its_orientation(
+    tmp_path: Path, kind: bytes, told: bytes, late: bool
+) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(picture(16, 32)).save(path)
+    data = path.read_bytes()
+    place = data.rindex(b"IEND" if late else b"IDAT") - 4  # a chunk begins with its length
+    chunk = struct.pack(">I", len(told)) + kind + told + struct.pack(">I", zlib.crc32(kind + told))
+    path.write_bytes(data[:place] + chunk + data[place:])
+    served = ImageOps.exif_transpose(Image.open(path)).convert("RGB")  # as in docs/serving.md
+    assert read_size(path.read_bytes(), path) == served.size == (16, 32)
+    np.testing.assert_array_equal(read_image(path), np.asarray(served))
 
 
 @pytest.mark.parametrize("mode", ["L", "I;16", "RGBA"])
@@ -144,6 +172,25 @@ def test_a_black_and_white_palette_in_a_bmp_is_never_read_as_something_else(tmp_
     np.testing.assert_array_equal(read_mask(tmp_path / "three.bmp", {0: 0, 1: 1}), stored)
     Image.fromarray(stored.astype(bool)).save(tmp_path / "bits.bmp")
     np.testing.assert_array_equal(read_mask(tmp_path / "bits.bmp", {0: 0, 255: 1, 1: 1}), stored)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_of_a_tiff_in_which_0_is_white_an_image_is_as_shown_and_a_mask_is_refused(
+    tmp_path: Path, compression: str
+) -> None:
+    shown = picture()[:, :, 0]
+    Image.fromarray(shown).save(tmp_path / "a.tif", tiffinfo={262: 0}, compression=compression)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[:, :, 0], shown)
+    Image.fromarray(shown.astype(np.uint16) * 257).save(tmp_path / "b.tif", tiffinfo={262: 0}, compression=compression)
+    with pytest.raises(UnreadableImageError, match=r"b\.tif.*16 bits in which 0 is white"):
+        read_image(tmp_path / "b.tif")
+    mask = np.array([[0, 255, 255], [0, 0, 255]], dtype=np.uint8)
+    for image in (Image.fromarray(mask), Image.fromarray(mask > 0)):
+        image.save(tmp_path / "m.tif", tiffinfo={262: 0}, compression=compression)
+        with pytest.raises(MaskValueError, match=r"m\.tif: a TIFF mask in which 0 is white.*save it as PNG"):
+            read_mask(tmp_path / "m.tif", {0: 0, 1: 1, 255: 1})
+        image.save(tmp_path / "m.tif", compression=compression)
+        np.testing.assert_array_equal(read_mask(tmp_path / "m.tif", {0: 0, 1: 1, 255: 1}), mask // 255)
 
 
 def test_sixteen_bits_in_separate_planes_are_never_read_as_eight(tmp_path: Path) -> None:

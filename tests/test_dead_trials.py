@@ -26,7 +26,7 @@ SMALL = (*TINY, "export.types=[pt2]", "datamodule.batch_size=8")
 
 
 @pytest.mark.trains
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_trials_that_die_fail_alone_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "trial_faults")
     faults = ("Starve", "Die", "Crash")
@@ -48,7 +48,7 @@ def test_trials_that_die_fail_alone_and_say_why(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.trains
-def test_a_sweep_that_is_killed_leaves_no_trial_running(ratchet_home: Path) -> None:
+def test_a_sweep_that_is_killed_leaves_no_trial_running(stored_home: Path) -> None:
     script = (
         "from ratchet.config import compose_sweep\n"
         "from ratchet.training.plan import plan_trials\nfrom ratchet.training.sweep import run_sweep\n"
@@ -67,7 +67,7 @@ def test_a_sweep_that_is_killed_leaves_no_trial_running(ratchet_home: Path) -> N
 
 
 @pytest.mark.trains
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_sweep_that_is_stopped_while_its_server_is_away_leaves_no_trial_running(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

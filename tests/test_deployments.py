@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import TINY
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.states import Cancelling, Completed, Pending, Running
+from prefect.states import Cancelled, Cancelling, Completed, Pending, Running
 from prefect_service import Service, own_environment, waited
 from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 - a fixture
 
@@ -182,10 +182,9 @@ def test_people_promote_roll_back_and_prune_from_the_page(service: Service) -> N
     assert champion is not None
     other = 2 if champion.version == 1 else 1
     never = {"name": "never", "floor": 1.0, "superiority": None}
-    pruned, judged = service.start("prune/weekly-m"), service.start("gate/on-demand-m", version=other)
+    judged = service.start("gate/on-demand-m", version=other)
     own = service.start("gate/on-demand-m", version=other, policy="own", own_policy=never)
     # Before the promotion: a version in production is refused for being there already, whatever the policy.
-    assert service.wait(pruned).state_name == "Completed"
     assert service.wait(judged).state_name in ("promote", "reject", "inconclusive")
     refused = service.wait(own).state
     assert refused is not None
@@ -201,6 +200,17 @@ def test_people_promote_roll_back_and_prune_from_the_page(service: Service) -> N
     (event,) = waited(lambda: service.events("ratchet.model.rolled-back", "m") or None, "the event")
     assert event["payload"]["reason"] == "it blurs"
     assert (event["payload"]["version"], event["payload"]["target"]) == (other, champion.version)
+    _prune_what_is_of_no_use(service, manager)
+
+
+def _prune_what_is_of_no_use(service: Service, manager: MlflowModelManager) -> None:
+    """One version is in production, and one in quarantine."""
+    number = int(client().create_model_version("m", (service.home / "of-no-use").as_uri()).version)
+    manager.transition_model("m", number, "archived")
+    pruned = service.wait(service.start("prune/weekly-m", keep=0)).state
+    assert pruned is not None
+    assert pruned.message == f"gone: v{number}"
+    assert number not in [version.version for version in manager.versions("m")]
 
 
 def test_a_policy_that_is_none_is_refused_before_a_run_is_made(service: Service) -> None:
@@ -252,6 +262,29 @@ def test_a_run_that_was_being_cancelled_when_its_worker_died_keeps_no_other_wait
     assert run.name not in take_up(service.client)
     assert service.client.read_flow_run(run.id).state_name == "Cancelled"
     assert slots() == 0
+
+
+def test_a_rollback_waits_for_none_of_the_long_runs_that_are_due(service: Service) -> None:
+    from flows.service.deployments import POOL
+    from flows.service.work import limit_runs
+
+    client = service.client
+    limit_runs(client, 4)
+    long = [service.start(f"{name}-m") for name in ("retrain/on-demand", "monitor/scheduled", "watch/scheduled")]
+    long.append(service.start("gate/on-demand-m", version=1))
+    for run in long:
+        for state in (Pending(), Running()):
+            client.set_flow_run_state(run.id, state)
+    late, rollback = service.start("retrain/on-demand-other"), service.start("rollback/on-demand-m")
+    try:
+        soon = datetime.now(UTC) + timedelta(seconds=5)
+        due = [found.flow_run.id for found in client.get_scheduled_flow_runs_for_work_pool(POOL, None, soon)]
+        assert (rollback.id in due, late.id in due) == (True, False)
+    finally:
+        for run in long:
+            client.set_flow_run_state(run.id, Completed())
+        for run in (late, rollback):
+            client.set_flow_run_state(run.id, Cancelled())
 
 
 def test_a_notice_reaches_its_webhook_and_one_without_a_block_is_told(service: Service) -> None:

@@ -1,11 +1,15 @@
-"""What a terminal shows of trials whose names and errors hold what looks like markup."""
+"""What a terminal shows of a sweep: names as they are, on a screen of any size, and lines where there is no screen."""
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
 
 from flows.terminal import open_console
-from ratchet.training.display import print_sweep
+from ratchet.training.display import live_table, print_sweep, show_sweep
+from ratchet.training.progress import Progress
 from ratchet.training.results import SweepOutcome, TrialResult
 
 ERROR = "[/pytorch/third_party/gloo/pair.cc:534] Connection closed :warning:"
@@ -21,3 +25,49 @@ def test_names_and_errors_are_shown_as_they_are(capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr()
     assert "types=[pt2] " in shown.out
     assert f"types=[pt2,onnx] failed: {ERROR}" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("name", "phase", "seen"),
+    [
+        ("resnet18 lr=0.00123", "scoring", "resnet18 lr=0.00123"),
+        ("unet resnet18 lr=0.00123 batch_size=16", "waiting for another process that trains it", "unet resnet18"),
+    ],
+)
+def test_in_80_columns_a_trial_is_one_line_and_the_last_one_is_seen_at_work(name: str, phase: str, seen: str) -> None:
+    figures = {"val_iou": 0.7012, "val_loss_epoch": 0.3}
+    trials = [
+        TrialResult(name=name, fingerprint=str(number), status="finished", seconds=754, metrics=figures)
+        for number in range(10)
+    ]
+    at_work = Progress(
+        phase="training",
+        epoch=7,
+        max_epochs=120,
+        step=700,
+        steps_per_epoch=100,
+        metrics={"loss": 0.25, "val_iou": 0.6102},
+        seconds_left=3_700,
+    )
+    for number, progress in ((10, Progress(phase=phase)), (11, at_work)):
+        trials.append(TrialResult(name=name, fingerprint=str(number), status="running", seconds=754, progress=progress))
+    screen = io.StringIO()
+    console = Console(file=screen, width=80, height=24, force_terminal=True)
+    console.print(live_table(trials, metric="val_iou", size=12, rows=16))
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 12 + 5  # a title, a head of three lines, an end
+    for shown in (seen, "7/120", "0.2500", "0.6102", "12m34s", "1h02m"):
+        assert shown in lines[-2]
+
+
+@pytest.mark.parametrize("kind", ["xterm", "dumb"])
+def test_what_is_piped_is_told_in_lines_also_where_colours_are_forced(
+    kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", kind)
+    console = open_console(stderr=True)
+    assert console.width == 200
+    with show_sweep(console) as on_progress:
+        on_progress([TrialResult(name="unet", fingerprint="a", status="finished", metrics={"val_iou": 0.5})])
+    assert capsys.readouterr().err == "unet: finished, val_iou 0.5000\n"

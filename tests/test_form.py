@@ -121,11 +121,11 @@ def test_a_value_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
     [
         (["retrain.metric=val_iu"], "no trial logs that. Nearest: val_iou"),
         (["retrain.metric=val_iou_cat"], "Nearest: val_iou"),
-        (["retrain.metric=val_loss_epoch"], "selects the worst trial: mode=min"),
-        (["retrain.mode=min"], "selects the worst trial: mode=max"),
+        (["retrain.metric=val_loss_epoch"], "selects the worst trial: set retrain.mode=min"),
+        (["retrain.mode=min"], "selects the worst trial: set retrain.mode=max"),
         (
             ["+datamodule.idx_to_class={1:gloss,2:matt}", "retrain.metric=val_iou_gloss", "retrain.mode=min"],
-            "selects the worst trial: mode=max",
+            "selects the worst trial: set retrain.mode=max",
         ),
         (["gate=lenient"], "gate"),
         (["trainer.max_epoch=3"], "trainer.max_epochs"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -18,13 +19,18 @@ TABLES = (conformance_scores, conformance_data, conformance_evidence)
 """The modules that fill `CASES` when they are imported."""
 
 
+@functools.cache
+def judged(situation: Case) -> Verdict:
+    return judge(**situation.arguments())
+
+
 @pytest.mark.parametrize("situation", CASES, ids=lambda situation: situation.name)
 def test_the_gate_answers_as_the_table_says(situation: Case) -> None:
     if not isinstance(situation.expected, str):
         with pytest.raises(situation.expected, match=situation.reason):
-            judge(**situation.arguments())
+            judged(situation)
         return
-    verdict = judge(**situation.arguments())
+    verdict = judged(situation)
     assert verdict.outcome == situation.expected, verdict.sentence
     failed = [f"on {check.slice}: {check.why}" for check in verdict.checks if not check.passed]
     said = " ".join([verdict.sentence, *failed])
@@ -51,7 +57,7 @@ def test_the_table_is_large_and_its_names_are_unique() -> None:
 def test_no_awkward_case_leaves_a_rule_of_its_policy_without_a_check() -> None:
     for situation in CASES:
         if isinstance(situation.expected, str):
-            verdict = judge(**situation.arguments())
+            verdict = judged(situation)
             asked = {rule for rule in ("leak", "serves") if getattr(verdict.policy, rule)}
             if verdict.champion is not None:
                 asked |= {

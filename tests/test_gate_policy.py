@@ -80,3 +80,10 @@ def test_a_policy_of_a_tree_of_ones_own_is_found_by_its_name_and_wins_over_a_pre
     assert compose(["gate=acme/parts"]).gate["floor"] == 0.7
     with pytest.raises(PolicyError, match="did you mean 'acme/parts'"):
         load_policy("acme/part")
+
+
+def test_a_policy_of_ones_own_may_have_a_dot_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gate").mkdir()
+    (tmp_path / "gate" / "v1.2.yaml").write_text("name: v1.2\nfloor: 0.7\n")
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path))
+    assert load_policy("v1.2").floor == 0.7

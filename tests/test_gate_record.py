@@ -1,6 +1,8 @@
 """The record of a judgement: Parquet artifacts, their digests, and the replay that notices any change."""
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from ratchet.gate import (
     write_counts,
     write_record,
 )
+from ratchet.gate.record import read_record
 from ratchet.gate.verdict import STATISTIC
 
 POLICY = Policy(
@@ -140,6 +143,21 @@ def test_a_consistent_record_under_another_digest_than_the_registrys_is_refused(
     record(tmp_path)
     with pytest.raises(VerdictChangedError, match=r"verdict\.json"):
         replay(tmp_path / "verdict.json", digest="0" * 64)
+
+
+def test_a_text_that_an_earlier_ratchet_wrote_without_a_field_holds_by_the_digest_of_the_text(tmp_path: Path) -> None:
+    verdict, path = record(tmp_path), tmp_path / "verdict.json"
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    del earlier["format"]
+    text = json.dumps(earlier, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    path.write_text(text, encoding="utf-8")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert read_record(path, digest=digest).verdict.to_json() == verdict.to_json()
+    assert replay(path, digest=digest).to_json() == verdict.to_json()
+    with pytest.raises(VerdictChangedError, match="its form is not"):
+        read_record(path)
+    with pytest.raises(VerdictChangedError, match=r"verdict\.json"):
+        read_record(path, digest=verdict.digest)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"outcome": "promote"}'])

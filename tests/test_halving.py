@@ -12,7 +12,7 @@ from test_budget import SETTINGS
 from ratchet.config import compose
 from ratchet.errors import ConfigError
 from ratchet.settings import SweepSettings
-from ratchet.training.halving import require_rungs, rung_value, rungs
+from ratchet.training.halving import exported_value, require_rungs, rungs
 from ratchet.training.pruning import SynchronousHalving
 
 
@@ -26,11 +26,21 @@ def test_each_rung_is_eta_times_as_far_as_the_one_before_and_none_is_at_the_end(
     assert rungs(settings(halving_min_epochs=8), 8) == ()
 
 
-def test_a_rung_compares_the_best_value_until_then() -> None:
-    values = [0.2, 0.5, math.nan, 0.4, 0.9]
-    assert rung_value(values, 4, "max") == 0.5
-    assert rung_value(values, 4, "min") == 0.2
-    assert math.isnan(rung_value([], 1, "max"))
+@pytest.mark.parametrize(
+    ("selection", "count", "compared"),
+    [
+        ([], 2, 0.6),  # by the smallest loss, as what is exported is chosen
+        ([], 4, 0.6),  # the first of equals; an epoch without a finite loss is none
+        ([], 5, 0.3),
+        (["callbacks.model_checkpoint.monitor=val_iou", "callbacks.model_checkpoint.mode=max"], 2, 0.8),
+        (["export.checkpoint_selection=last"], 3, 0.7),
+        ([], 0, math.nan),
+    ],
+)
+def test_a_rung_compares_what_would_be_exported_there(selection: list[str], count: int, compared: float) -> None:
+    logged = {"val_iou": [0.8, 0.6, 0.7, 0.5, 0.3], "val_loss_epoch": [0.5, 0.4, math.nan, 0.4, 0.1]}
+    value = exported_value(compose([*TINY, *selection]), logged.__getitem__, count)
+    assert value == pytest.approx(compared, nan_ok=True)
 
 
 @pytest.mark.parametrize("every", ["5", "null"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,8 +21,9 @@ from test_judgement import registry as registry  # noqa: PLC0414 - a fixture
 from ratchet.data import FolderDataModule
 from ratchet.errors import MissingMaskError
 from ratchet.gate import load_policy
+from ratchet.gate.record import VERDICT_FILE
 from ratchet.judgement.anytime import judge_anytime
-from ratchet.judgement.records import REPORT_FILE, last_verdict, promoted_on, record_location
+from ratchet.judgement.records import REPORT_FILE, kept_verdict, last_verdict, promoted_on, record_location
 from ratchet.monitoring.images import choose_images
 from ratchet.registry import EventKind, LedgerModelManager, ModelVersion, Stage
 from ratchet.registry.tracking import client, ensure_experiment
@@ -333,6 +337,24 @@ def test_a_verdict_that_is_given_again_after_another_one_is_the_last_one_again(r
     assert registry.judge(version, **BETTER).digest == first.digest
     told = [e for e in manager.history(registry.name) if e.kind is EventKind.GATED and e.version == version]
     assert [event.outcome for event in told] == ["reject", "promote", "reject", "promote"]
+
+
+def test_a_verdict_that_an_earlier_ratchet_wrote_without_a_field_is_the_one_of_its_event(
+    registry: Registry, tmp_path: Path
+) -> None:
+    version = registry.add(GOOD)
+    verdict = registry.judge(version, **NOT_WORSE)
+    event = last_verdict(registry.manager, registry.name, version)
+    earlier = json.loads(verdict.to_json())
+    del earlier["format"]
+    text = json.dumps(earlier, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    (tmp_path / VERDICT_FILE).write_text(text, encoding="utf-8")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    client().log_artifact(str(event.run_id), str(tmp_path / VERDICT_FILE), f"gate/{digest[:12]}")
+    found = kept_verdict(replace(event, verdict_digest=digest))
+    assert found is not None
+    assert found.to_json() == verdict.to_json()
+    assert kept_verdict(replace(event, verdict_digest=f"{digest[:12]}{verdict.digest[12:]}")) is None
 
 
 def test_the_place_of_a_record_is_a_path_that_is_there(

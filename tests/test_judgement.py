@@ -116,7 +116,7 @@ def test_a_challenger_that_hangs_is_rejected_and_never_let_into_the_gates_own_pr
     registry.add(POOR, "production")
     verdict = registry.judge(registry.add(Hanging()), **BETTER, serves={"time_limit": 4})
     assert verdict.outcome == "reject"
-    assert "did not load and answer within 4 s" in verdict.reason
+    assert "it did not load and answer within 4 s and was killed" in verdict.reason
     assert verdict.challenger_score == 0
 
 
@@ -127,6 +127,8 @@ def test_a_challenger_that_does_not_load_is_rejected(registry: Registry) -> None
     verdict = registry.judge(version, floor=0.2, serves={})
     assert verdict.outcome == "reject"
     assert "does not load and answer: RuntimeError" in verdict.reason
+    assert verdict.evidence.serves is not None
+    assert verdict.evidence.serves.finite is None
     with pytest.raises(ModelFilesError, match="does not hold a model"):
         registry.judge(version, floor=0.2)  # nobody tried it
 
@@ -145,6 +147,8 @@ def test_a_challenger_that_answers_another_shape_is_rejected(registry: Registry)
     verdict = registry.judge(version, floor=0.2, serves={})
     assert verdict.outcome == "reject"
     assert "shape (1, 5, 32, 32), expected (1, 1, 32, 32)" in verdict.reason
+    assert verdict.evidence.serves is not None
+    assert verdict.evidence.serves.max_difference is None
     with pytest.raises(ModelFilesError, match="its card names 2 classes"):
         registry.judge(version, floor=0.2)
 
@@ -153,6 +157,7 @@ def test_a_challenger_that_answers_nan_is_rejected(registry: Registry) -> None:
     verdict = registry.judge(registry.add(NotANumber()), floor=0.0, serves={})
     assert verdict.outcome == "reject"
     assert {"serves finite", "serves agrees", "scored challenger"} <= set(failed(verdict))
+    assert failed(verdict)["serves finite"] == "its output is not finite"
 
 
 def test_a_champion_that_cannot_be_read_or_does_not_answer_promotes_nothing(registry: Registry) -> None:

@@ -179,6 +179,22 @@ def test_gate_images_that_were_given_to_training_later_are_the_reference_still(t
     assert chosen.as_promoted
 
 
+def test_where_files_were_renumbered_no_image_that_it_was_trained_on_is_the_reference(tmp_path: Path) -> None:
+    seen, judged = grown(tmp_path, months=1), {f"disc{number:03}" for number in range(8, 12)}
+    for folder in ("images", "masks"):
+        trained, gate = (tmp_path / folder / f"disc{number:03}.png" for number in (0, 8))
+        trained.rename(tmp_path / "spare.png")
+        gate.rename(trained)
+        (tmp_path / "spare.png").rename(gate)
+    chosen = choose_images(data_module(tmp_path), seen=seen, judged=judged)
+    assert {sample.name for sample in chosen.reference} == judged - {"disc008"}
+    assert [sample.name for sample in chosen.fresh] == ["disc000"]
+    assert chosen.as_promoted
+    chosen = choose_images(data_module(tmp_path), seen=seen, judged={"disc008"})
+    assert {sample.name for sample in chosen.reference} == judged - {"disc008"}
+    assert not chosen.as_promoted
+
+
 @pytest.mark.parametrize("judged", [None, frozenset({"elsewhere"})])
 def test_without_a_record_todays_gate_set_is_the_reference_and_the_reading_says_so(
     tmp_path: Path, judged: frozenset[str] | None

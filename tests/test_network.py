@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mlflow.pyfunc
 import numpy as np
+import psutil
 import pytest
 import pytorch_lightning as pl
 import safetensors.torch
@@ -23,6 +26,7 @@ from ratchet.config import compose, instantiate
 from ratchet.errors import ConfigError, ExportError, TrialFailedError, WeightsUnavailableError
 from ratchet.evaluation.served import ModelCard, ServedModel, SilentModel
 from ratchet.settings import TrialConfig
+from ratchet.training.beside import beside
 from ratchet.training.callback import ProgressCallback
 from ratchet.training.export import export_network
 from ratchet.training.fitting import build_module, resolve_precision
@@ -206,6 +210,30 @@ def test_memory_that_lacks_in_an_export_is_told_as_that(tmp_path: Path) -> None:
     card = ModelCard(input_height=8, input_width=8, mean=(0, 0, 0), std=(1, 1, 1), classes=("background", "pet"))
     with pytest.raises(TrialFailedError, match="out of memory"), lack_of_memory_told({"batch_size": 8}):
         export_network(Greedy(3, 1, 1), card, tmp_path / "model", types=["pt2"])
+
+
+@pytest.mark.parametrize(
+    ("work", "raised"),
+    [
+        (lambda: int("no number"), RuntimeError),
+        (lambda: os._exit(7), RuntimeError),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), MemoryError),
+    ],
+    ids=["an error", "an end", "killed for its memory"],
+)
+def test_what_ends_work_beside_is_raised_where_its_answer_is_asked_for(
+    work: Callable[[], object], raised: type[Exception]
+) -> None:
+    with beside(work) as answer, pytest.raises(raised, match=r"no number|status"):
+        answer()
+
+
+def test_work_beside_that_nobody_waits_for_is_ended() -> None:
+    children = set(psutil.Process().children())
+    with pytest.raises(ZeroDivisionError), beside(lambda: time.sleep(60)):
+        (begun,) = set(psutil.Process().children()) - children
+        raise ZeroDivisionError
+    assert not begun.is_running()
 
 
 def test_an_export_does_not_read_which_files_every_installed_package_has(

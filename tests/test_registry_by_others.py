@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -348,10 +349,12 @@ def test_all_versions_are_read_in_one_answer_so_that_none_slips_through_a_deleti
     backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manager, asked = with_versions(backend, name, make_model, 1), []
-    opened = client(backend.address)
-    source = manager.version(name, 1).location
-    for _ in range(1200):
-        opened.create_model_version(name, source, await_creation_for=0)
+    with sqlite3.connect(backend.address.removeprefix("sqlite:///")) as database:  # far faster than the client
+        rows = database.execute("SELECT * FROM model_versions WHERE name = ?", (name,))
+        columns = [column[0] for column in rows.description]
+        first = dict(zip(columns, rows.fetchone(), strict=True))
+        copies = [list((first | {"version": number}).values()) for number in range(2, 1202)]
+        database.executemany(f"INSERT INTO model_versions VALUES ({', '.join('?' * len(columns))})", copies)
     search = MlflowClient.search_model_versions
 
     def counted(self: MlflowClient, condition: str, **named: Any) -> Any:

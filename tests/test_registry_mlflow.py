@@ -39,6 +39,7 @@ from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.registration import _create, _Wish
 from ratchet.registry.rendering import MARKER
 from ratchet.registry.selection import MlflowSelection
+from ratchet.registry.sweeps import SWEEP_PREFIX
 from ratchet.registry.tracking import (
     answering,
     client,
@@ -48,6 +49,8 @@ from ratchet.registry.tracking import (
     shown,
     tracking_uri,
 )
+from ratchet.registry.values import FINGERPRINT_TAG
+from ratchet.training import run_names
 
 pytestmark = pytest.mark.slow  # real stores, many operations
 
@@ -323,6 +326,41 @@ def test_a_registration_that_is_sent_twice_keeps_the_files_of_the_version_that_s
     by_hand = client(backend.address).create_model_version(name, str(kept.source))
     manager.delete_model(name, int(by_hand.version))
     assert manager.download_model(name, 1, tmp_path / "again").is_dir()
+
+
+@sqlite
+def test_the_trials_beside_a_version_lose_their_models_with_the_last_version_of_their_sweep(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    assert run_names.SWEEP_PREFIX == SWEEP_PREFIX
+    manager, opened, model = MlflowModelManager(backend.address), client(backend.address), make_model()
+    ours, other = ({f"{SWEEP_PREFIX}{uuid.uuid4().hex[:12]}": "true"} for _ in range(2))
+
+    def trained(tags: dict[str, str], status: str = "FINISHED") -> str:
+        return backend.run(f"experiment {name}", model, status=status, tags=tags)
+
+    def weighs(run: str) -> bool:
+        return bool(opened.list_artifacts(run, "deployment_model"))
+
+    first, second, beside = (trained(ours) for _ in range(3))
+    reused, twin, parent = trained(ours | other), trained(ours | {FINGERPRINT_TAG: "same"}), trained(ours)
+    failed, apart = trained(ours, "FAILED"), trained({FINGERPRINT_TAG: "same", "ratchet.parent_run": parent})
+    for run in (first, second, apart):
+        manager.register_model(f"runs:/{run}/deployment_model", name)
+    manager.promote(name, 3)
+    manager.transition_model(name, 1, "archived")
+    assert manager.prune(name, keep=0).runs == (first,)
+    assert weighs(beside)  # the second version stays
+    manager.transition_model(name, 2, "archived")
+    opened.update_run(failed, "RUNNING")
+    assert manager.prune(name, keep=0, dry_run=True).runs == (second,)
+    opened.update_run(failed, "FAILED")
+    planned = manager.prune(name, keep=0, dry_run=True)
+    assert set(planned.runs) == {first, second, beside}
+    assert weighs(beside)
+    assert manager.prune(name, keep=0) == planned
+    assert [weighs(run) for run in (second, beside)] == [False, False]
+    assert all(weighs(run) for run in (reused, twin, parent, failed, apart))
 
 
 @sqlite

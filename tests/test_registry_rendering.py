@@ -54,7 +54,9 @@ def test_a_users_own_text_stays_on_top_however_often_it_is_rendered() -> None:
 def test_what_does_not_fit_is_counted() -> None:
     text = shown("mine", 600)
     assert len(text) < LONGEST_DESCRIPTION
-    assert text.count("\n- ") + int(text.rsplit("\n", 2)[-2].split()[0]) == 600
+    last = text.rsplit("\n", 2)[-2]
+    assert text.count("\n- ") + int(last.split()[0]) == 600
+    assert last.endswith("`ratchet history MODEL`")
 
 
 def test_a_users_text_that_leaves_no_room_is_left_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -263,17 +264,21 @@ class Registry(RuleBasedStateMachine):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _model_file() -> None:
-    Registry.model_file = torchscript_file()
+def _given(empty_store: Path) -> None:
+    Registry.model_file, SqliteRegistry.empty_store = torchscript_file(), empty_store
 
 
 class SqliteRegistry(Registry):
     """The same on MLflow."""
 
     kind = "sqlite"
+    empty_store = Path()
 
     def address(self) -> str:
-        return f"sqlite:///{self.folder.name}/mlflow.db"
+        path = Path(self.folder.name) / "mlflow.db"
+        if not path.exists():
+            shutil.copy(self.empty_store, path)
+        return f"sqlite:///{path}"
 
 
 _quiet = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]

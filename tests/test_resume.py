@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -153,7 +155,7 @@ def undisturbed(home: Path) -> Record:
     return Record.of(end.run_id, record)
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_trial_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     undisturbed: Record, tmp_path: Path
 ) -> None:
@@ -175,7 +177,7 @@ def test_a_trial_that_is_killed_again_and_again_ends_as_if_nothing_had_happened(
     assert not folder.path.exists()
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_trial_that_is_left_after_an_epoch_or_terminated_goes_on_to_the_same_end(
     undisturbed: Record, tmp_path: Path
 ) -> None:
@@ -195,7 +197,7 @@ def test_a_trial_that_is_left_after_an_epoch_or_terminated_goes_on_to_the_same_e
     assert_same(Record.of(end.run_id, tmp_path), undisturbed)
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_trial_that_is_told_to_end_as_it_begins_ends_gently() -> None:
     start(plan()).end()  # the fork server is there
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
@@ -217,7 +219,7 @@ def test_a_trial_that_is_told_to_end_as_it_begins_ends_gently() -> None:
     processes[0].end()  # twice is as once
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_training_that_averages_weights_goes_on_from_its_own_after_a_pause(tmp_path: Path) -> None:
     average = "+callbacks.ema={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.9}"
     straight = train(plan(average, "trainer.max_epochs=2", scheduler="scheduler=constant"))
@@ -230,7 +232,7 @@ def test_a_training_that_averages_weights_goes_on_from_its_own_after_a_pause(tmp
     assert_same(Record.of(paused.run_id, tmp_path / "paused"), Record.of(straight.run_id, tmp_path / "straight"))
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_the_last_values_are_those_of_the_exported_weights_though_a_process_before_got_further() -> None:
     paused = train(plan(), until_epoch=1)
     assert paused is not None
@@ -242,7 +244,7 @@ def test_the_last_values_are_those_of_the_exported_weights_though_a_process_befo
     assert client().get_run(end.run_id).data.metrics["val_iou"] == end.metrics["val_iou"]
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_trial_whose_time_was_up_in_a_validation_is_over_when_it_is_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
     config = plan("sweep.trial_max_time=0.05s").config
     (trial,) = plan_trials([config])
@@ -266,14 +268,32 @@ def test_a_trial_whose_time_was_up_in_a_validation_is_over_when_it_is_taken_up(m
     assert client().get_run(end.run_id).info.status == "FINISHED"
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
+def test_a_training_that_ends_by_its_steps_leaves_out_no_epoch_behind_a_pause() -> None:
+    steps = ("+trainer.max_steps=30", "callbacks=default")  # three epochs of nine, and three of the fourth
+    straight = train(plan(*steps))
+    paused = plan(*steps, "sweep.force=true")
+    assert train(paused, until_epoch=1) is not None
+    end = train(paused)
+    assert straight is not None
+    assert end is not None
+    assert end.run_id != straight.run_id
+    cost = {"duration", "peak_memory"}
+    assert {key: value for key, value in end.metrics.items() if key not in cost} == {
+        key: value for key, value in straight.metrics.items() if key not in cost
+    }
+    losses = [client().get_metric_history(run_id, "loss_step") for run_id in (straight.run_id, end.run_id)]
+    assert [(row.step, row.value) for row in losses[0]] == [(row.step, row.value) for row in losses[1]]
+
+
+@pytest.mark.usefixtures("stored_home")
 def test_a_trial_that_has_made_its_last_step_is_over_and_does_not_pause() -> None:
     end = train(plan("+trainer.max_steps=18"), until_epoch=3)  # two epochs
     assert end is not None
     assert end.status == "finished"
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_more_epochs_continue_a_finished_trial_as_if_trained_straight_through(
     undisturbed: Record, tmp_path: Path
 ) -> None:
@@ -288,7 +308,7 @@ def test_more_epochs_continue_a_finished_trial_as_if_trained_straight_through(
     assert_same(Record.of(longer.run_id, tmp_path), undisturbed)
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_schedule_made_for_its_length_is_trained_from_the_start_and_says_why() -> None:
     shorter = train(plan("trainer.max_epochs=1", scheduler=ONE_CYCLE))
     longer = train(plan("trainer.max_epochs=2", scheduler=ONE_CYCLE), until_epoch=1)
@@ -299,7 +319,26 @@ def test_a_schedule_made_for_its_length_is_trained_from_the_start_and_says_why()
     assert len(client().get_metric_history(longer.run_id, "loss_epoch")) == 1
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
+def test_a_shorter_training_that_cannot_be_continued_is_named_with_the_reason() -> None:
+    def of(epochs: int, length: int) -> TrialEnd:
+        trial = plan(f"trainer.max_epochs={epochs}", f"scheduler.T_max={length}", scheduler="scheduler=cosine")
+        end = train(trial, until_epoch=1)
+        assert end is not None
+        return end
+
+    made_for_it = of(1, 1)
+    begun = "trained from the start, though run {} trained 1 of its epochs: {}"
+    assert of(2, 1).note == begun.format(made_for_it.run_id, "it keeps no checkpoint to go on from")
+    other = of(1, 3)
+    assert str(of(3, 4).note).endswith(
+        f"run {other.run_id} trained 1 of its epochs: scheduler.T_max was 3 there, and is 4"
+    )
+    shutil.rmtree(Path(urlsplit(client().get_run(other.run_id).info.artifact_uri).path) / "checkpoints")
+    assert of(4, 3).note == begun.format(other.run_id, "it keeps no checkpoint to go on from")
+
+
+@pytest.mark.usefixtures("stored_home")
 def test_early_stopping_counts_on_and_what_it_ended_is_not_trained_further() -> None:
     impatient = ("callbacks.early_stopping.patience=2", "callbacks.early_stopping.min_delta=9")
     trial = plan(*impatient, "trainer.max_epochs=9")
@@ -317,7 +356,17 @@ def test_early_stopping_counts_on_and_what_it_ended_is_not_trained_further() -> 
     assert len(client().get_metric_history(longer.run_id, "loss_epoch")) == 3
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
+def test_an_interrupted_trial_that_another_experiment_takes_up_is_in_that_one_too() -> None:
+    assert train(plan("trainer.max_epochs=1"), kill=lambda progress: progress.step >= 4) is None
+    (ended,) = run_sweep([plan("trainer.max_epochs=1", "core.name=other")])
+    assert ended.status == "finished"
+    assert str(ended.note).endswith(f"copied from run {only_run().info.run_id} of experiment tiny")
+    assert only_run().info.status == "FINISHED"
+    assert MlflowModelManager().best_run("other", "val_iou", "max").run_id == ended.run_id
+
+
+@pytest.mark.usefixtures("stored_home")
 def test_two_processes_never_train_one_trial_and_other_experiments_get_a_copy() -> None:
     trial = plan("trainer.max_epochs=1")
     first, second = start(trial), start(trial)
@@ -365,14 +414,14 @@ def test_a_machine_without_the_others_disk_goes_on_from_what_was_uploaded(
     }
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_trial_goes_on_where_its_store_has_another_address_by_now(
-    ratchet_home: Path, monkeypatch: pytest.MonkeyPatch
+    stored_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial = plan("sweep.checkpoint_minutes=0", "trainer.max_epochs=1")
     assert train(trial, kill=lambda progress: progress.step >= 4) is None
     run = only_run()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{ratchet_home}/../{ratchet_home.name}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{stored_home}/../{stored_home.name}/mlflow.db")
     end = train(trial)
     assert end is not None
     assert (end.run_id, only_run().info.run_id) == (run.info.run_id, run.info.run_id)

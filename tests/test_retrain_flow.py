@@ -16,7 +16,7 @@ from ratchet.gate.record import replay
 from ratchet.judgement import judgement_path
 from ratchet.outcome import Outcome
 from ratchet.registry.tracking import client
-from ratchet.retraining import FlowRun, plan_retraining, train
+from ratchet.retraining import FlowRun, plan_retraining, select, train
 
 pytestmark = [pytest.mark.flow, pytest.mark.trains]
 
@@ -133,7 +133,9 @@ def test_what_is_trained_anew_is_so_once_in_a_flow_run_that_is_interrupted() -> 
     assert [trial.status for trial in train(interrupted).trials] == ["finished"]
     assert [trial.status for trial in train(whole).trials] == ["reused", "finished"]
     other = plan_retraining([*trials, "optimizer.lr=0.01"], flow_run=FlowRun(id="2", page="http://prefect/runs/2"))
-    assert [trial.status for trial in train(other).trials] == ["finished"]
+    anew = train(other)
+    assert [trial.status for trial in anew.trials] == ["finished"]
+    assert select(other, anew).run_id == anew.trials[0].run_id  # and not the one before, which is as good
 
 
 @pytest.mark.usefixtures("home")

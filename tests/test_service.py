@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,17 +14,20 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import ValidationError
 from registry_backends import free_port
 from sqlalchemy import make_url
 
 from flows.service.check import prefect_client
-from flows.service.doctor import _database
-from flows.service.postgres import _initialise, addresses
+from flows.service.doctor import _database, _mlflow
+from flows.service.models import ModelFile
+from flows.service.postgres import _initialise, addresses, find_binaries
 from flows.service.processes import Processes
 from flows.service.running import Running, died, find, noted, use_running
-from flows.service.servers import start_prefect
+from flows.service.servers import start_mlflow, start_prefect, upgrade_mlflow
 from flows.service.up import Options, _find_room, _write_whole_paths
 from ratchet.errors import ConfigError, PortTakenError, ServerUnreachableError, ServiceEndedError
+from ratchet.registry.tracking import client, embedded_uri, ensure_experiment
 
 INITDB = """#!/bin/sh
 for word; do [ "$before" = -D ] && folder=$word; before=$word; done
@@ -56,6 +60,64 @@ def test_a_folder_in_the_databases_place_is_left_as_it_is_and_told(tmp_path: Pat
     with pytest.raises(ServiceEndedError, match="move it away"):
         _initialise(initdb(tmp_path / "bin", "exit 0"), data, None)
     assert (data / "notes").is_file()
+
+
+def test_a_cluster_is_served_by_the_version_that_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    for version in ("9", "15", "16"):
+        (tmp_path / version).mkdir()
+        initdb(tmp_path / version / "bin", "exit 0")
+    data = tmp_path / "data"
+    data.mkdir()
+    assert find_binaries(data, tmp_path) == tmp_path / "16" / "bin"
+    (data / "PG_VERSION").write_text("15\n")
+    assert find_binaries(data, tmp_path) == tmp_path / "15" / "bin"
+    (data / "PG_VERSION").write_text("14\n")
+    with pytest.raises(ConfigError, match=r"PostgreSQL 14, whose programs are gone, and 16 does not .*pg_upgrade"):
+        find_binaries(data, tmp_path)
+    own = initdb(tmp_path / "own", "echo 'initdb (PostgreSQL) 14.3'")
+    monkeypatch.setenv("PATH", str(own))
+    assert find_binaries(data, tmp_path) == own
+
+
+@pytest.mark.slow
+def test_the_tables_of_another_mlflow_are_told_with_what_upgrades_them(ratchet_home: Path) -> None:
+    ratchet_home.mkdir()
+    upgrade_mlflow(embedded_uri())  # makes them, of a new database
+    database = sqlite3.connect(ratchet_home / "mlflow.db")
+    database.execute("UPDATE alembic_version SET version_num = 'another'")
+    database.commit()
+    database.close()
+    with pytest.raises(ConfigError, match="ratchet up --upgrade"):
+        start_mlflow(Processes(ratchet_home, lambda _, __: None), embedded_uri(), "127.0.0.1", 1)
+    with pytest.raises(ServiceEndedError, match=r"could not be upgraded(.|\n)*another"):
+        upgrade_mlflow(embedded_uri())
+
+
+def test_files_that_stayed_behind_when_the_home_was_moved_are_told_with_what_mends_it(
+    stored_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = client()
+    run = store.create_run(ensure_experiment("trials")).info.run_id
+    store.log_text(run, "kept", "notes.txt")
+    store.set_terminated(run)
+    assert len(list(_mlflow())) == 1
+    moved = stored_home.rename(tmp_path / "moved")
+    monkeypatch.setenv("RATCHET_HOME", str(moved))
+    _, lost = _mlflow()
+    assert (lost.bad, "trials" in lost.found) == (True, True)
+    assert lost.advice.endswith(
+        f"mkdir -p {stored_home} && ln -s {moved / 'mlartifacts'} {stored_home / 'mlartifacts'}"
+    )
+    stored_home.mkdir()
+    (stored_home / "mlartifacts").symlink_to(moved / "mlartifacts")
+    assert len(list(_mlflow())) == 1
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b"])
+def test_a_name_that_would_end_an_address_of_prefects_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="which Prefect takes in no name"):
+        ModelFile(name=name, experiment="generic/shapes/segmentation/smp")
 
 
 @pytest.mark.usefixtures("ratchet_home")

@@ -25,7 +25,7 @@ def test_each_slot_has_its_own_gpu_by_the_name_that_cuda_knows() -> None:
     assert [own_gpu(slot, 2, "5,GPU-7f") for slot in range(2)] == ["5", "GPU-7f"]
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_form_whose_packages_are_not_there_is_refused_before_anything_is_trained(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -83,7 +83,7 @@ if __name__ == "__main__":
 @pytest.mark.trains
 @pytest.mark.slow
 def test_where_a_gpu_survives_no_fork_each_trial_has_an_interpreter_of_its_own(
-    ratchet_home: Path, tmp_path: Path
+    stored_home: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -94,7 +94,7 @@ def test_where_a_gpu_survives_no_fork_each_trial_has_an_interpreter_of_its_own(
 
 @pytest.mark.trains
 @pytest.mark.parametrize("halving", ["false", "true"])
-def test_two_trials_run_at_once_and_all_come_to_their_end(ratchet_home: Path, halving: str) -> None:
+def test_two_trials_run_at_once_and_all_come_to_their_end(stored_home: Path, halving: str) -> None:
     seen: list[list[str]] = []
 
     def watch(results: Sequence[TrialResult]) -> None:

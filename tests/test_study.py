@@ -12,16 +12,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 from conftest import TINY
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from ratchet.config import compose_space
 from ratchet.errors import ConfigError, RatchetError, ServerUnreachableError
 from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
-from ratchet.training.study import STORAGE, SweepStudy
+from ratchet.training.study import SweepStudy
+from ratchet.training.study_storage import STORAGE
 
 OVERRIDES = [*TINY, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "sweep.max_trials=5"]
 
@@ -231,13 +235,13 @@ def test_a_second_process_with_force_joins_the_one_that_has_begun(elsewhere: Cal
 def test_who_is_busy_with_something_else_for_long_does_not_look_dead(
     elsewhere: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ratchet.training.study.BEAT_SECONDS", 1)
-    monkeypatch.setattr("ratchet.training.study.STALE_SECONDS", 3)
+    monkeypatch.setattr("ratchet.training.study_storage.BEAT_SECONDS", 1)
+    monkeypatch.setattr("ratchet.training.study_storage.STALE_SECONDS", 3)
     study = SweepStudy(plan(), synchronous=True)
     asked = study.ask()
     assert asked is not None
     time.sleep(5)
-    hasty = "import ratchet.training.study as module\nmodule.BEAT_SECONDS, module.STALE_SECONDS = 1, 3"
+    hasty = "import ratchet.training.study_storage as module\nmodule.BEAT_SECONDS, module.STALE_SECONDS = 1, 3"
     drawn = elsewhere("number, point = study.ask(); assert number == 1", first=hasty)
     assert asked[1] != {"optimizer.lr": drawn}
     assert study.begun() == 2
@@ -252,11 +256,68 @@ def test_what_a_machine_that_died_was_trying_is_given_to_another(
     elsewhere: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = elsewhere("study._worker = 'there/x/1'; number, point = study.ask()")
-    monkeypatch.setattr("ratchet.training.study.STALE_SECONDS", 3)
+    monkeypatch.setattr("ratchet.training.study_storage.STALE_SECONDS", 3)
     time.sleep(4)
     asked = SweepStudy(plan(), synchronous=True).ask()
     assert asked is not None
     assert asked[1] == {"optimizer.lr": lost}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.parametrize("alive", [True, False])
+def test_who_has_nothing_to_do_waits_until_it_knows_whether_those_of_another_machine_live(
+    alive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ratchet.training.study_storage.BEAT_SECONDS", 4)
+    monkeypatch.setattr("ratchet.training.study_storage.STALE_SECONDS", 8)
+    grid = plan("optimizer.lr=0.1,0.2", "sweep.halving=true", "sweep.max_trials=null")
+    other = SweepStudy(grid, synchronous=True)
+    other._worker = "there/x/1"
+    handed_out = [asked for _ in range(2) if (asked := other.ask())]
+    if not alive:
+        other.close()
+    study, again = SweepStudy(grid, synchronous=True), list[tuple[int, object]]()
+    assert study.ask() is None
+    while study.may_come_back():
+        again += filter(None, [study.ask()])
+        time.sleep(0.2)
+    assert [point for _, point in again] == ([] if alive else [point for _, point in handed_out])
+    for opened in (other, study):
+        opened.close()
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_database_that_is_restarted_ends_no_sweep_and_one_that_stays_away_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = SweepStudy(plan(), synchronous=True)
+    look, away = RDBStorage._get_stale_trial_ids, [True, True]
+
+    def restarting(*given: Any) -> list[int]:
+        if away and away.pop():
+            raise StorageInternalError("server closed the connection unexpectedly")
+        return look(*given)
+
+    monkeypatch.setattr(RDBStorage, "_get_stale_trial_ids", restarting)
+    assert study.ask() is not None
+    monkeypatch.setattr("ratchet.training.study_storage.RESTART_SECONDS", 0.0)
+    away.append(True)
+    with pytest.raises(ServerUnreachableError, match=r"studies\.db does not answer"):
+        study.ask()
+    study.close()
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_force_deletes_no_study_that_another_process_has_just_made() -> None:
+    wanted = plan("sweep.force=true")
+    first = SweepStudy(wanted, synchronous=True)
+    first._study._storage.delete_study(first._study._study_id)
+    made = optuna.create_study(study_name=first._study.study_name, storage=first._storage, direction="maximize")
+    second = SweepStudy(wanted, synchronous=True)  # before the other could mark it
+    assert second._study._study_id == made._study_id
+    for opened in (first, second):
+        opened.close()
 
 
 @pytest.mark.usefixtures("ratchet_home")
@@ -343,8 +404,8 @@ def test_a_new_database_is_made_by_two_at_once(ratchet_home: Path) -> None:
     ratchet_home.mkdir()
     url = f"sqlite:///{ratchet_home / 'new.db'}"
     script = (
-        "import sys\nfrom ratchet.training.study import _open_storage\nprint('imported', flush=True)\n"
-        "sys.stdin.read()\n_open_storage(sys.argv[1])"
+        "import sys\nfrom ratchet.training.study_storage import open_storage\nprint('imported', flush=True)\n"
+        "sys.stdin.read()\nopen_storage(sys.argv[1])"
     )
     starts = [
         subprocess.Popen([sys.executable, "-c", script, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -20,7 +20,7 @@ def searched(*overrides: str) -> SweepPlan:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 @pytest.mark.parametrize("force", ["false", "true"])
 def test_what_another_process_has_ended_is_taken_as_it_is(force: str) -> None:
     shared = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=3", f"sweep.force={force}")
@@ -50,7 +50,7 @@ def test_what_another_process_has_ended_is_taken_as_it_is(force: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_trials_that_are_reused_are_compared_with_at_their_rungs(at_once: int) -> None:
     halved = ("trainer.max_epochs=4", "sweep.halving=true", "sweep.halving_eta=2", "sweep.halving_min_epochs=1")
@@ -78,7 +78,7 @@ def test_trials_that_are_reused_are_compared_with_at_their_rungs(at_once: int) -
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_halved_search_that_only_time_bounds_does_not_wait_for_trials_without_end() -> None:
     run = client().create_run(ensure_experiment("tiny"))
     for step in (7, 14):
@@ -97,7 +97,7 @@ def test_a_halved_search_that_only_time_bounds_does_not_wait_for_trials_without_
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_search_that_has_what_it_wants_draws_no_more_and_its_begun_trials_are_known() -> None:
     wanted = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=3")
     queue = StudyQueue(wanted, at_once=1)
@@ -114,7 +114,7 @@ def test_a_search_that_has_what_it_wants_draws_no_more_and_its_begun_trials_are_
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_point_that_is_drawn_again_uses_up_nothing() -> None:
     lists = ("optimizer.lr=0.1,0.2,0.3", "trainer.max_epochs=2,3", "sweep.sampler=tpe", "core.seed=43")
     queue = StudyQueue(searched(*lists), at_once=1)
@@ -141,7 +141,7 @@ def test_a_search_that_finds_nothing_new_does_not_say_that_it_had_its_trials() -
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_search_ends_when_it_has_tried_all_that_there_is_though_only_time_bounds_it() -> None:
     queue = StudyQueue(searched("trainer.max_epochs=int(interval(2,3))", "sweep.max_time=1h"), at_once=1)
     names = []
@@ -153,7 +153,7 @@ def test_a_search_ends_when_it_has_tried_all_that_there_is_though_only_time_boun
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_forced_search_that_is_gone_on_with_trains_nothing_anew() -> None:
     plan = searched("optimizer.lr=interval(0.1,0.2)", "sweep.force=true")
     turn = StudyQueue(plan.unforced(), at_once=1).next()
@@ -163,7 +163,7 @@ def test_a_forced_search_that_is_gone_on_with_trains_nothing_anew() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_trial_that_failed_here_and_is_queued_again_elsewhere_is_taken_again() -> None:
     search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=1")
     first = StudyQueue(search, at_once=1)
@@ -181,7 +181,7 @@ def test_a_trial_that_failed_here_and_is_queued_again_elsewhere_is_taken_again()
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_trial_that_others_queued_again_while_it_lives_is_told_once() -> None:
     search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=1")
     first = StudyQueue(search, at_once=1)
@@ -200,7 +200,7 @@ def test_a_trial_that_others_queued_again_while_it_lives_is_told_once() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_trial_that_failed_here_and_was_trained_elsewhere_is_taken_as_it_is() -> None:
     search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=1")
     experiment = ensure_experiment("tiny")

@@ -30,7 +30,7 @@ from ratchet.training.halving import rungs
 from ratchet.training.ownership import OWNER_TAG
 from ratchet.training.parent import BEST_TAG, OUTCOME_TAG, PLAN_TAG, SweepRun
 from ratchet.training.plan import plan_sweep
-from ratchet.training.preview import Preview, preview
+from ratchet.training.preview import Preview, preview, rows
 from ratchet.training.results import SweepOutcome, TrialResult
 from ratchet.training.run import close_dead_run, end_run, metric_rows
 from ratchet.training.run_names import FAILURE_TAG, NESTED_TAG, PRUNED_TAG, STOPPED_TAG
@@ -113,7 +113,9 @@ def test_neither_a_pruned_trial_nor_the_sweeps_own_run_is_ever_selected(halved: 
 
 
 def test_the_same_halved_sweep_again_trains_nothing_and_stays_one_run(halved: SweepOutcome) -> None:
-    again, _ = sweep(*HALVED)
+    again, (told,) = sweep(*HALVED)
+    assert told.sentence == "4 trials, 1 reused, 3 pruned before, halved, nothing to train"
+    assert sorted(str(row["state"]) for row in rows(told)) == ["pruned", "pruned", "pruned", "reused"]
     assert {trial.fingerprint: trial.run_id for trial in again.trials} == {
         trial.fingerprint: trial.run_id for trial in halved.trials
     }
@@ -151,6 +153,17 @@ def test_a_target_that_is_reached_already_starts_nothing(halved: SweepOutcome) -
     assert "1 of 2 trials not started, target val_iou 0 reached" in str(outcome.stopped)
 
 
+def test_a_trial_that_was_pruned_and_trained_to_its_end_since_is_reused(halved: SweepOutcome) -> None:
+    pruned = next(trial for trial in halved.trials if trial.status == "pruned")
+    whole = ("trainer.max_epochs=4", "scheduler=cosine", f"optimizer.lr={pruned.point['optimizer.lr']}")
+    (trained,) = sweep(*whole)[0].trials
+    assert (trained.status, trained.run_id) == ("finished", pruned.run_id)
+    again, (told,) = sweep(*HALVED)
+    assert told.sentence == "4 trials, 2 reused, 2 pruned before, halved, nothing to train"
+    (found,) = (trial for trial in again.trials if trial.fingerprint == pruned.fingerprint)
+    assert (found.status, found.run_id) == ("reused", pruned.run_id)
+
+
 @pytest.mark.usefixtures("home")
 def test_a_trial_ends_with_its_time_and_exports_what_it_has() -> None:
     many = ("trainer.max_epochs=1000", "optimizer.lr=0.002", "sweep.trial_max_time=6s")
@@ -160,7 +173,7 @@ def test_a_trial_ends_with_its_time_and_exports_what_it_has() -> None:
     assert MlflowModelManager().best_run("tiny", "val_iou", "max")
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_sweep_whose_time_ends_before_any_trial_does_says_so() -> None:
     rates = RATES.rpartition(",0.0005")[0]
     with pytest.raises(SweepFailedError, match="2 of 2 trials not started, max_time 0s"):
@@ -174,7 +187,7 @@ def test_a_sweep_whose_time_ends_before_any_trial_does_says_so() -> None:
     assert FAILURE_TAG not in again.data.tags
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_sweep_whose_runs_somebody_deletes_comes_to_its_end() -> None:
     plan = plan_sweep(compose_space([*SMALL, "optimizer.lr=0.01,0.001", "core.name=deleted"]))
 
@@ -193,18 +206,18 @@ def test_a_sweep_whose_runs_somebody_deletes_comes_to_its_end() -> None:
     end_run(paused.info.run_id, "KILLED", {PRUNED_TAG: "not among the best"})  # of one that was deleted: nothing
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_run_that_another_sweep_trains_is_not_ended_and_what_a_process_left_behind_is() -> None:
-    run_id = client().create_run(ensure_experiment("shared"), tags={OWNER_TAG: "there/77/abc"}).info.run_id
-    for pid in (None, 78):
-        end_run(run_id, "KILLED", {PRUNED_TAG: "not among the best"}, pid=pid)
+    run_id = client().create_run(ensure_experiment("shared"), tags={OWNER_TAG: "there/home/77/abc"}).info.run_id
+    for owner in (None, "there/home/7", "elsewhere/home/77"):  # pids of containers are often equal
+        end_run(run_id, "KILLED", {PRUNED_TAG: "not among the best"}, owner=owner)
         found = client().get_run(run_id)
         assert (found.info.status, PRUNED_TAG in found.data.tags) == ("RUNNING", False)
-    end_run(run_id, "KILLED", {STOPPED_TAG: "the sweep was stopped"}, pid=77)
+    end_run(run_id, "KILLED", {STOPPED_TAG: "the sweep was stopped"}, owner="there/home/77")
     assert client().get_run(run_id).info.status == "KILLED"
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_values_that_a_full_disk_tore_close_the_run_all_the_same(tmp_path: Path) -> None:
     run_id = client().create_run(ensure_experiment("torn")).info.run_id
     (row,) = metric_rows({"loss": 0.5}, 3)
@@ -216,7 +229,7 @@ def test_values_that_a_full_disk_tore_close_the_run_all_the_same(tmp_path: Path)
     assert "No space" in found.data.tags[FAILURE_TAG]
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_process_that_leaves_a_shared_sweep_does_not_mark_it_for_good() -> None:
     plan = plan_sweep(compose_space([*SMALL, "optimizer.lr=0.1,0.2", "core.name=left"]))
     with SweepRun.of(plan, {}):
@@ -240,7 +253,7 @@ def test_of_a_grid_that_is_cut_the_plan_speaks_of_what_is_done(ratchet_home: Pat
     assert preview(plan, {}, at_once=1).sentence.startswith("2 of 4 trials")
 
 
-def test_a_trial_that_comes_to_its_end_while_images_are_decoded_for_the_next_stays_finished(ratchet_home: Path) -> None:
+def test_a_trial_that_comes_to_its_end_while_images_are_decoded_for_the_next_stays_finished(stored_home: Path) -> None:
     """When the time is up, the sweep has heard nothing of it since the decoding began."""
     ensure_experiment("tiny")
     plan = plan_sweep(compose_space([*SMALL, "transforms.input_width=32,64", "sweep.parallel=2", "sweep.max_time=1s"]))
@@ -248,7 +261,7 @@ def test_a_trial_that_comes_to_its_end_while_images_are_decoded_for_the_next_sta
     held = Event()
 
     def hold_until_trained() -> None:
-        with FileLock(ratchet_home / "cache" / "room.lock"):  # whoever decodes waits for it
+        with FileLock(stored_home / "cache" / "room.lock"):  # whoever decodes waits for it
             held.set()
             while not any(
                 run.info.status == "FINISHED" and SWEEP_RUN_TAG not in run.data.tags for run in runs().values()
@@ -321,7 +334,7 @@ def test_two_processes_at_one_search_share_its_trials_and_the_last_one_tells_of_
 
 
 @pytest.mark.slow
-def test_a_search_that_is_killed_goes_on_with_the_point_that_it_was_at(ratchet_home: Path) -> None:
+def test_a_search_that_is_killed_goes_on_with_the_point_that_it_was_at(stored_home: Path) -> None:
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT], env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True

@@ -163,7 +163,7 @@ def test_the_run_keeps_checkpoint_configuration_and_pictures(trained: tuple[Tria
     assert all(0 <= example.iou <= 1 and example.image != example.truth for example in examples)
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_trial_is_reused_unless_forced_and_a_failing_one_stops_no_other(tmp_path: Path) -> None:
     configs = compose_sweep(
         [*TINY, f"backbone.model.encoder_weights=null,{tmp_path / 'absent.pth'}", "export.types=[pt2]"]
@@ -180,7 +180,7 @@ def test_a_trial_is_reused_unless_forced_and_a_failing_one_stops_no_other(tmp_pa
         run_sweep(plan_trials(configs[1:]))
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_killed_trial_fails_alone_and_its_run_says_why() -> None:
     def kill(results: Sequence[TrialResult]) -> None:
         for result in results:

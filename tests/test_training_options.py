@@ -36,7 +36,7 @@ def steps(result: TrialResult) -> int:
 
 
 @pytest.mark.trains
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_batch_size_is_found_kept_and_told() -> None:
     (result,) = run_sweep(plan_trials([compose([*SMALL, "datamodule.batch_size=auto"])]))
     images = len(instantiate(compose(SMALL).datamodule).samples["train"])
@@ -46,14 +46,14 @@ def test_a_batch_size_is_found_kept_and_told() -> None:
 
 
 @pytest.mark.trains
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_network_trained_in_another_precision_is_scored_and_served_in_float32() -> None:
     (result,) = run_sweep(plan_trials([compose([*SMALL, "trainer.precision=bf16-true"])]))
     assert (result.status, result.error) == ("finished", None)
 
 
 @pytest.mark.trains
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_averaged_weights_are_those_that_are_exported(tmp_path: Path) -> None:
     average = "+callbacks.ema={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.9}"
     precise = ("trainer.precision=32-true", "trainer.max_epochs=2", "optimizer.lr=0.01")
@@ -66,7 +66,7 @@ def test_averaged_weights_are_those_that_are_exported(tmp_path: Path) -> None:
 
 
 @pytest.mark.trains
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_longer_training_keeps_the_batch_size_that_the_shorter_one_found() -> None:
     automatic = (*SMALL, "datamodule.batch_size=auto", "scheduler=constant")
     (shorter,) = run_sweep(plan_trials([compose([*automatic])]))
@@ -77,7 +77,7 @@ def test_a_longer_training_keeps_the_batch_size_that_the_shorter_one_found() -> 
 
 
 @pytest.mark.trains
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_deterministic_training_gives_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
     options = ["core.deterministic=true", "sweep.force=true", "backbone.model.arch=fpn"]
     results = [run_sweep(plan_trials([compose([*SMALL, *options])]))[0] for _ in range(2)]
@@ -110,7 +110,7 @@ def test_an_optimizer_in_one_pass_takes_the_steps_of_the_plain_one(optimizer: st
 
 
 @pytest.mark.trains
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_gradients_of_several_batches_make_one_step_and_the_next_trial_trains_beside_an_export_that_yields() -> None:
     seen, niceness = set(), {"training": set[int](), "exporting": set[int]()}
 
@@ -130,7 +130,7 @@ def test_gradients_of_several_batches_make_one_step_and_the_next_trial_trains_be
 
 
 @pytest.mark.trains
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_without_overlap_a_trial_waits_for_the_export_before_it() -> None:
     seen = set()
 

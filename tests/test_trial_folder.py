@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from ratchet.errors import TrialTakenError
 from ratchet.registry.tracking import client, ensure_experiment
@@ -288,9 +289,22 @@ def test_within_an_epoch_a_snapshot_comes_when_a_kill_would_cost_a_twentieth_of_
     assert taken == steps
 
 
-@pytest.mark.slow  # makes the tables of a new store
-@pytest.mark.usefixtures("ratchet_home")
-def test_a_run_is_never_taken_from_a_live_owner_and_only_once_from_a_dead_one(ratchet_home: Path) -> None:
+@pytest.mark.parametrize(("score", "kept"), [(0.4, True), (float("inf"), False), (float("-inf"), False)])
+def test_of_a_metric_that_was_never_finite_no_epoch_is_the_best(tmp_path: Path, score: float, kept: bool) -> None:
+    folder = TrialFolder(tmp_path, "abc")
+    keeps = ModelCheckpoint(dirpath=folder.checkpoints / "model_checkpoint", monitor="val_iou")
+    keeps.best_model_path = str(folder.checkpoints / "model_checkpoint" / "epoch=0.ckpt")
+    keeps.best_model_score = torch.tensor(score)
+    snapshots = Snapshots(
+        folder, seed=0, minutes=5, pause_at=None, ends_for_good=False, before=lambda: None, after=lambda _: None,
+        seconds=lambda: 0.0, peak_memory=lambda: 0.0,
+    )  # fmt: skip
+    trainer = pl.Trainer(callbacks=[keeps], logger=False, enable_progress_bar=False, enable_model_summary=False)
+    assert (snapshots._best(trainer) is not None) == kept
+
+
+@pytest.mark.usefixtures("stored_home")
+def test_a_run_is_never_taken_from_a_live_owner_and_only_once_from_a_dead_one(stored_home: Path) -> None:
     store = client()
     alive = Ownership(store, "there/1", beat=0.05)
     run = store.create_run(ensure_experiment("tiny"), tags=alive.tags())
@@ -360,11 +374,10 @@ def test_a_run_is_never_taken_from_a_live_owner_and_only_once_from_a_dead_one(ra
         alive.confirm()
 
 
-@pytest.mark.slow  # makes the tables of a new store
-@pytest.mark.usefixtures("ratchet_home")
-def test_an_owner_of_this_machine_needs_no_waiting_nor_one_that_is_silent_for_hours(ratchet_home: Path) -> None:
-    store, here = client(), machine(ratchet_home)
-    assert machine(ratchet_home) == here
+@pytest.mark.usefixtures("stored_home")
+def test_an_owner_of_this_machine_needs_no_waiting_nor_one_that_is_silent_for_hours(stored_home: Path) -> None:
+    store, here = client(), machine(stored_home)
+    assert machine(stored_home) == here
     experiment = ensure_experiment("tiny")
     dead = store.create_run(experiment, tags=Ownership(store, here).tags())
     long_ago = {OWNER_TAG: "there/1/2/3", HEARTBEAT_TAG: "2020-01-01T00:00:00+00:00"}

@@ -79,7 +79,7 @@ def test_weights_are_read_and_no_code_beside_them_is_run(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_training_starts_from_production_and_its_ancestry_is_on_its_run(tmp_path: Path) -> None:
     unborn = plan("backbone.init_from=production")
     assert unborn.config.backbone.init_from is None  # there is no champion yet
@@ -125,7 +125,7 @@ def test_a_training_starts_from_production_and_its_ancestry_is_on_its_run(tmp_pa
     assert all(torch.allclose(states[0][name], states[1][name], atol=1e-6) for name in weights)
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_what_names_no_model_is_refused_when_the_trials_are_planned() -> None:
     for name, error in (
         ("somewhere", ConfigError),
@@ -137,7 +137,7 @@ def test_what_names_no_model_is_refused_when_the_trials_are_planned() -> None:
             plan(f"backbone.init_from='{name}'")
 
 
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_weights_that_changed_since_the_planning_are_refused(tmp_path: Path) -> None:
     file, store = tmp_path / WEIGHTS_FILE, client()
     file.parent.mkdir()

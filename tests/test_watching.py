@@ -122,7 +122,7 @@ def test_a_link_to_nothing_is_left_out_and_what_cannot_be_looked_at_is_told(fold
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_of_a_version_whose_run_was_cleaned_up_nobody_knows_the_data(tmp_path: Path) -> None:
     from mlflow.tracking._tracking_service.utils import _get_store
 

@@ -45,7 +45,12 @@ _models = click.option(
     envvar="RATCHET_POSTGRES",
     help="Keep both databases on this PostgreSQL server; `embedded` for one of our own. Default: RATCHET_POSTGRES, or SQLite.",
 )
-@click.option("--runs", type=click.IntRange(1), default=RUNS, show_default=True, help="Flow runs at a time.")
+@click.option(
+    "--runs", type=click.IntRange(1), default=RUNS, show_default=True, help="Trainings and other long runs at a time."
+)
+@click.option(
+    "--upgrade", is_flag=True, help="Bring MLflow's database to the MLflow that is installed; copy it before."
+)
 @click.option("--verbose", "-v", is_flag=True, help="Show every line of every service.")
 def up(
     host: str,
@@ -56,6 +61,7 @@ def up(
     models: Path,
     postgres: str | None,
     runs: int,
+    upgrade: bool,
     verbose: bool,
 ) -> None:
     """Bring everything up: MLflow, Prefect, a worker, and the deployments of all models. Ctrl-C ends it all."""
@@ -70,7 +76,7 @@ def up(
         use_own_prefect()
         from flows.service import up as service  # noqa: PLC0415
 
-        options = service.Options(host, mlflow_port, prefect_port, _there(models), postgres, runs)
+        options = service.Options(host, mlflow_port, prefect_port, _there(models), postgres, runs, upgrade)
         service.up(options, Journal(open_console(), verbose=verbose))
 
 

@@ -23,6 +23,8 @@ from prefect.workers.process import ProcessWorker
 from flows.service.automations import automate, chain_automations, recovery_automations
 from flows.service.changes import SWITCHED_OFF, Change, compared
 from flows.service.deployments import (
+    BESIDE,
+    LONG,
     POOL,
     RUNS,
     TAG,
@@ -79,7 +81,7 @@ def deploy(
     if prune and not dry_run:
         _remove(client, [there.pop(name) for name in gone])
     changes = [Change("deployment", name, "removed" if prune else "left") for name in gone]
-    changes += [_pool(client, dry_run=dry_run)]
+    changes += [_pool(client, dry_run=dry_run), _queue(client, dry_run=dry_run)]
     changes += [_limit(client, limit_name(model.name), dry_run=dry_run) for model in models]
     entrypoints = {deployment["entrypoint"] for deployment in wanted}
     flows: dict[str, Flow[..., Any]] = {entrypoint: load_flow_from_entrypoint(entrypoint) for entrypoint in entrypoints}
@@ -137,10 +139,25 @@ def _pool(client: SyncPrefectClient, *, dry_run: bool) -> Change:
         if not dry_run:
             template = ProcessWorker.get_default_base_job_template()
             client.create_work_pool(
-                WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=RUNS)
+                WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=RUNS + BESIDE)
             )
         return Change("work pool", POOL, "created")
     return Change("work pool", POOL, "unchanged")
+
+
+def _queue(client: SyncPrefectClient, *, dry_run: bool) -> Change:
+    """Make the queue of long runs, with a limit: without one it is there where Prefect's own command deployed."""
+    try:
+        found = client.read_work_queue_by_name(LONG, POOL)
+    except ObjectNotFound:
+        if not dry_run:
+            client.create_work_queue(LONG, concurrency_limit=RUNS, work_pool_name=POOL)
+        return Change("work queue", LONG, "created")
+    if found.concurrency_limit is not None:
+        return Change("work queue", LONG, "unchanged")
+    if not dry_run:
+        client.update_work_queue(found.id, concurrency_limit=RUNS)
+    return Change("work queue", LONG, "updated", ("limit",))
 
 
 def _limit(client: SyncPrefectClient, name: str, *, dry_run: bool) -> Change:
@@ -169,6 +186,7 @@ def _shape(deployment: Deployment, flow: Flow[..., Any]) -> dict[str, Any]:
         "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
         "enforce_parameter_schema": True,
         "work_pool_name": deployment["work_pool"]["name"],
+        "work_queue_name": deployment["work_pool"]["work_queue_name"],
         "job_variables": deployment["work_pool"]["job_variables"],
         "schedules": [
             {
@@ -216,6 +234,7 @@ _SHOWN = {
     "parameter_openapi_schema",
     "enforce_parameter_schema",
     "work_pool_name",
+    "work_queue_name",
     "job_variables",
 }
 

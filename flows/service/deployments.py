@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from flows.service.models import ModelFile
 
 POOL = "ratchet"
+LONG, SHORT = "long", "default"
+"""The queues of the pool: of what trains, scores or looks through data; of what a person waits for, which Prefect makes."""
+
 TAG = "ratchet"
 RESTARTS = "restarts"
 """Tag of deployments whose runs may be taken up again after a crash: every step of theirs is safe to repeat."""
@@ -23,11 +26,14 @@ ZOMBIE_SECONDS = 3 * HEARTBEAT_SECONDS
 """How long a run may be silent until it counts as dead: three heartbeats, since one can be late on a busy machine."""
 
 RUNS = 4
-"""Flow runs of the pool at a time, unless `ratchet up --runs` says otherwise.
+"""Long runs at a time, unless `ratchet up --runs` says otherwise.
 
 More than memory speaks for a limit: where many runs are late at once, a worker without one proposes all of them together, and
 Prefect's server on SQLite, which has 15 connections, then waits for itself for minutes (seen with ten).
 """
+
+BESIDE = 4
+"""Further runs that the pool takes: a promotion or a rollback waits for none of the long ones, however many are due."""
 
 Deployment = dict[str, Any]
 
@@ -125,6 +131,7 @@ def _deployment(
         "parameters": parameters,
         "work_pool": {
             "name": POOL,
+            "work_queue_name": SHORT if flow in ("promote", "rollback") else LONG,
             "job_variables": {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS)}},
         },
         # After downtime all the runs that were missed are late together: the limit lets one of them start.

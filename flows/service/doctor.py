@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from packaging.requirements import Requirement
 
@@ -18,11 +18,15 @@ from flows.service.check import check_models, prefect_client
 from flows.service.deployments import MODELS
 from flows.service.running import find
 from flows.service.servers import LOCAL
+from ratchet.cores import cores
 from ratchet.errors import RatchetError
 from ratchet.home import home
 from ratchet.registry.tracking import answering, client, embedded_uri, shown, tracking_uri
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
     from flows.service.deploying import Declaration
 
 _GIGABYTE = 2**30
@@ -110,9 +114,36 @@ def _models(folder: Path | None, declared: Declaration) -> Iterator[Finding]:
 def _mlflow() -> Iterator[Finding]:
     uri = tracking_uri()
     opened = client(uri)
+    lost: dict[Path, list[str]] = {}
     with answering(uri):
-        experiments = len(opened.search_experiments())
-    yield Finding("MLflow", f"{shown(uri)} answers: {experiments} experiments")
+        experiments = opened.search_experiments()
+        for experiment in experiments:
+            root = _root(experiment)
+            # Before something is logged, the folder is not made.
+            if root is not None and not os.access(root, os.R_OK) and _has_finished(opened, experiment):
+                lost.setdefault(root, []).append(experiment.name)
+    yield Finding("MLflow", f"{shown(uri)} answers: {len(experiments)} experiments")
+    for root, names in lost.items():
+        there = home() / root.name
+        new, old, above = (shlex.quote(str(path)) for path in (there, root, root.parent))
+        advice = "bring that folder back, or let this machine see it"
+        if there.is_dir():
+            advice = f"if RATCHET_HOME was moved, leave a link where it was: mkdir -p {above} && ln -s {new} {old}"
+        found = f"the files of {_some(names)} are gone: MLflow looks for them in {root}"
+        yield Finding("MLflow", found, advice, bad=True)
+
+
+def _root(experiment: Experiment) -> Path | None:
+    """The folder that the files of an experiment, or of all, are in; None where they are not in a file system."""
+    location = str(experiment.artifact_location)
+    path = Path(unquote(urlsplit(location).path) if location.startswith("file:") else location)
+    if not path.is_absolute():
+        return None
+    return path.parent if path.name == str(experiment.experiment_id) else path
+
+
+def _has_finished(opened: MlflowClient, experiment: Experiment) -> bool:
+    return bool(opened.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'", max_results=1))
 
 
 def _prefect(declared: Declaration | None, command: str) -> Iterator[Finding]:
@@ -191,7 +222,7 @@ def _gpu() -> Iterator[Finding]:
         advice = "install the build of torch for this driver: https://pytorch.org/get-started"
         yield Finding("GPU", f"there is a driver, but torch {torch.__version__} sees no GPU", advice, bad=True)
     else:
-        yield Finding("GPU", f"none: trainings run on {os.cpu_count()} CPU cores")
+        yield Finding("GPU", f"none: trainings run on {cores()} CPU cores")
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -17,17 +17,16 @@ from ratchet.monitoring import MonitorSettings
 from ratchet.registry.values import checked_model_name
 from ratchet.settings import Mode, Settings
 
-"""Where the model files are looked for."""
-
 
 def _model_name(name: str) -> str:
     try:
         name = checked_model_name(name)
     except RegistryError as error:
         raise ValueError(str(error)) from error
-    # Prefect's own rule for a deployment's name, which the model's becomes part of.
-    if refused := re.search(r"[/%&<>]", name):
-        raise ValueError(f"{name!r} holds {refused.group()!r}, which Prefect takes in no deployment's name")
+    # Prefect's own rule for a deployment's name, which the model's becomes part of; and its client writes the name of a limit
+    # into an address, as it is, which ends at # and ?.
+    if refused := re.search(r"[/%&<>#?]", name):
+        raise ValueError(f"{name!r} holds {refused.group()!r}, which Prefect takes in no name")
     return name
 
 

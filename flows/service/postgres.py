@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ EMBEDDED = "embedded"
 _MLFLOW, _PREFECT = "ratchet_mlflow", "ratchet_prefect"
 _USER = "ratchet"
 _SECONDS_TO_START = 60.0
+_INSTALLED = Path("/usr/lib/postgresql")  # where Debian's packages put each version
 
 
 @contextmanager
@@ -88,9 +90,9 @@ def _ensure(url: URL, database: str) -> None:
 @contextmanager
 def _server(processes: Processes) -> Iterator[Path]:
     """Run a server on the cluster in `RATCHET_HOME/postgres`; the folder of its socket, the only way in."""
-    binaries = find_binaries()
-    user = "postgres" if os.getuid() == 0 else None  # Postgres refuses to run as root
     data = home() / "postgres"
+    binaries = find_binaries(data)
+    user = "postgres" if os.getuid() == 0 else None  # Postgres refuses to run as root
     socket = Path(
         tempfile.mkdtemp(prefix="ratchet-pg-")
     )  # a socket's path may have 107 characters, home's may be longer
@@ -113,19 +115,36 @@ def _server(processes: Processes) -> Iterator[Path]:
         shutil.rmtree(socket, ignore_errors=True)
 
 
-def find_binaries() -> Path:
-    """The folder of Postgres's programs, the newest version's. Raises `ConfigError` where there is none."""
-    found = sorted(
-        Path("/usr/lib/postgresql").glob("*/bin/initdb"),
-        key=lambda path: int(path.parts[-3]) if path.parts[-3].isdigit() else 0,
-    )
-    on_path = shutil.which("initdb")
-    if not found and on_path is None:
+def find_binaries(data: Path, installed: Path = _INSTALLED) -> Path:
+    """The folder of Postgres's programs: of the version that made the cluster in `data`, or, where there is none, the newest.
+
+    No other version reads that cluster. Raises `ConfigError` where the programs are absent.
+    """
+    found = {path.parts[-3]: path.parent for path in installed.glob("*/bin/initdb")}
+    if (on_path := shutil.which("initdb")) is not None:
+        folder = Path(on_path).resolve().parent
+        found.setdefault(_version(folder), folder)
+    if not found:
         raise ConfigError(
             "--postgres embedded needs PostgreSQL's programs, and there are none: install them (apt-get install postgresql), or "
             "give a server's address"
         )
-    return found[-1].parent if found else Path(str(on_path)).resolve().parent
+    newest = max(found, key=lambda version: int(version) if version.isdigit() else 0)
+    made = data / "PG_VERSION"
+    version = made.read_text(encoding="ascii").strip() if made.exists() else newest
+    if version not in found:
+        raise ConfigError(
+            f"{data} is a cluster of PostgreSQL {version}, whose programs are gone, and {newest} does not read it: install them "
+            f"beside it (apt-get install postgresql-{version}); with both, pg_upgrade makes it one of {newest}"
+        )
+    return found[version]
+
+
+def _version(binaries: Path) -> str:
+    """The major version of Postgres's programs, as a cluster of theirs names it."""
+    told = subprocess.run([str(binaries / "initdb"), "--version"], check=False, capture_output=True, text=True).stdout
+    number = re.search(r"\d+", told)
+    return number.group() if number else ""
 
 
 def _hand_over(user: str, *folders: Path) -> None:

@@ -15,8 +15,9 @@ _HEAD = """\
 #   ratchet deploy                                                                 everything, automations included
 #   prefect --no-prompt deploy --all --prefect-file deployments/prefect.yaml       the deployments and their triggers
 #
-# Prefect's own command does not make the work pool, the limit that all retrainings of a model share (`shared`), or the
-# automations that restart runs that died. Entrypoints are modules: they work from any folder where Ratchet is installed.
+# Prefect's own command does not make the work pool, the limit of its queue `long`, the limit that all retrainings of a model
+# share (`shared`), or the automations that restart runs that died. Entrypoints are modules: they work from any folder where
+# Ratchet is installed.
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -12,13 +13,14 @@ import psutil
 
 from flows.service.deployments import POOL
 from flows.service.processes import Processes
-from ratchet.errors import PortTakenError
+from ratchet.errors import ConfigError, PortTakenError, RegistryError, ServiceEndedError
 from ratchet.home import home
-from ratchet.registry.tracking import client, embedded_uri
+from ratchet.registry.tracking import answering, client, embedded_uri, shown
 
 SECONDS_TO_START = 180.0  # a new database on a busy machine; an idle one takes 15
 LOCAL = {"127.0.0.1", "::1", "localhost"}
 _ANY = {"0.0.0.0", "::"}  # noqa: S104 - asked for with --host, never the default
+_STORE = "MLFLOW_BACKEND_STORE_URI"
 
 
 def require_free(host: str, port: int, option: str) -> None:
@@ -49,13 +51,12 @@ def _names(host: str) -> tuple[str, ...]:
 
 
 def start_mlflow(processes: Processes, store: str, host: str, port: int) -> None:
-    """Start MLflow's server on a store."""
-    if store == embedded_uri():
-        client(store)  # makes the tables, so that the server does not have to
+    """Start MLflow's server on a store. Raises `ConfigError` where another MLflow made its tables."""
+    _open(store)
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     command += ["--default-artifact-root", str(home() / "mlartifacts")]
     settings = {
-        "MLFLOW_BACKEND_STORE_URI": store,  # not as an argument, which everybody on the machine can read
+        _STORE: store,  # not as an argument, which everybody on the machine can read
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # three more processes that nothing here uses
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
@@ -66,6 +67,49 @@ def start_mlflow(processes: Processes, store: str, host: str, port: int) -> None
         allowed = [*get_default_allowed_hosts(), *(form for name in named for form in (name, f"{name}:*"))]
         settings["MLFLOW_SERVER_ALLOWED_HOSTS"] = os.environ.get("MLFLOW_SERVER_ALLOWED_HOSTS", ",".join(allowed))
     processes.start("mlflow", command, settings)
+
+
+def upgrade_mlflow(store: str) -> None:
+    """Bring the tables of a store to those of the MLflow that is installed. Raises `ServiceEndedError`."""
+    # Not by `mlflow db upgrade`: it takes the address as an argument, which everybody on the machine can read.
+    call = f"import os; from mlflow.db import upgrade; upgrade([os.environ['{_STORE}']])"
+    done = subprocess.run(
+        [sys.executable, "-c", call], env=os.environ | {_STORE: store}, check=False, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        raise ServiceEndedError(f"{shown(store)} could not be upgraded: {done.stderr.strip()[-500:]}")
+
+
+def _open(store: str) -> None:
+    """Make the tables of the embedded store, so that the server does not have to, and look at those that a Postgres has.
+
+    Raises `ConfigError` where they are those of another MLflow.
+    """
+    if store != embedded_uri() and not _has_tables(store):
+        return
+    try:
+        client(store)
+    except RegistryError as error:
+        if "mlflow db upgrade" not in str(error):
+            raise
+        raise ConfigError(
+            f"the tables at {shown(store)} are not those of the MLflow that is installed: copy the database, then say "
+            "`ratchet up --upgrade` once; or install the MLflow that made them"
+        ) from error
+
+
+def _has_tables(store: str) -> bool:
+    """Whether the store is a Postgres with tables; into a new one the server writes itself where its artifacts go."""
+    from sqlalchemy import create_engine, inspect  # noqa: PLC0415
+
+    if not store.startswith("postgresql+psycopg:"):
+        return False
+    with answering(store):
+        engine = create_engine(store)
+        try:
+            return inspect(engine).has_table("experiments")
+        finally:
+            engine.dispose()
 
 
 def start_prefect(processes: Processes, host: str, port: int, database: str | None) -> None:

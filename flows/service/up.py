@@ -29,7 +29,7 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclass(frozen=True)
 class Options:
-    """What `ratchet up` was asked for: addresses, the folder of model files, and how many runs at a time."""
+    """What `ratchet up` was asked for; `runs` are long ones at a time, and `upgrade` is of MLflow's database."""
 
     host: str = "127.0.0.1"
     mlflow_port: int = 5000
@@ -37,6 +37,7 @@ class Options:
     models: Path | None = None
     postgres: str | None = None
     runs: int = RUNS
+    upgrade: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,8 @@ def _start(
         store, database = stack.enter_context(databases(options.postgres, processes))
     pages: dict[str, str] = {}
     if addresses.store is not None and store is not None:
+        if options.upgrade:
+            servers.upgrade_mlflow(store)
         servers.start_mlflow(processes, store, options.host, options.mlflow_port)
         pages["mlflow"] = f"{addresses.mlflow}/health"
     if addresses.own_prefect:

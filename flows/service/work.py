@@ -28,7 +28,7 @@ from flows.service import servers
 from flows.service.changes import Change
 from flows.service.check import check_models
 from flows.service.deploying import Declaration, deploy
-from flows.service.deployments import POOL, RESTARTS, TAG
+from flows.service.deployments import BESIDE, LONG, POOL, RESTARTS, TAG
 from flows.service.journal import Journal
 from flows.service.notices import without_block
 from flows.service.processes import Processes
@@ -74,9 +74,15 @@ def bring_to_work(
         for name in end_questions(client):
             journal.say(f"the question of {name} went unanswered, and ends as refused")
         name = f"{socket.gethostname()}-{os.getpid()}"
-        client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=options.runs))
+        limit_runs(client, options.runs)
         servers.start_worker(processes, name)
         processes.wait_for("worker", lambda: name in online(client), seconds=servers.SECONDS_TO_START)
+
+
+def limit_runs(client: SyncPrefectClient, runs: int) -> None:
+    """Let so many long runs go on at a time, and leave room beside them for what a person waits for."""
+    client.update_work_queue(client.read_work_queue_by_name(LONG, POOL).id, concurrency_limit=runs)
+    client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=runs + BESIDE))
 
 
 def online(client: SyncPrefectClient) -> list[str]:
@@ -163,7 +169,7 @@ def skip_missed(client: SyncPrefectClient) -> int:
 
 def summary(changes: list[Change]) -> str:
     """What a deployment came to, in a line."""
-    counted = Counter((change.kind, change.action) for change in changes if change.kind != "work pool")
+    counted = Counter((change.kind, change.action) for change in changes if not change.kind.startswith("work "))
     kinds = dict.fromkeys(kind for kind, _ in counted)
     parts = []
     for kind in kinds:

@@ -22,6 +22,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from ratchet.cores import cores
 from ratchet.data.content import PairContent, read_pair
 from ratchet.data.resizing import read_pixels
 from ratchet.errors import UnreadableImageError
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 OnImage = Callable[[int, int], None]
 """Told how many images are decoded, of how many."""
 
-_FORM = 2  # of the file; goes up when reading or resizing gives other pixels for the same bytes
+_FORM = 3  # of the file; goes up when reading or resizing gives other pixels for the same bytes
 _BLOCK = 256  # images decoded ahead of what is written, so that memory stays small
 _MOST_THREADS = 8  # each holds a decoded image, and the disk gives no more
 _SPARE = 2**28  # bytes that are left free on the disk, for checkpoints and models
@@ -170,8 +171,7 @@ def _decode(source: PixelSource) -> Iterator[bytes]:
         pixels = image.tobytes() + mask.tobytes()
         return pixels + zlib.crc32(pixels).to_bytes(4, "little")
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(min(cores, _MOST_THREADS)) as pool:  # decoding and resizing release the interpreter lock
+    with ThreadPoolExecutor(min(cores(), _MOST_THREADS)) as pool:  # decoding and resizing release the interpreter lock
         for start in range(0, len(contents), _BLOCK):
             yield from pool.map(record, contents[start : start + _BLOCK])
 

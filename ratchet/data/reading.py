@@ -31,7 +31,9 @@ _TRANSPOSES = {
 }
 _BMP_HEADER_SIZE, _BMP_BITS, _BMP_COLOURS = 14, 28, 46  # where a BMP says it
 _BMP_OS2 = 12  # the size of OS/2's header
-_TIFF_BITS, _TIFF_PLANAR, _TIFF_SEPARATE = 258, 284, 2
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANAR, _TIFF_SEPARATE = 258, 262, 284, 2
+# What in a PNG may tell an orientation: the names of its chunks and texts are never compressed.
+_PNG_ORIENTATION = (b"eXIf", b"tEXtexif\0", b"XML:com.adobe.xmp", b"Raw profile type exif")
 _FIRST_SIDEWAYS = 5  # orientations from here on exchange width and height
 _SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
 
@@ -39,9 +41,10 @@ _SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
 def read_image(path: Path) -> NDArray[np.uint8]:
     """The image as shown by a viewer: RGB, uint8 of shape (H, W, 3).
 
-    The EXIF orientation is applied. Gray is repeated to three channels, a palette is resolved, transparency is left
-    out (the stored colours stay), 16 bits are scaled to 8, and of several frames the first is taken. Pixels of 32-bit
-    float images have no agreed range and are refused. A truncated file is an error, never gray pixels.
+    The EXIF orientation is applied, wherever in the file Pillow finds one. Gray is repeated to three channels, a palette
+    is resolved, transparency is left out (the stored colours stay), 16 bits are scaled to 8, and of several frames the
+    first is taken. Pixels of 32-bit float images have no agreed range and are refused. A truncated file is an error,
+    never gray pixels.
 
     Raises:
         UnreadableImageError: the file does not decode, or its pixels have no agreed range.
@@ -64,7 +67,8 @@ def read_mask(path: Path, mask_values: Mapping[int, int]) -> NDArray[np.uint8]:
 
     Raises:
         UnreadableImageError: the file does not decode.
-        MaskValueError: the mask is coloured, or holds fractions, or values that `mask_values` does not name.
+        MaskValueError: the mask is coloured, or a TIFF in which 0 is white, or holds fractions, or values that `mask_values`
+            does not name.
     """
     values = _single_channel(_decode(path, is_mask=True), path)
     found = np.unique(values)
@@ -94,7 +98,7 @@ def read_size(data: bytes, path: Path) -> tuple[int, int]:
         with Image.open(io.BytesIO(data)) as image:
             _require_understood(image, data)
             width, height = image.size
-            return (height, width) if _orientation(image) >= _FIRST_SIDEWAYS else (width, height)
+            return (height, width) if _orientation(image, data) >= _FIRST_SIDEWAYS else (width, height)
     except _DECODING_ERRORS as error:
         raise UnreadableImageError(_unreadable(path, error)) from error
 
@@ -107,24 +111,32 @@ def _decode(path: Path, *, is_mask: bool = False) -> Image.Image:
         with Image.open(io.BytesIO(data)) as image:
             _require_understood(image, data)
             halved = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in image.tile)
-            transpose = _TRANSPOSES.get(_orientation(image))
+            inverted = image.mode in ("1", "L") and _zero_is_white(image)
+            transpose = _TRANSPOSES.get(_orientation(image, data))
             image.load()
             turned = image.transpose(transpose) if transpose is not None else image.copy()
     except _DECODING_ERRORS as error:
         raise UnreadableImageError(_unreadable(path, error)) from error
     if halved and is_mask:
         raise MaskValueError(f"{path}: a mask with 16 bits in several channels; save it with one channel")
+    if inverted and is_mask:
+        raise MaskValueError(
+            f"{path}: a TIFF mask in which 0 is white (PhotometricInterpretation 0): some programs read the opposite of its "
+            "values; save it as PNG, or with 0 as black"
+        )
     return turned
 
 
 def _require_understood(image: Image.Image, data: bytes) -> None:
-    """Refuse what Pillow decodes, without an error, to other pixels than those that are stored.
+    """Refuse what Pillow decodes, without an error, to other pixels than those that the file means.
 
     Raises `ValueError`, as its decoders do.
     """
     bits = image.format == "BMP" and image.mode == "1"
     if bits and data[_BMP_HEADER_SIZE] != _BMP_OS2 and data[_BMP_BITS] != 1 and data[_BMP_COLOURS] > 1:
         raise ValueError("a BMP of more than 1 bit a pixel with a palette of black and white: save it as PNG")
+    if image.mode.startswith("I") and _zero_is_white(image):
+        raise ValueError("a TIFF of 16 bits in which 0 is white: save it as PNG, or with 0 as black")
     if not isinstance(image, TiffImageFile) or not any(tile[0] == "raw" for tile in image.tile):
         return
     planar = image.tag_v2.get(_TIFF_PLANAR) == _TIFF_SEPARATE
@@ -132,14 +144,22 @@ def _require_understood(image: Image.Image, data: bytes) -> None:
         raise ValueError("an uncompressed TIFF of 16 bits with separate planes: save it interleaved, or compressed")
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation that is still to be applied, 1 to 8, without decoding any pixels.
+def _zero_is_white(image: Image.Image) -> bool:
+    """Whether it is a TIFF that says so, or says nothing, which Pillow takes for the same: it inverts up to 8 bits."""
+    return isinstance(image, TiffImageFile) and bool(image.tag_v2.get(_TIFF_PHOTOMETRIC, 0) == 0)
 
-    Pillow turns TIFF by itself, and for PNG without an early EXIF chunk would decode the whole file to look for one.
+
+def _orientation(image: Image.Image, data: bytes) -> int:
+    """The EXIF orientation that is still to be applied, 1 to 8: what `ImageOps.exif_transpose` goes by.
+
+    Pillow turns TIFF by itself. What a PNG tells behind its pixels it finds only when it decodes them, and `getexif` of
+    a PNG does so for any that tells nothing before them.
     """
-    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+    if image.format == "TIFF":
         return 1
-    found = int(image.getexif().get(_ORIENTATION_TAG, 1))
+    if image.format == "PNG" and any(mark in data[data.rfind(b"IDAT") :] for mark in _PNG_ORIENTATION):
+        image.load()
+    found = int(Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))
     return found if found in _TRANSPOSES else 1
 
 

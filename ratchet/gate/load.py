@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ratchet.errors import PolicyError
 from ratchet.gate.policy import Policy
+from ratchet.spelling import keys_at, nearest
 from ratchet.trees import entries
 
 
@@ -37,16 +37,15 @@ def load_policy(source: str | Path | Mapping[str, Any] | Policy) -> Policy:
 
 
 def _find(source: str | Path) -> Path:
-    path = Path(source)
+    named, path = entries("gate"), Path(source)
+    if str(source) in named:  # also one with a dot in its name, as v1.2
+        return named[str(source)]
     if path.suffix:
         return path
-    named = entries("gate")
-    if str(source) not in named:
-        raise PolicyError(
-            f"There is no policy {str(source)!r}{_nearest(str(source), list(named))}. Known are {', '.join(named)}; your own "
-            "needs its path, ending in .yaml or .json, JSON text, or a place in a tree of RATCHET_SEARCH_PATH, gate/<name>.yaml."
-        )
-    return named[str(source)]
+    raise PolicyError(
+        f"There is no policy {str(source)!r}{nearest(str(source), list(named))}. Known are {', '.join(named)}; your own "
+        "needs its path, ending in .yaml or .json, JSON text, or a place in a tree of RATCHET_SEARCH_PATH, gate/<name>.yaml."
+    )
 
 
 def _parse(values: dict[str, Any], where: str) -> Policy:
@@ -62,26 +61,8 @@ def _parse(values: dict[str, Any], where: str) -> Policy:
 def _fault(kind: str, loc: tuple[int | str, ...], message: str, value: object) -> str:
     key = ".".join(str(part) for part in loc)
     if kind == "extra_forbidden":
-        known = _keys(loc[:-1])
-        return f"there is no key {key!r}{_nearest(str(loc[-1]), known)} (known: {', '.join(known)})"
+        known = keys_at(Policy, loc[:-1])
+        return f"there is no key {key!r}{nearest(str(loc[-1]), known)} (known: {', '.join(known)})"
     if not key:
         return message.removeprefix("Value error, ")
     return f"{key} = {value!r}: {message[0].lower()}{message[1:]}"
-
-
-def _keys(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that the policy knows at this place."""
-    model: type[BaseModel] = Policy
-    for part in loc:
-        annotation = model.model_fields[str(part)].annotation
-        model = next(kind for kind in (annotation, *get_args(annotation)) if _is_model(kind))
-    return list(model.model_fields)
-
-
-def _is_model(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else ""

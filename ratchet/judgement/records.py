@@ -143,10 +143,12 @@ def kept_verdict(event: Event) -> Verdict | None:
 
     with tempfile.TemporaryDirectory(prefix="verdict-") as folder:
         try:
-            verdict = Verdict.from_json(fetch_record(event, Path(folder)).read_text(encoding="utf-8"))
+            text = fetch_record(event, Path(folder)).read_text(encoding="utf-8")
+            verdict = Verdict.from_json(text)
         except (VerdictChangedError, OSError):
             return None
-    return verdict if verdict.digest == event.verdict_digest else None
+    # Of the text: a later Ratchet may write the same verdict with more fields.
+    return verdict if hashlib.sha256(text.encode()).hexdigest() == event.verdict_digest else None
 
 
 def promoted_on(manager: LedgerModelManager, version: ModelVersion) -> Record | None:

@@ -24,15 +24,16 @@ def choose_images(data: Any, *, seen: Set[str], judged: Set[str] | None) -> Chos
 
     The gate set grows with the data, and what came to it later is as new as the rest: were it part of the reference, that
     would get worse together with production. The judged images are the reference whatever split they are in by now; where
-    none of them is known and still there, all of today's gate set is.
+    none of them is known and still there, all of today's gate set is. Where files were renamed, a name may be that of an image
+    that it was trained on: none of these is a reference.
     """
     digests = {name: digest for split in data.samples for name, digest in data.image_digests(split).items()}
     then: dict[str, Sample] = {}
     for sample in (sample for split in data.samples for sample in data.samples[split]):
-        if judged and sample.name in judged:
+        if judged and sample.name in judged and digests[sample.name] not in seen:
             then.setdefault(digests[sample.name], sample)
     as_promoted = bool(then)
-    reference = tuple(then.values()) or data.gate_samples
+    reference = tuple(then.values()) or tuple(s for s in data.gate_samples if digests[s.name] not in seen)
     known = {digests[sample.name] for sample in reference} | seen
     new: dict[str, Sample] = {}  # copies of an image are no more images
     for split in ("train", "val", data.gate_split):

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -194,6 +194,10 @@ class DirectoryStore(Store):
             for path in paths:
                 shutil.rmtree(run / path, ignore_errors=True)
         return True
+
+    def beside(self, run_id: str, *, going: Collection[tuple[str, int]]) -> frozenset[str]:
+        """None: sweeps are tracked on MLflow alone."""
+        return frozenset()
 
     def fetch(self, location: str, into: Path) -> None:
         """Copy."""

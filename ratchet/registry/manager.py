@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
@@ -15,6 +15,7 @@ from ratchet.errors import ModelFilesError, NoFinishedRunError, NothingToRollBac
 from ratchet.registry.events import Event, EventKind
 from ratchet.registry.files import load_torchscript, verify
 from ratchet.registry.ledger import Look, event_id, written_down
+from ratchet.registry.placing import UNFINISHED, filling, move_into
 from ratchet.registry.reading import RegistryReader, number_of, shown, stage_of
 from ratchet.registry.refusal import refuse
 from ratchet.registry.registration import register, with_digests
@@ -257,14 +258,12 @@ class LedgerModelManager(RegistryReader):
         *,
         keep: int = 10,
         rollbacks: int = 5,
-        needed: Collection[int] = (),
-        heavy: Sequence[str] = HEAVY,
         dry_run: bool = False,
     ) -> PrunePlan:
-        """Delete archived, rejected and inconclusive versions beyond the newest `keep`, and the `heavy` artifacts of their runs.
+        """Delete archived, rejected and inconclusive versions beyond the newest `keep`, and the heavy artifacts of their runs.
 
-        What stays whatever its age: see `ratchet.registry.retention.plan`; `needed` are versions that something else
-        needs. With `dry_run` nothing is touched. Returns what went, or would go.
+        Those of trials beside them in their sweeps go too (`ratchet.registry.sweeps`). What stays whatever its age: see
+        `ratchet.registry.retention.plan`. With `dry_run` nothing is touched. Returns what went, or would go.
         """
         if keep < 0 or rollbacks < 1:
             raise RegistryError(f"keep must be 0 or more and rollbacks 1 or more, not {keep} and {rollbacks}")
@@ -272,12 +271,14 @@ class LedgerModelManager(RegistryReader):
         def look() -> tuple[PrunePlan, dict[int, str | None]]:
             versions = self.versions(model_name)
             state, events = self._ledger.read(model_name)
-            planned = plan(versions, state, events, keep=keep, rollbacks=rollbacks, needed=needed)
+            planned = plan(versions, state, events, keep=keep, rollbacks=rollbacks)
             return planned, {version.version: version.run_id for version in versions}
 
         first, _ = look()
         if dry_run:
-            return first
+            going = {(model_name, number) for number in first.goes}
+            beside = {trial for run in first.runs for trial in self._store.beside(run, going=going)}
+            return replace(first, runs=tuple(sorted({*first.runs, *beside})))
         gone, lightened = list[int](), set[str]()
         for number in first.goes:
             now, runs = look()  # while others went, it may have been staged, pinned or deleted
@@ -286,21 +287,22 @@ class LedgerModelManager(RegistryReader):
             run_id = runs[number]
             # Before the version, without which nobody would find the run again.
             if run_id is not None and run_id in now.runs:
-                done = self._store.lighten(run_id, heavy, going=(model_name, number))
-                lightened |= {run_id} if done else set()
+                this = (model_name, number)
+                trials = (run_id, *self._store.beside(run_id, going={this}))
+                lightened |= {trial for trial in trials if self._store.lighten(trial, HEAVY, going=this)}
             self.delete_model(model_name, number, f"pruned: beyond the newest {keep}")
             gone.append(number)
         return replace(first, goes=tuple(gone), runs=tuple(sorted(lightened)))
 
     def download_model(self, model_name: str, version: int | str, output_path: str | Path) -> Path:
-        """Copy the files of a version or alias into `output_path`, checked."""
+        """Copy the files of a version or alias into `output_path`, checked.
+
+        A folder that is there must be empty, but for what a download that was killed has left: that is replaced.
+        """
         output = Path(output_path)
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise ModelFilesError(f"{output} already holds something: give a new or an empty directory")
         if output.exists():  # it may be a volume, or this process's own folder: it stays, and is filled
-            with self._fetched(model_name, version, beside=output) as (files, _):
-                for entry in files.iterdir():
-                    entry.rename(output / entry.name)
+            with filling(output), self._fetched(model_name, version, beside=output, prefix=UNFINISHED) as (files, _):
+                move_into(output, files)
             return output
         output.parent.mkdir(parents=True, exist_ok=True)
         with self._fetched(model_name, version, beside=output.parent) as (files, _):
@@ -316,12 +318,14 @@ class LedgerModelManager(RegistryReader):
             return load_torchscript(files, what)
 
     @contextmanager
-    def _fetched(self, model_name: str, version: int | str, beside: Path | None = None) -> Iterator[tuple[Path, str]]:
+    def _fetched(
+        self, model_name: str, version: int | str, *, beside: Path | None = None, prefix: str = ".ratchet-"
+    ) -> Iterator[tuple[Path, str]]:
         """A checked copy of a version's files in a temporary directory, and what to call it."""
         look = self._settle(model_name)
         number = number_of(model_name, look, version)
         what = f"{model_name} v{number}"
-        holder = Path(tempfile.mkdtemp(prefix=".ratchet-", dir=beside))
+        holder = Path(tempfile.mkdtemp(prefix=prefix, dir=beside))
         try:
             self._store.fetch(look.observed.versions[number].location, holder / "model")
             with_digests(self._store, model_name, look, number, files=holder / "model")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from ratchet.registry.manager import LedgerModelManager
@@ -22,7 +22,6 @@ class MlflowModelManager(LedgerModelManager):
     def __init__(
         self,
         tracking_uri: str | None = None,
-        registry_uri: str | None = None,
         *,
         who: str | None = None,
         stages: bool = True,
@@ -32,7 +31,7 @@ class MlflowModelManager(LedgerModelManager):
         Raises `ServerUnreachableError` within seconds if nothing answers there.
         """
         uri = tracking_uri or _default_uri()
-        opened = client(uri, registry_uri)
+        opened = client(uri)
         super().__init__(MlflowStore(opened, uri, stages=stages), who)
         self._selection = MlflowSelection(opened, uri, MlflowFiles(opened, uri))
 
@@ -44,13 +43,15 @@ class MlflowModelManager(LedgerModelManager):
         *,
         tags: Mapping[str, str] | None = None,
         model_path: str = "deployment_model",
+        among: Collection[str] | None = None,
     ) -> BestRun:
         """The finished run, among those with `tags`, whose last value of `metric` is best and whose model is there.
 
+        With `among`, only runs of these ids are looked at.
         Ties go to fewer parameters, then to the earlier start. Raises `ExperimentNotFoundError`, `NoFinishedRunError`
         or `MetricNotLoggedError`, each listing what there is.
         """
-        return next(self._selection.candidates(experiment_name, metric, mode, tags, model_path))
+        return next(self._selection.candidates(experiment_name, metric, mode, tags, model_path, among))
 
     def register_best_model(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -15,6 +15,7 @@ from ratchet.registry.events import Event, decode, encode
 from ratchet.registry.mlflow_files import MlflowFiles, is_version
 from ratchet.registry.rendering import headline
 from ratchet.registry.store import Found, Kept, Notes, Observed, Source, Store
+from ratchet.registry.sweeps import trials_beside
 from ratchet.registry.tracking import answering
 from ratchet.registry.values import HISTORY_SUFFIX, Stage
 
@@ -278,6 +279,17 @@ class MlflowStore(Store):
             return False
         self._files.lighten(run_id, paths)
         return True
+
+    def beside(self, run_id: str, *, going: Collection[tuple[str, int]]) -> frozenset[str]:
+        """Ask for the runs of its sweeps, and for the versions and trainings that came from them."""
+
+        def stays(condition: str) -> bool:
+            return any((found.name, int(found.version)) not in going for found in self._search(condition))
+
+        if self._files.artifacts_of(run_id) is None:  # the run may be gone: its versions outlive it
+            return frozenset()
+        with self._asking():
+            return trials_beside(self._client, run_id, stays)
 
     def create_version(
         self, model: str, kept: Kept, source: Source, *, description: str, tags: Mapping[str, str]

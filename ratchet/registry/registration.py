@@ -94,8 +94,8 @@ def _update(store: Store, model: str, seen: Found, wish: _Wish) -> None:
         store.update_version(model, seen.version, description=new_text, tags=new_tags)
 
 
-def with_digests(store: Store, model: str, look: Look, version: int, files: Path | None = None) -> int:
-    """The version, after making sure that hashes of its files are recorded.
+def with_digests(store: Store, model: str, look: Look, version: int, files: Path | None = None) -> None:
+    """Make sure that hashes of a version's files are recorded.
 
     A version that was registered by other means has none: its files are hashed the first time that Ratchet touches
     them, and from then on they must not change.
@@ -108,4 +108,3 @@ def with_digests(store: Store, model: str, look: Look, version: int, files: Path
                 store.fetch(seen.location, files)
             manifest = _manifest(digests_of(files), seen.location)
         store.update_version(model, version, description=None, tags={FILES_TAG: manifest})
-    return version

@@ -88,7 +88,7 @@ def render(description: str | None, state: State, events: Sequence[Event]) -> st
     staging = f", v{state.staging} in staging" if state.staging is not None else ""
     top = (f"{own}\n\n" if own else "") + f"{MARKER}\n### History\nIn production: {champion}{staging}.\n\n"
     shown = [event for event in reversed(events) if event.counts]
-    rest = "\n{} earlier events: `ratchet history`\n"
+    rest = "\n{} earlier events: `ratchet history MODEL`\n"
     room = LONGEST_DESCRIPTION - 1 - len(top) - len(rest) - len(str(len(shown)))
     if room < 0:
         return own if len(own) < LONGEST_DESCRIPTION else (description or "")

@@ -18,7 +18,8 @@ HEAVY = ("deployment_model", "checkpoints")  # what weighs in a trial's run; its
 class PrunePlan:
     """The versions that go, oldest first, and the reason why each of the others stays.
 
-    `runs` are those whose heavy artifacts go along: no version that stays was made from them.
+    `runs` are those whose heavy artifacts go along, and those of trials beside them in their sweeps: nothing that stays needs
+    them.
     """
 
     model: str
@@ -34,13 +35,12 @@ def plan(
     *,
     keep: int,
     rollbacks: int,
-    needed: Collection[int] = (),
 ) -> PrunePlan:
     """Decide which versions of one model go: archived, rejected and inconclusive ones beyond the newest `keep`.
 
     Whatever their age, these stay: the champion, staging, the last `rollbacks` versions that a rollback can reach,
-    the anchor of the last verdict that had one, pinned versions, those in quarantine (a release needs them), those that
-    wait for a verdict or for a person's answer, and `needed`.
+    the anchor of the last verdict that had one, pinned versions, those in quarantine (a release needs them), and
+    those that wait for a verdict or for a person's answer.
     """
     stays: dict[int, str] = {}
     spare, newest = list[ModelVersion](), 0
@@ -54,7 +54,7 @@ def plan(
     for version in sorted(versions, key=lambda version: version.version, reverse=True):
         outcome = verdicts.get(version.version)
         anchor = anchors[-1] if anchors else None
-        why = _protection(version, reachable, outcome, needed=needed, anchor=anchor, asked=asked)
+        why = _protection(version, reachable, outcome, anchor=anchor, asked=asked)
         if why is not None:
             stays[version.version] = why
         elif newest < keep:
@@ -83,7 +83,6 @@ def _protection(
     reachable: Collection[int],
     outcome: str | None,
     *,
-    needed: Collection[int],
     anchor: int | None,
     asked: Collection[int],
 ) -> str | None:
@@ -95,7 +94,6 @@ def _protection(
         (version.version == anchor, "the gate's anchor"),
         (version.pinned, "pinned"),
         (version.quarantined, "in quarantine until it is released"),
-        (version.version in needed, "needed"),
         (version.version in asked, "a person is being asked about it"),
         (version.stage is Stage.NONE and outcome not in _NOT_PROMOTED, "not rejected by any verdict"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -44,9 +44,15 @@ class MlflowSelection:
         self._files = files
 
     def candidates(
-        self, experiment_name: str, metric: str, mode: str, tags: Mapping[str, str] | None, model_path: str
+        self,
+        experiment_name: str,
+        metric: str,
+        mode: str,
+        tags: Mapping[str, str] | None,
+        model_path: str,
+        among: Collection[str] | None = None,
     ) -> Iterator[BestRun]:
-        """The finished runs that hold a model, best first, as far as `CANDIDATES` goes.
+        """The finished runs that hold a model, of those with these ids or of all, best first, as far as `CANDIDATES` goes.
 
         Raises `ExperimentNotFoundError`, `NoFinishedRunError` or `MetricNotLoggedError` before it yields the first,
         `NoFinishedRunError` when none of the runs looked at holds a model.
@@ -56,7 +62,9 @@ class MlflowSelection:
         runs = self._best_runs(experiment, metric, order, tags)
         if not runs:
             raise self._explained(experiment, metric, tags)
-        trials = [run for run in runs if SWEEP_RUN_TAG not in run.data.tags]
+        trials = [
+            run for run in runs if SWEEP_RUN_TAG not in run.data.tags and (among is None or run.info.run_id in among)
+        ]
         ranked = rank((_candidate(run, metric, model_path) for run in trials), order)
         by_id, troubles = {run.info.run_id: run for run in runs}, []
         for candidate in ranked[:CANDIDATES]:

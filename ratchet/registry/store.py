@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -179,3 +179,7 @@ class Store(ABC):
         `going` is the version, as model and number, that does not count. What is not there is fine; metrics and parameters
         stay.
         """
+
+    @abstractmethod
+    def beside(self, run_id: str, *, going: Collection[tuple[str, int]]) -> frozenset[str]:
+        """The runs that were trained beside this one in a sweep, and that nothing needs without the versions `going`."""

@@ -66,7 +66,7 @@ def is_new_store() -> bool:
     return tracking_uri() == embedded_uri() and not (home() / _EMBEDDED).exists()
 
 
-def client(uri: str | None = None, registry_uri: str | None = None) -> MlflowClient:
+def client(uri: str | None = None) -> MlflowClient:
     """A client of the tracking store (None: `tracking_uri()`).
 
     Raises `ServerUnreachableError`, naming the address, within seconds if nothing listens there; a server that this
@@ -84,7 +84,7 @@ def client(uri: str | None = None, registry_uri: str | None = None) -> MlflowCli
     for name in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with answering(uri), _one_at_a_time(uri):
-        opened = MlflowClient(tracking_uri=uri, registry_uri=registry_uri)
+        opened = MlflowClient(tracking_uri=uri)
         opened.search_experiments(max_results=1)  # creates the tables of a new database, or finds the server mute
         if uri.startswith("http") and uri not in _answered:
             _require_new_enough(uri)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -202,9 +202,12 @@ class Snapshots(Checkpoint):
 
     def _best(self, trainer: pl.Trainer) -> str | None:
         folder = str(self._folder.checkpoints / "model_checkpoint")
-        paths = (getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks)
-        path = next((path for path in paths if path.startswith(folder)), None)
-        return None if path is None else str(Path(path).relative_to(self._folder.checkpoints))
+        kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+        best = next((callback for callback in kept if callback.best_model_path.startswith(folder)), None)
+        # Of a metric that was never finite, Lightning keeps the first epoch, and calls infinity its score.
+        if best is None or not (best.best_model_score is None or torch.isfinite(best.best_model_score)):
+            return None
+        return str(Path(best.best_model_path).relative_to(self._folder.checkpoints))
 
 
 def _moved(value: Any, there: str, here: str) -> Any:

@@ -28,6 +28,7 @@ _STYLES = {
 }
 _PLANNED = 30  # trials of a plan that are listed
 _FRAME = 8  # lines of the live table that are no trials
+_BAR = 10  # columns: in 80 there is room for a name beside it
 
 
 def print_plan(found: Preview, console: Console) -> None:
@@ -46,7 +47,7 @@ def print_plan(found: Preview, console: Console) -> None:
 @contextmanager
 def show_sweep(console: Console, *, metric: str = "val_iou", size: int | None = None) -> Iterator[OnProgress]:
     """Show what a sweep reports, while the block runs; it is to have `size` trials, if that is known."""
-    if not console.is_terminal:
+    if not (console.is_interactive and console.file.isatty()):  # FORCE_COLOR makes rich call a pipe a terminal
         yield _Lines(console, metric)
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
@@ -93,12 +94,12 @@ def print_sweep(outcome: SweepOutcome, console: Console, *, errors: Console, bes
 def live_table(trials: Sequence[TrialResult], *, metric: str, rows: int, size: int | None = None) -> Table:
     """Return the table of a sweep that runs; where there is not room for all trials, those with the latest news."""
     columns = ("trial", "", "epoch", "loss", metric, "time", "left")
-    table = Table(*columns, title=_title(trials, size), title_justify="left")
+    table = Table(*(Column(_line(name)) for name in columns), title=_title(trials, size), title_justify="left")
     for trial in _newest(trials, max(rows, 1)):
         progress, metrics = trial.progress, {**trial.progress.metrics, **trial.metrics}
         loss = metrics.get("loss", metrics.get("val_loss_epoch"))
         table.add_row(
-            trial.name,
+            _line(trial.name),
             _state(trial),
             f"{progress.epoch}/{progress.max_epochs}" if progress.max_epochs else "",
             "" if loss is None else f"{loss:.4f}",
@@ -107,8 +108,16 @@ def live_table(trials: Sequence[TrialResult], *, metric: str, rows: int, size: i
             shown_duration(progress.seconds_left) if trial.status == "running" and progress.seconds_left else "",
         )
     if len(trials) > rows:
-        table.add_row(Text(f"and {len(trials) - rows} more", style="dim"))
+        table.add_row(_line(f"and {len(trials) - rows} more", "dim"))
     return table
+
+
+def _line(text: str, style: str = "") -> Text:
+    """Text that is cut where there is no room, so that a trial is one line.
+
+    It is said of each cell: a column of which it is said keeps its width, and rich narrows the numbers instead.
+    """
+    return Text(text, style, no_wrap=True)
 
 
 def _title(trials: Sequence[TrialResult], size: int | None) -> str:
@@ -129,11 +138,11 @@ def _newest(trials: Sequence[TrialResult], rows: int) -> list[TrialResult]:
 
 def _state(trial: TrialResult) -> RenderableType:
     if trial.status == "running" and trial.progress.phase == "training":
-        return ProgressBar(total=1.0, completed=trial.progress.fraction, width=20)
+        return ProgressBar(total=1.0, completed=trial.progress.fraction, width=_BAR)
     if trial.status == "waiting" and trial.progress.steps_per_epoch:
-        return Text(f"{trial.progress.phase} {trial.progress.step}/{trial.progress.steps_per_epoch}", style="cyan")
+        return _line(f"{trial.progress.phase} {trial.progress.step}/{trial.progress.steps_per_epoch}", "cyan")
     word = trial.progress.phase if trial.status == "running" else trial.status
-    return Text(word, style=_STYLES[trial.status])
+    return _line(word, _STYLES[trial.status])
 
 
 class _Lines:

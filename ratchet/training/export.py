@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from ratchet.errors import ExportError
 from ratchet.evaluation.probe import REFERENCE_FILE
 from ratchet.evaluation.served import CARD_FILE, TORCHSCRIPT_FILE, ModelCard
+from ratchet.training.beside import beside
 from ratchet.training.memory import is_lack_of_memory
 
 ONNX_FILE = "model.onnx"
@@ -47,18 +49,16 @@ def export_network(network: nn.Module, card: ModelCard, directory: Path, *, type
             "the trained network answers NaN or infinity: it diverged. Lower optimizer.lr, or clip gradients."
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # the tracers warn of shapes that are constants here, and of TorchScript's end
+        forms = directory.with_name(f"{directory.name}.forms")  # MLflow asks for a directory that is empty
+        with warnings.catch_warnings(), beside(partial(_other_forms, network, example, forms, types)) as others:
+            warnings.simplefilter("ignore")  # the tracers warn of shapes that are constants here
             _write_mlflow(network, card, example, expected, directory)
-            if "torchscript" in types:
-                _write_torchscript(network, example, directory)
-            if "onnx" in types:
-                _write_onnx(network, example, directory)
+            answers = {"pt2": _predict(example[:1], directory)} | others()
+        for file in forms.iterdir():
+            file.rename(directory / file.name)
+        forms.rmdir()
         (directory / CARD_FILE).write_text(card.model_dump_json(indent=2) + "\n")
         np.savez_compressed(directory / REFERENCE_FILE, input=example[:1].numpy(), output=expected.numpy())
-        answers = _answers(example[:1], directory, types)
     except (RuntimeError, ValueError, TypeError, ImportError, AssertionError, MlflowException) as error:
         if is_lack_of_memory(error):
             raise
@@ -133,16 +133,25 @@ def _write_onnx(network: nn.Module, example: Tensor, directory: Path) -> None:
     )
 
 
-def _answers(example: Tensor, directory: Path, types: Sequence[str]) -> dict[str, np.ndarray]:
-    """Load each form as its users will, and run it."""
-    images = example.numpy()
-    answers = {"pt2": np.asarray(mlflow.pyfunc.load_model(str(directory), suppress_warnings=True).predict(images))}
-    if "torchscript" in types:
-        with torch.inference_mode():
-            answers["torchscript"] = torch.jit.load(str(directory / TORCHSCRIPT_FILE))(example).numpy()  # type: ignore[no-untyped-call]
-    if "onnx" in types:
-        import onnxruntime  # noqa: PLC0415 - the extra `onnx`
+def _predict(images: Tensor, directory: Path) -> np.ndarray:
+    """Load MLflow's form as its users will, and run it."""
+    return np.asarray(mlflow.pyfunc.load_model(str(directory), suppress_warnings=True).predict(images.numpy()))
 
-        session = onnxruntime.InferenceSession(str(directory / ONNX_FILE), providers=["CPUExecutionProvider"])
-        answers["onnx"] = session.run(None, {"image": images})[0]
+
+def _other_forms(network: nn.Module, example: Tensor, directory: Path, types: Sequence[str]) -> dict[str, np.ndarray]:
+    """Write TorchScript and ONNX as asked for into a new directory; load each as its users will, and run it."""
+    directory.mkdir()
+    answers, image = dict[str, np.ndarray](), example[:1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TorchScript's end, too
+        if "torchscript" in types:
+            _write_torchscript(network, example, directory)
+            with torch.inference_mode():
+                answers["torchscript"] = torch.jit.load(str(directory / TORCHSCRIPT_FILE))(image).numpy()  # type: ignore[no-untyped-call]
+        if "onnx" in types:
+            import onnxruntime  # noqa: PLC0415 - the extra `onnx`
+
+            _write_onnx(network, example, directory)
+            session = onnxruntime.InferenceSession(str(directory / ONNX_FILE), providers=["CPUExecutionProvider"])
+            answers["onnx"] = session.run(None, {"image": image.numpy()})[0]
     return answers

@@ -30,13 +30,20 @@ def trial_fingerprint(config: TrialConfig, data_fingerprint: str) -> str:
 
 
 def schedule_fingerprint(config: TrialConfig, data_fingerprint: str) -> str:
-    """Return the same without the number of epochs: equal for trainings of which one may be the longer."""
+    """Return the same without the number of epochs and the length of the schedule, which `schedule_lengths` has.
+
+    It is equal for trainings of which one may be the longer.
+    """
     parts = _parts(config, data_fingerprint)
     parts["trainer"] = {key: value for key, value in parts["trainer"].items() if key != "max_epochs"}
     if parts["scheduler"]:
-        follows = _that_follow(config)
-        parts["scheduler"] = {key: value for key, value in parts["scheduler"].items() if key not in follows}
+        parts["scheduler"] = {key: value for key, value in parts["scheduler"].items() if key not in _LENGTHS}
     return _digest(parts)
+
+
+def schedule_lengths(config: TrialConfig) -> dict[str, Any]:
+    """The keys of the schedule that say how long it is."""
+    return {key: value for key, value in (config.scheduler or {}).items() if key in _LENGTHS}
 
 
 def fixed_length(config: TrialConfig) -> str | None:

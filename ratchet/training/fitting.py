@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
+from pytorch_lightning.loops.loop import _Loop
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from ratchet.config import instantiate
@@ -28,6 +29,7 @@ from ratchet.training.memory import peak_memory
 from ratchet.training.module import SegmentationModule
 from ratchet.training.progress import Report
 from ratchet.training.run import TrialRun
+from ratchet.training.run_names import THREADS_TAG
 from ratchet.training.upload import Uploads
 
 
@@ -83,6 +85,8 @@ def fit(work: Work, module: SegmentationModule, *, until_epoch: int | None) -> S
     """
     config, folder = work.config, work.folder
     snapshot, epochs = folder.newest(), config.trainer["max_epochs"]
+    if config.core.deterministic:
+        _keep_threads(work.run)
     pause_at = until_epoch if until_epoch is not None and until_epoch < epochs else None
     work.spending.add(snapshot)
     if config.datamodule.get("batch_size") == "auto":
@@ -104,6 +108,13 @@ def fit(work: Work, module: SegmentationModule, *, until_epoch: int | None) -> S
             "no epoch was trained: trainer.max_epochs or trainer.limit_train_batches leaves nothing to do."
         )
     return last
+
+
+def _keep_threads(run: TrialRun) -> None:
+    """Let a deterministic training have as many threads as it began with: sums follow their number."""
+    if THREADS_TAG not in run.tags:
+        run.tag({THREADS_TAG: str(torch.get_num_threads())})
+    torch.set_num_threads(int(run.tags[THREADS_TAG]))
 
 
 def _build_trainer(work: Work, pause_at: int | None) -> pl.Trainer:
@@ -194,6 +205,11 @@ class Loaders(pl.LightningDataModule):
         if self.trainer is None:
             return self._data.train_dataloader()
         loop = self.trainer.fit_loop
+        epochs = loop.epoch_progress.current
+        if (
+            epochs.ready == epochs.completed
+        ):  # between epochs; with max_steps, Lightning would leave out the one that follows
+            _Loop.restarting.fset(loop, False)  # type: ignore[attr-defined]
         done = loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
         return self._data.train_dataloader(epoch=self.trainer.current_epoch, batches_done=done)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ratchet.errors import ConfigError
-from ratchet.settings import Mode, SweepSettings, TrialConfig
+from ratchet.settings import SweepSettings, TrialConfig
 
 
 def rungs(settings: SweepSettings, max_epochs: int) -> tuple[int, ...]:
@@ -46,7 +46,18 @@ def require_rungs(config: TrialConfig) -> None:
         )
 
 
-def rung_value(validations: Sequence[float], epochs: int, mode: Mode) -> float:
-    """The best value of the first so many validations, NaN where there is none: what would be exported at this rung."""
-    values = [value for value in validations[:epochs] if math.isfinite(value)]
-    return (max if mode == "max" else min)(values, default=math.nan)
+def exported_value(config: TrialConfig, logged: Callable[[str], Sequence[float]], count: int) -> float:
+    """What `retrain.metric` was in the epoch whose weights would be exported after the first `count` validations.
+
+    `logged` gives the values of a metric, one for each validation. NaN where there is no such epoch.
+    """
+    values, keeps = logged(config.retrain.metric)[:count], config.callbacks.get("model_checkpoint") or {}
+    monitor = keeps.get("monitor")
+    if config.export.checkpoint_selection == "last" or monitor is None:
+        return values[-1] if values else math.nan
+    scores = logged(monitor)[: len(values)]
+    finite = [number for number, score in enumerate(scores) if math.isfinite(score)]
+    best = (max if keeps.get("mode") == "max" else min)(
+        finite, key=scores.__getitem__, default=None
+    )  # the first of equals
+    return math.nan if best is None else values[best]

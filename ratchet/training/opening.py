@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
 from ratchet.errors import RatchetError
-from ratchet.registry.tracking import client
+from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.settings import TrialConfig
-from ratchet.training.fingerprint import fixed_length, schedule_fingerprint
+from ratchet.training.fingerprint import fixed_length, schedule_fingerprint, schedule_lengths
 from ratchet.training.folder import Note, Snapshot, TrialFolder
 from ratchet.training.ownership import Ownership, await_owner, machine
 from ratchet.training.reuse import TrainedBefore
@@ -26,6 +28,7 @@ from ratchet.training.run_names import (
     CHECKPOINTS_PATH,
     FAILURE_TAG,
     FINGERPRINT_TAG,
+    NESTED_TAG,
     RESUME_PATH,
     SCHEDULE_TAG,
 )
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 
 RESUMED_TAG = "ratchet.resumed_at"
 CONTINUED_TAG = "ratchet.continued_from"
+
+_MOST_SECONDS_TO_YIELD = 10.0
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,8 @@ def begin(
     """
     store, before = client(), TrainedBefore()
     here = machine(config.core.home)
-    ownership = Ownership(store, here)
     while True:
+        ownership = Ownership(store, here)
         finished = None if config.sweep.force else before.finished(fingerprint, config.core.name)
         if finished is not None:
             return Beginning(
@@ -77,23 +82,35 @@ def begin(
         if any(run.info.status == "FINISHED" for run in ended):
             continue
         chosen, upload = _chosen(folder, ended)
-        if chosen is None or ownership.claim(chosen):
-            break
-    with _closed_at_an_error(store, chosen, ownership):
-        if chosen is not None:
-            on_start(chosen.info.run_id)
-        for dead in ended:
-            if chosen is None or dead.info.run_id != chosen.info.run_id:
-                close_dead_run(dead.info.run_id, "KILLED", "its process died, and left nothing to go on from")
-        if chosen is None:
-            marks = {FINGERPRINT_TAG: fingerprint, SCHEDULE_TAG: schedule_fingerprint(config, data_fingerprint)}
-            run, note = _new(store, before, config, folder, ownership, name, {**marks, **tags})
-        else:
-            if upload is not None:
-                folder.adopt(_fetch(store, chosen.info.run_id, upload, folder))
-            run, note = _resumed(store, chosen, folder, ownership, tags)
-        folder.write_note(Note(run_id=run.run_id, forced=config.sweep.force))
-    return Beginning(run=run, note=note)
+        if chosen is not None and not ownership.claim(chosen):
+            continue
+        with _closed_at_an_error(store, chosen, ownership):
+            if chosen is not None:
+                on_start(chosen.info.run_id)
+            for dead in ended:
+                if chosen is None or dead.info.run_id != chosen.info.run_id:
+                    close_dead_run(dead.info.run_id, "KILLED", "its process died, and left nothing to go on from")
+            if chosen is None:
+                marks = {FINGERPRINT_TAG: fingerprint, SCHEDULE_TAG: schedule_fingerprint(config, data_fingerprint)}
+                run, note = _new(store, before, config, folder, ownership, name, {**marks, **tags})
+            else:
+                # Before its snapshot is there: killed in between, this process would go on from it in another run.
+                folder.write_note(Note(run_id=chosen.info.run_id, forced=config.sweep.force))
+                if upload is not None:
+                    folder.adopt(_fetch(store, chosen.info.run_id, upload, folder))
+                run, note = _resumed(store, chosen, folder, ownership, config, tags)
+            folder.write_note(Note(run_id=run.run_id, forced=config.sweep.force))
+        if config.sweep.force or not _begun_by_others(store, fingerprint, run):
+            return Beginning(run=run, note=note)
+        # Who looks after it has opened its own run sees the other's; where both do, both yield, and not for equally long.
+        ownership.stop()
+        close_dead_run(run.run_id, "KILLED", "another process began this trial in the same moment")
+        time.sleep(SystemRandom().uniform(0, _MOST_SECONDS_TO_YIELD))
+
+
+def _begun_by_others(store: MlflowClient, fingerprint: str, run: TrialRun) -> bool:
+    running = TrainedBefore(store).runs(fingerprint, condition=" and attributes.status = 'RUNNING'")
+    return any(other.info.run_id != run.run_id for other in running)
 
 
 @contextmanager
@@ -135,8 +152,15 @@ def _chosen(folder: TrialFolder, runs: list[Run]) -> tuple[Run | None, str | Non
 
 
 def _resumed(
-    store: MlflowClient, run: Run, folder: TrialFolder, ownership: Ownership, tags: Mapping[str, str]
+    store: MlflowClient,
+    run: Run,
+    folder: TrialFolder,
+    ownership: Ownership,
+    config: TrialConfig,
+    tags: Mapping[str, str],
 ) -> tuple[TrialRun, str]:
+    if run.info.experiment_id != ensure_experiment(config.core.name):  # nor is the sweep's run of its experiment
+        tags = {key: value for key, value in tags.items() if key != NESTED_TAG}
     snapshot = folder.newest()
     where = f"epoch {snapshot.facts.epoch}, step {snapshot.facts.step}" if snapshot is not None else "the start"
     times = [*filter(None, [run.data.tags.get(RESUMED_TAG)]), where]
@@ -158,9 +182,13 @@ def _new(
     epochs, obstacle = int(config.trainer["max_epochs"] or 0), fixed_length(config)
     holding = RESUME_PATH if obstacle is None else None
     shorter = None if config.sweep.force else before.shorter(tags[SCHEDULE_TAG], epochs, holding=holding)
+    if shorter is None and holding is not None and not config.sweep.force:
+        shorter = before.shorter(tags[SCHEDULE_TAG], epochs, holding=None)
+        obstacle = "it keeps no checkpoint to go on from"
     if shorter is None:
         return TrialRun.create(store, config, ownership, name=name, tags=tags), None
     run, trained = shorter
+    obstacle = obstacle or _other_schedule(run, config)
     if obstacle is not None:
         why = f"trained from the start, though run {run.info.run_id} trained {trained} of its epochs: {obstacle}"
         return TrialRun.create(store, config, ownership, name=name, tags=tags), why
@@ -173,8 +201,19 @@ def _new(
     kept = {key: value for key, value in run.data.tags.items() if key == BATCH_SIZE_TAG}
     opened = TrialRun.create(store, config, ownership, name=name, tags={**tags, **kept, CONTINUED_TAG: run.info.run_id})
     copy_ancestry(store, run, opened, folder.path)
-    opened.log_metrics([row for row in metric_history(store, run) if row.step < facts.step])
+    rows = metric_history(store, run)
+    end = max((row.step for row in rows if row.key == "duration"), default=facts.step)  # what was logged of the whole
+    opened.log_metrics([row for row in rows if row.step < end])
     return opened, f"continues run {run.info.run_id} after epoch {facts.epoch}"
+
+
+def _other_schedule(run: Run, config: TrialConfig) -> str | None:
+    """Say what of a schedule's length was another in a shorter training, or return None."""
+    for key, value in schedule_lengths(config).items():
+        before = run.data.params.get(f"scheduler.{key}", "")
+        if before != str(value):
+            return f"scheduler.{key} was {before} there, and is {value}"
+    return None
 
 
 def _fetch(store: MlflowClient, run_id: str, path: str, folder: TrialFolder) -> Path:

@@ -22,7 +22,7 @@ from ratchet.training.markdown import short_trial_table
 from ratchet.training.plan import SweepPlan
 from ratchet.training.preview import Preview, rows
 from ratchet.training.results import SweepOutcome, TrialResult, best_of
-from ratchet.training.run import log_params, log_rows, metric_rows, tag_run
+from ratchet.training.run import log_params, metric_rows, tag_run
 from ratchet.training.run_names import FAILURE_TAG, NESTED_TAG
 
 if TYPE_CHECKING:
@@ -116,7 +116,9 @@ class SweepRun:
         tags[_NOTE_TAG] = self._description(outcome, best)
         if best is not None and best.run_id is not None:
             tags[BEST_TAG] = best.run_id
-            log_rows(store, run_id, metric_rows({f"{_BEST}{key}": value for key, value in best.metrics.items()}, 0))
+            store.log_batch(
+                run_id, metrics=metric_rows({f"{_BEST}{key}": value for key, value in best.metrics.items()}, 0)
+            )
         tag_run(run_id, tags)
 
     def _description(self, outcome: SweepOutcome, best: TrialResult | None) -> str:
@@ -147,7 +149,7 @@ class SweepRun:
                 logarithmic=[key for key, found in dimensions.items() if isinstance(found, Interval) and found.log],
             )
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(draw_page(comparison))
+            path.write_text(draw_page(comparison), encoding="utf-8")
         except Exception:
             logger.warning("the page that compares the trials could not be made", exc_info=True)
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,12 @@ class _Value(BaseModel):
 
 
 class PreviewedTrial(_Value):
-    """One trial before the sweep: reused from a run, or to be trained, in about so many seconds (None: nobody knows)."""
+    """One trial before the sweep: reused from a run, pruned before, or to be trained, in about so many seconds (or unknown)."""
 
     name: str
     epochs: int
     reused: str | None
+    pruned: bool
     seconds: float | None
 
 
@@ -45,18 +46,20 @@ class Preview(_Value):
     sentence: str
 
 
-def preview(plan: SweepPlan, found: Mapping[str, Run], *, at_once: int) -> Preview:
+def preview(plan: SweepPlan, found: Mapping[str, Run], *, at_once: int, pruned: Collection[str] = ()) -> Preview:
     """Estimate the time from finished runs of the same networks: in proportion to epochs, images and pixels.
 
+    The fingerprints in `pruned` ended at a rung before, and stay so.
     Of a search the first point stands for all, unless trials of it have finished before: then they do.
     """
     searched = [] if plan.space is None or plan.settings.force else runs_of(plan, "attributes.status = 'FINISHED'")
-    expected = _expected([trial for trial in plan.trials if trial.fingerprint not in found], searched)
+    expected = _expected([trial for trial in plan.trials if trial.fingerprint not in {*found, *pruned}], searched)
     trials = [
         PreviewedTrial(
             name=trial.name,
             epochs=trial.config.trainer["max_epochs"],
             reused=found[trial.fingerprint].info.run_id if trial.fingerprint in found else None,
+            pruned=trial.fingerprint in pruned,
             seconds=expected.get(trial.fingerprint),
         )
         for trial in plan.trials
@@ -64,7 +67,7 @@ def preview(plan: SweepPlan, found: Mapping[str, Run], *, at_once: int) -> Previ
     timed = [trial.seconds for trial in trials if trial.seconds is not None]
     whole = plan.due
     reused = len(found) if plan.space is None else len(searched[:whole])
-    new, seconds = None if whole is None else whole - reused, None
+    new, seconds = None if whole is None else max(0, whole - reused - len(pruned)), None
     if timed and new is not None:
         share = _share(plan, new) if plan.settings.halving else 1.0
         seconds = mean(timed) * new * share / min(at_once, max(new, 1))
@@ -74,6 +77,7 @@ def preview(plan: SweepPlan, found: Mapping[str, Run], *, at_once: int) -> Previ
         sentence=_sentence(
             plan,
             reused,
+            len(pruned),
             new,
             seconds,
             each=mean(timed) if timed else None,
@@ -144,13 +148,21 @@ def _share(plan: SweepPlan, trials: int) -> float:
 
 
 def _sentence(
-    plan: SweepPlan, reused: int, new: int | None, seconds: float | None, *, each: float | None, untimed: int
+    plan: SweepPlan,
+    reused: int,
+    pruned: int,
+    new: int | None,
+    seconds: float | None,
+    *,
+    each: float | None,
+    untimed: int,
 ) -> str:
     size = "trials" if plan.due is None else f"{plan.due} trial{'s' if plan.due != 1 else ''}"
     if plan.due is not None and plan.size is not None and plan.due < plan.size:
         size = f"{plan.due} of {plan.size} trials"
     parts = [f"{size} of a search" if plan.space is not None else size]
     parts += [f"{reused} {'finished before' if new is None else 'reused'}"] if reused else []
+    parts += [f"{pruned} pruned before"] if pruned else []
     parts += ["halved" if plan.settings.halving else ""]
     if new == 0:
         time = "nothing to train"
@@ -166,14 +178,20 @@ def _sentence(
     return ", ".join(filter(None, parts))
 
 
+def _expectation(trial: PreviewedTrial) -> str:
+    if trial.reused or trial.pruned:
+        return ""
+    return shown_duration(trial.seconds) if trial.seconds else "unknown"
+
+
 def rows(found: Preview) -> list[dict[str, Any]]:
     """The trials as rows of a table."""
     return [
         {
             "trial": trial.name,
             "epochs": trial.epochs,
-            "state": "reused" if trial.reused else "to train",
-            "expected": "" if trial.reused else shown_duration(trial.seconds) if trial.seconds else "unknown",
+            "state": "reused" if trial.reused else "pruned" if trial.pruned else "to train",
+            "expected": _expectation(trial),
         }
         for trial in found.trials
     ]

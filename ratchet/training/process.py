@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from ratchet.errors import RatchetError
 from ratchet.settings import TrialConfig
 from ratchet.training.memory import keep_freed_memory, out_of_memory, out_of_memory_kills, peak_of, told_peak
+from ratchet.training.ownership import machine
 from ratchet.training.progress import EXPORTING, Progress
 
 if TYPE_CHECKING:
@@ -98,6 +99,11 @@ class TrialProcess:
         theirs.close()
         end.close()
         return cls(order, process, ours, lifeline, out_of_memory_kills(), slot=order.slot)
+
+    @property
+    def owner(self) -> str:
+        """How the owner of its run begins."""
+        return f"{machine(self.order.config.core.home)}/{self.process.pid}"
 
     def look(self) -> None:
         """See how much memory it takes: once it is dead, nobody can."""

@@ -6,9 +6,10 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from ratchet.training.halving import rung_value, rungs
+from ratchet.training.halving import exported_value, rungs
 from ratchet.training.plan import PlannedTrial, Planner, SweepPlan, point_name
 from ratchet.training.reuse import TrainedBefore
 from ratchet.training.run import validations
@@ -60,6 +61,12 @@ class TrialQueue(Protocol):
     def ended(self, turn: Turn, value: float | None) -> None:
         """Take a trial that is over, with the value of its exported weights; None: it failed."""
 
+    def pruned(self) -> set[str]:
+        """The fingerprints of those that ended at a rung before this process began."""
+
+    def may_come_back(self) -> bool:
+        """Whether a trial that another machine works on may yet be handed out here: its process may be dead."""
+
     def begun(self) -> int | None:
         """How many trials any process has begun; None where it is this one only that begins them."""
 
@@ -84,6 +91,14 @@ class TrialList:
 
     def ended(self, turn: Turn, value: float | None) -> None:
         """Nothing follows from it."""
+
+    def pruned(self) -> set[str]:
+        """Nothing is compared at rungs."""
+        return set()
+
+    def may_come_back(self) -> bool:
+        """Nobody shares a list."""
+        return False
 
     def begun(self) -> None:
         """Nobody shares a list."""
@@ -111,6 +126,7 @@ class StudyQueue:
         self._values: dict[str, float | None] = {}  # of the trials handed out, by fingerprint
         self._failed: set[str] = set()  # those of them that others may queue again
         self._ready: deque[Turn | Pruned] = deque(self._ended_elsewhere())
+        self._pruned = {over.trial.fingerprint for over in self._ready if isinstance(over, Pruned)}
         self._held: dict[int, list[tuple[Turn, float]]] = defaultdict(list)
         self._repeats = 0
 
@@ -154,6 +170,14 @@ class StudyQueue:
                 self._study.report(turn.number, rung, self._rung_value(turn.found.info.run_id, turn.trial, rung))
                 self._study.should_prune(turn.number)  # which keeps the value for those that come to the rung later
         self._study.finish(turn.number, value)
+
+    def pruned(self) -> set[str]:
+        """Those that the study had pruned when it was opened, and that nobody has trained to their end since."""
+        return self._pruned
+
+    def may_come_back(self) -> bool:
+        """As the study's heartbeats tell."""
+        return self._study.may_come_back()
 
     def begun(self) -> int:
         """Those that the study has handed out."""
@@ -202,15 +226,16 @@ class StudyQueue:
     def _ended_elsewhere(self) -> list[Turn | Pruned]:
         """The trials that were over before this process began, or that others have ended since this was asked last."""
         over = [(self._trial(point), pruned) for point, pruned in self._study.ended()]
-        # Also with force: a study that was begun by force holds no other trials than those of this sweep.
-        found = self._before.all_finished({t.fingerprint: t.config.core.name for t, pruned in over if not pruned})
+        # Also with force: a study that was begun by force holds no other trials than those of this sweep. One that was pruned
+        # may have been trained to its end since, by another command.
+        found = self._before.all_finished({trial.fingerprint: trial.config.core.name for trial, _ in over})
         turns: list[Turn | Pruned] = []
         for trial, pruned in over:
             if trial.fingerprint in self._values and trial.fingerprint not in self._failed:
                 continue
             self._values[trial.fingerprint] = None
             self._failed.discard(trial.fingerprint)
-            if not pruned:  # where its run is gone, it is trained again
+            if not pruned or trial.fingerprint in found:  # where its run is gone, it is trained again
                 turns.append(Turn(trial, found=found.get(trial.fingerprint)))
                 continue
             killed = [run for run in self._before.runs(trial.fingerprint) if PRUNED_TAG in run.data.tags]
@@ -239,8 +264,8 @@ class StudyQueue:
         return rungs(settings, trial.config.trainer["max_epochs"]) if settings.halving else ()
 
     def _rung_value(self, run_id: str, trial: PlannedTrial, epochs: int) -> float:
-        done = epochs // trial.config.trainer.get("check_val_every_n_epoch", 1)
-        return rung_value(validations(run_id, self._plan.metric), done, trial.config.retrain.mode)
+        config, done = trial.config, epochs // trial.config.trainer.get("check_val_every_n_epoch", 1)
+        return exported_value(config, partial(validations, run_id), done)
 
 
 def trained_before(trials: list[PlannedTrial] | tuple[PlannedTrial, ...]) -> dict[str, Run]:

@@ -13,7 +13,7 @@ from mlflow.entities import RunTag
 from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.settings import TrialConfig
 from ratchet.training.ownership import HEARTBEAT_TAG, OWNER_TAG
-from ratchet.training.run import log_datasets, log_params, log_rows, metric_history
+from ratchet.training.run import log_datasets, log_params, metric_history
 from ratchet.training.run_names import (
     CHECKPOINTS_PATH,
     FINGERPRINT_TAG,
@@ -106,7 +106,7 @@ class TrainedBefore:
         copy = self._store.create_run(ensure_experiment(config.core.name), run_name=run.info.run_name)
         run_id = copy.info.run_id
         log_params(self._store, run_id, run.data.params)
-        log_rows(self._store, run_id, metric_history(self._store, run))
+        self._store.log_batch(run_id, metrics=metric_history(self._store, run))
         if run.inputs is not None:
             log_datasets(self._store, run_id, run.inputs.dataset_inputs)
         with tempfile.TemporaryDirectory(prefix="reused-") as folder:

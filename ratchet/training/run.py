@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_PARAMS_PER_CALL = 100  # MLflow's limits
-_METRICS_PER_CALL = 1000
-_PARAM_LENGTH = 6000
+_PARAM_LENGTH = 6000  # MLflow's limits
 _DIGEST_LENGTH = 36
 
 
@@ -93,13 +91,21 @@ class TrialRun:
     ) -> None:
         """Close the run, if it is still this process's."""
         self._ownership.stop()
-        if isinstance(error, TrialTakenError):
-            return
         if error is None:
             self._client.set_terminated(self.run_id, "SCHEDULED" if self._paused else "FINISHED")
             return
+        if isinstance(error, TrialTakenError) or self._is_taken():
+            return
         self.tag({FAILURE_TAG: f"{type(error).__name__}: {error}"[:_PARAM_LENGTH]})
         self._client.set_terminated(self.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+
+    def _is_taken(self) -> bool:
+        """Whether another machine took the run over while this one slept, and was not told of it by a beat yet."""
+        try:
+            self._ownership.confirm()
+        except TrialTakenError:
+            return True
+        return False
 
     def pause(self) -> None:
         """End the block as SCHEDULED."""
@@ -132,7 +138,7 @@ class TrialRun:
     def log_metrics(self, rows: Sequence[Metric]) -> None:
         """Log metric values, but none twice for its step: a resumed training repeats the steps after its snapshot."""
         new = [row for row in rows if (row.key, row.step) not in self._logged]
-        log_rows(self._client, self.run_id, new)
+        self._client.log_batch(self.run_id, metrics=new)
         self._logged |= {(row.key, row.step) for row in new}
         self.rows += new
 
@@ -154,6 +160,10 @@ class TrialRun:
             return None
         return Path(self._client.download_artifacts(self.run_id, path, str(into)))
 
+    def names(self, path: str) -> list[str]:
+        """The files and folders in a folder of its artifacts, by their paths."""
+        return [entry.path for entry in self._client.list_artifacts(self.run_id, path)]
+
     def delete_artifacts(self, path: str) -> None:
         """Delete a folder's files; one that is not there is fine, and a server that does not let us keeps them."""
         try:
@@ -174,17 +184,9 @@ def log_datasets(store: MlflowClient, run_id: str, datasets: Sequence[DatasetInp
         store.log_inputs(run_id, datasets=list(datasets))
 
 
-def log_rows(store: MlflowClient, run_id: str, rows: Sequence[Metric]) -> None:
-    """Log metric values in as few calls as MLflow takes."""
-    for start in range(0, len(rows), _METRICS_PER_CALL):
-        store.log_batch(run_id, metrics=rows[start : start + _METRICS_PER_CALL])
-
-
 def log_params(store: MlflowClient, run_id: str, values: Mapping[str, object]) -> None:
-    """Log parameters in as few calls as MLflow takes; a long value is cut."""
-    params = [Param(key, str(value)[:_PARAM_LENGTH]) for key, value in values.items()]
-    for start in range(0, len(params), _PARAMS_PER_CALL):
-        store.log_batch(run_id, params=params[start : start + _PARAMS_PER_CALL])
+    """Log parameters; a long value is cut."""
+    store.log_batch(run_id, params=[Param(key, str(value)[:_PARAM_LENGTH]) for key, value in values.items()])
 
 
 def metric_history(store: MlflowClient, run: Run) -> list[Metric]:
@@ -219,23 +221,23 @@ def validations(run_id: str, metric: str) -> list[float]:
     return [row.value for row in logged_rows(client(), run_id, metric)]
 
 
-def end_run(run_id: str | None, status: str, tags: Mapping[str, str], *, pid: int | None = None) -> None:
+def end_run(run_id: str | None, status: str, tags: Mapping[str, str], *, owner: str | None = None) -> None:
     """End a run that nobody works on, and say why in its tags; one that has finished, or was deleted, stays so.
 
-    So does one that is RUNNING, unless `pid` is its process, which was ended: another sweep is at work on it.
+    So does one that is RUNNING, unless `owner` is its process, which was ended: another sweep is at work on it.
     """
     run = None if run_id is None else client().get_run(run_id)
     if run is None or run.info.status == "FINISHED" or run.info.lifecycle_stage != "active":
         return
-    if run.info.status == "RUNNING" and not owned_by(run, pid):
+    if run.info.status == "RUNNING" and not owned_by(run, owner):
         return
     tag_run(run.info.run_id, tags)
     client().set_terminated(run.info.run_id, status)
 
 
-def owned_by(run: Run, pid: int | None) -> bool:
-    """Whether it is a process of this machine that works on a run, or did so last."""
-    return pid is not None and f"/{pid}/" in run.data.tags.get(OWNER_TAG, "")
+def owned_by(run: Run, owner: str | None) -> bool:
+    """Whether it is this process, as `TrialProcess.owner` names it, that works on a run, or did so last."""
+    return owner is not None and run.data.tags.get(OWNER_TAG, "").startswith(f"{owner}/")
 
 
 def _read_rows(file: Path) -> list[Metric]:
@@ -253,7 +255,7 @@ def close_dead_run(run_id: str | None, status: str, reason: str, *, unsent: Path
         return
     if unsent is not None and unsent.is_file():
         # What it had sent just then comes a second time, and MLflow keeps it once.
-        log_rows(client(), run_id, _read_rows(unsent))
+        client().log_batch(run_id, metrics=_read_rows(unsent))
     if client().get_run(run_id).info.status == "RUNNING":
         tag_run(run_id, {FAILURE_TAG: reason[:_PARAM_LENGTH]})
         client().set_terminated(run_id, status)

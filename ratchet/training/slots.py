@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ratchet.cores import cores
 from ratchet.settings import TrialConfig
 from ratchet.training.process import TrialOrder
 from ratchet.training.queue import Turn
@@ -42,7 +43,6 @@ def order(turn: Turn, tags: Mapping[str, str], slot: int, slots: int) -> TrialOr
     trial = turn.trial
     logs = (trial.config.core.home / "logs").absolute()
     logs.mkdir(parents=True, exist_ok=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return TrialOrder(
         name=trial.name,
         config=trial.config,
@@ -51,7 +51,7 @@ def order(turn: Turn, tags: Mapping[str, str], slot: int, slots: int) -> TrialOr
         tags=tags,
         log=Path(logs / f"{trial.fingerprint[:12]}-{os.getpid()}.log"),
         slot=slot,
-        threads=max(1, cores // slots),
+        threads=max(1, cores() // slots),
         gpus=_visible_gpus(trial.config, slot, slots),
         until_epoch=turn.until_epoch,
     )

@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
-import random
 import threading
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import optuna
+import psutil
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from ratchet.errors import ConfigError, ServerUnreachableError
-from ratchet.registry.tracking import shown
 from ratchet.space import Choice, Dimension, Point
+from ratchet.training import study_storage as storage
 from ratchet.training.ownership import machine
 from ratchet.training.plan import SweepPlan
 from ratchet.training.pruning import pruner
+from ratchet.training.study_storage import WORKER, again, patient, quieten, retried
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
-STORAGE = "RATCHET_STUDY_STORAGE"
-"""The environment's variable that names a database which several machines share. No setting: it may hold a password."""
-
 logger = logging.getLogger(__name__)
 
-BEAT_SECONDS = 60
-STALE_SECONDS = 180
-_LOCK_SECONDS = 60
 _UNSIGNED = timedelta(days=1)
 _GRID_KEY = "trial"  # of a grid, only which of its trials is a parameter
-_WORKER = "worker"
 _FORCED = "forced at"  # of a study: when it was begun by force, in seconds since 1970
 _BEGUN_BY = "begun by"  # of such a study: the flow run, which goes on with it when it is taken up
 _FIXED = "fixed_params"  # by Optuna, of a trial that was queued
@@ -62,7 +54,7 @@ class SweepStudy:
 
         Raises `ConfigError`, `ServerUnreachableError`.
         """
-        _quieten()
+        quieten()
         settings, home = plan.settings, plan.config.core.home
         self._plan = plan
         self._worker = f"{machine(home)}/{os.getpid()}"
@@ -70,9 +62,10 @@ class SweepStudy:
         self._known: set[int] = set()  # trials that were handed out, or told as over, by this object
         self._closed = threading.Event()
         self._beaten = 0.0
-        url = os.environ.get(STORAGE) or f"sqlite:///{(home / 'studies.db').absolute()}"
+        self.url = storage.address(home)
+        self._idle_since: float | None = None
         halving = pruner(settings, synchronous=synchronous) if settings.halving else optuna.pruners.NopPruner()
-        self._storage = _open_storage(url)
+        self._storage = storage.open_storage(self.url)
         self._study = self._open_study(halving)
         if plan.space is None:
             for trial in plan.trials:
@@ -86,16 +79,17 @@ class SweepStudy:
         """Stop telling other machines that the trials handed out here are alive."""
         self._closed.set()
 
+    @patient
     def ask(self) -> tuple[int, Point | str] | None:
         """The number of the next trial, with its point, or of a grid its fingerprint; None when there are enough."""
-        if time.time() - self._beaten >= BEAT_SECONDS:  # the machine has slept, and its own trials look dead
+        if time.time() - self._beaten >= storage.BEAT_SECONDS:  # the machine has slept, and its own trials look dead
             self._record_heartbeats()
         fail_stale_trials(self._study)
         counted = self._counted()
         if not any(trial.state == TrialState.WAITING for trial in counted) and self._enough(counted):
             return None
         trial = self._study.ask()
-        trial.set_user_attr(_WORKER, self._worker)  # before anything is drawn: whoever dies now is known to be dead
+        trial.set_user_attr(WORKER, self._worker)  # before anything is drawn: whoever dies now is known to be dead
         self._storage.record_heartbeat(trial._trial_id)
         self._live[trial.number] = trial
         self._known.add(trial.number)
@@ -120,6 +114,33 @@ class SweepStudy:
             return self.ask()
         return trial.number, self._point(trial.params)
 
+    @patient
+    def may_come_back(self) -> bool:
+        """Whether a trial of another machine may be one of the dead, to be handed out again when its heartbeat is stale.
+
+        Asked again and again by a process that has nothing else to do: whoever lives has beaten meanwhile.
+        """
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        elsewhere = {
+            trial._trial_id for trial in running if trial.number not in self._live and self._signed_here(trial) is None
+        }
+        if not elsewhere:
+            return False
+        if self._idle_since is None:
+            self._idle_since = time.monotonic()
+            logger.warning(
+                "another machine works on the rest; what it leaves silent for %d s is begun again",
+                storage.STALE_SECONDS,
+            )
+        if time.monotonic() - self._idle_since < storage.BEAT_SECONDS:
+            return True
+        return not elsewhere.isdisjoint(self._hasty._get_stale_trial_ids(self._study._study_id))
+
+    @cached_property
+    def _hasty(self) -> RDBStorage:
+        """The same database, to which a trial is stale where its heart has missed a beat: the living beat twice as often."""
+        return storage.open_storage(self.url, grace=3 * storage.BEAT_SECONDS // 4)
+
     def _is_twin(self, trial: FrozenTrial) -> bool:
         """Whether another process queued the same one of a grid, in the moment when this one did."""
         others = [other for other in self._study.get_trials(deepcopy=False) if other.state != TrialState.FAIL]
@@ -128,27 +149,31 @@ class SweepStudy:
     def _counted(self) -> list[FrozenTrial]:
         """All trials but those that failed and were queued again."""
         trials = self._study.get_trials(deepcopy=False)
-        return [trial for trial in trials if trial.state != TrialState.FAIL or not _retried(trial, trials)]
+        return [trial for trial in trials if trial.state != TrialState.FAIL or not retried(trial, trials)]
 
     def _enough(self, counted: Sequence[FrozenTrial]) -> bool:
         bound = self._plan.size if self._plan.space is not None else 0
         return bound is not None and sum(_REPEAT not in trial.user_attrs for trial in counted) >= bound
 
+    @patient
     def report(self, number: int, epochs: int, value: float) -> None:
         """Note the value at a rung; nothing of a trial that others took for dead, and train again."""
         with suppress(UpdateFinishedTrialError):
             self._live[number].report(value, epochs)
 
+    @patient
     def reported(self, number: int) -> dict[int, float]:
         """The values at the rungs that the trial has passed, in this process or one before."""
         return dict(self._now(number).intermediate_values)
 
+    @patient
     def should_prune(self, number: int) -> bool:
         """Whether the trial is to stop at the rung that was reported last."""
         if self._now(number).state.is_finished():
             return False  # others took it for dead: they wait for its run, and reuse it
         return self._live[number].should_prune()
 
+    @patient
     def is_retry(self, number: int) -> bool:
         """Whether the trial was queued because one of the same point had failed."""
         return bool(RetryHeartbeatStaleTrialCallback.retry_history(self._now(number)))
@@ -156,15 +181,20 @@ class SweepStudy:
     def _now(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._live[number]._trial_id)
 
+    @patient
     def finish(self, number: int, value: float) -> None:
         """Note the value of the exported weights; one that is not finite counts as failed."""
-        self._study.tell(self._live.pop(number), value, skip_if_finished=True)
+        self._study.tell(self._live[number], value, skip_if_finished=True)
+        del self._live[number]
 
+    @patient
     def end(self, number: int, *, pruned: bool) -> None:
         """Note that a trial was pruned, or that it failed."""
         state = TrialState.PRUNED if pruned else TrialState.FAIL
-        self._study.tell(self._live.pop(number), state=state, skip_if_finished=True)
+        self._study.tell(self._live[number], state=state, skip_if_finished=True)
+        del self._live[number]
 
+    @patient
     def repeat(self, number: int, value: float | None) -> None:
         """Note that a trial is of a point that was tried already, with its value if it has one."""
         self._live[number].set_user_attr(_REPEAT, True)
@@ -173,6 +203,7 @@ class SweepStudy:
         else:
             self.finish(number, value)
 
+    @patient
     def ended(self) -> list[tuple[Point | str, bool]]:
         """The trials that others ended, now or before this process began, each told once; and whether they were pruned."""
         over = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
@@ -180,13 +211,14 @@ class SweepStudy:
         self._known |= {trial.number for trial in trials}
         return [(self._point(trial.params), trial.state == TrialState.PRUNED) for trial in trials]
 
+    @patient
     def begun(self) -> int:
         """How many points have been handed out, to any process."""
         trials = self._study.get_trials(deepcopy=False)
         return len({repr(trial.params) for trial in trials if trial.params and trial.state != TrialState.WAITING})
 
     def _beat(self) -> None:
-        while not self._closed.wait(BEAT_SECONDS / 2):
+        while not self._closed.wait(storage.BEAT_SECONDS / 2):
             try:
                 self._record_heartbeats()
             except (SQLAlchemyError, StorageInternalError) as error:
@@ -206,7 +238,7 @@ class SweepStudy:
                 before = optuna.load_study(study_name=name, storage=self._storage)
                 own = self._plan.begun_by is not None and before.user_attrs.get(_BEGUN_BY) == self._plan.begun_by
                 if not own and not self._others_work_on(before):
-                    optuna.delete_study(study_name=name, storage=self._storage)
+                    self._storage.delete_study(before._study_id)  # not by its name, which may be another's by now
         direction = StudyDirection.MAXIMIZE if config.retrain.mode == "max" else StudyDirection.MINIMIZE
         study = optuna.create_study(
             study_name=name, storage=self._storage, direction=direction, pruner=halving, load_if_exists=True
@@ -238,9 +270,11 @@ class SweepStudy:
         """Whether a process that was given the same command, with force, has begun: then this one joins it."""
         fail_stale_trials(study)
         trials = study.get_trials(deepcopy=False)
-        just_made = time.time() - study.user_attrs.get(_FORCED, 0.0) < BEAT_SECONDS
-        return any(trial.state == TrialState.RUNNING and not self._dead(trial) for trial in trials) or (
-            just_made and not any(trial.state.is_finished() for trial in trials)
+        just_made = time.time() - study.user_attrs.get(_FORCED, 0.0) < storage.BEAT_SECONDS
+        return (
+            not trials  # it is as good as new, and may have been made just now
+            or any(trial.state == TrialState.RUNNING and not self._dead(trial) for trial in trials)
+            or (just_made and not any(trial.state.is_finished() for trial in trials))
         )
 
     def _take_over_the_dead(self) -> None:
@@ -250,70 +284,25 @@ class SweepStudy:
 
     def _dead(self, trial: FrozenTrial) -> bool:
         """Whether a trial's process was of this machine, and is no more; or died before it could sign, wherever that was."""
-        home, _, pid = str(trial.user_attrs.get(_WORKER, "")).rpartition("/")
-        if not pid:  # Optuna's times are local ones
+        if WORKER not in trial.user_attrs:  # Optuna's times are local ones
             return trial.datetime_start is not None and datetime.now() - trial.datetime_start > _UNSIGNED
-        return home == self._worker.rpartition("/")[0] and not _alive(int(pid))
+        pid = self._signed_here(trial)
+        return pid is not None and not (pid != os.getpid() and psutil.pid_exists(pid))
+
+    def _signed_here(self, trial: FrozenTrial) -> int | None:
+        """The id of the process that works on a trial, if it is of this machine."""
+        home, _, pid = str(trial.user_attrs.get(WORKER, "")).rpartition("/")
+        return int(pid) if pid and home == self._worker.rpartition("/")[0] else None
 
     def _retry_the_failed(self) -> None:
         trials = self._study.get_trials(deepcopy=False)
         for trial in trials:
-            if trial.state == TrialState.FAIL and _REPEAT not in trial.user_attrs and not _retried(trial, trials):
-                _again(self._study, trial)
-
-
-def _quieten() -> None:
-    """Heartbeats are used beside `Study.optimize` on purpose, and are called experimental since 2021."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    warnings.filterwarnings("ignore", message="Heartbeat of storage")
-
-
-def _again(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a failed trial again, with the values that it had at its rungs, and without the signature of who is dead."""
-    unsigned = copy.copy(trial)
-    unsigned.user_attrs = {key: value for key, value in trial.user_attrs.items() if key != _WORKER}
-    RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, unsigned)
-
-
-def _open_storage(url: str, tries: int = 3) -> RDBStorage:
-    options = {"connect_args": {"timeout": _LOCK_SECONDS}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
-        return RDBStorage(
-            url,
-            engine_kwargs=options,
-            heartbeat_interval=BEAT_SECONDS,
-            grace_period=STALE_SECONDS,
-            heartbeat_stale_trial_callback=_again,
-        )
-    except (ArgumentError, ImportError, ValueError) as error:
-        raise ConfigError(f"{STORAGE}={shown(url)} cannot be used: {error}") from error
-    except SQLAlchemyError as error:
-        if tries == 1:
-            raise ServerUnreachableError(f"the study's database {shown(url)} does not answer: {error}") from error
-    time.sleep(random.uniform(0.5, 1.5))  # of two processes that make the tables of a new database at once, one fails
-    return _open_storage(url, tries - 1)
+            if trial.state == TrialState.FAIL and _REPEAT not in trial.user_attrs and not retried(trial, trials):
+                again(self._study, trial)
 
 
 def _asked_for(trial: FrozenTrial) -> dict[str, Any]:
     return dict(trial.system_attrs.get(_FIXED, trial.params))
-
-
-def _retried(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
-    return any(trial.number in RetryHeartbeatStaleTrialCallback.retry_history(other) for other in trials)
-
-
-def _alive(pid: int) -> bool:
-    """Whether another process has this id; a process of this one's id, before, is dead."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
@@ -73,19 +74,27 @@ def run(
     home = plan.config.core.home
     for removed in prune(home, keep=_at_work(plan), paused=TrainedBefore().paused() if interrupted(home) else ()):
         logger.warning("%s", removed)
-    told = preview(plan, found, at_once=trials_at_once(plan.config))
-    on_plan(told)
-    with SweepRun.of(plan, tags or {}) as sweep_run:
-        sweep_run.tell(told)
-        stopped, begun = _Engine(plan, board, found, {**(tags or {}), **sweep_run.trial_tags}).work()
-        outcome = board.outcome(stopped, begun=begun)
-        if not any(result.trained for result in outcome.trials):
-            reasons = [f"{result.name}: {result.error}" for result in outcome.trials if result.error]
-            if begun and not outcome.trials:
-                reasons = ["other processes work on all of them: wait for those, or raise sweep.max_trials"]
-                sweep_run.leave_open()
-            raise SweepFailedError(f"no trial finished. {'; '.join([*filter(None, [outcome.stopped]), *reasons])}")
-        return sweep_run.conclude(outcome)
+    at_once = trials_at_once(plan.config)
+    with closing(_queue(plan, found, at_once)) as queue:
+        told = preview(plan, found, at_once=at_once, pruned=queue.pruned())
+        on_plan(told)
+        with SweepRun.of(plan, tags or {}) as sweep_run:
+            sweep_run.tell(told)
+            engine = _Engine(plan, board, queue, at_once, {**(tags or {}), **sweep_run.trial_tags})
+            stopped, begun = engine.work()
+            outcome = board.outcome(stopped, begun=begun)
+            if not any(result.trained for result in outcome.trials):
+                reasons = [f"{result.name}: {result.error}" for result in outcome.trials if result.error]
+                if begun and not reasons and not any(result.run_id for result in outcome.trials):
+                    reasons = ["other processes work on all of them: wait for those, or raise sweep.max_trials"]
+                    sweep_run.leave_open()
+                raise SweepFailedError(f"no trial finished. {'; '.join([*filter(None, [outcome.stopped]), *reasons])}")
+            return sweep_run.conclude(outcome)
+
+
+def _queue(plan: SweepPlan, found: Mapping[str, Run], at_once: int) -> TrialQueue:
+    studied = plan.space is not None or plan.settings.halving
+    return StudyQueue(plan, at_once=at_once) if studied else TrialList(plan, found)
 
 
 def _at_work(plan: SweepPlan) -> set[str]:
@@ -111,18 +120,16 @@ class _Work:
 class _Engine:
     """Starts processes for what the queue hands out, and passes on what they tell."""
 
-    def __init__(self, plan: SweepPlan, board: Board, found: Mapping[str, Run], tags: Mapping[str, str]) -> None:
-        self._plan, self._board, self._tags = plan, board, tags
-        self._slots = trials_at_once(plan.config)
-        self._free = list(reversed(range(self._slots)))
+    def __init__(self, plan: SweepPlan, board: Board, queue: TrialQueue, slots: int, tags: Mapping[str, str]) -> None:
+        self._plan, self._board, self._queue, self._tags = plan, board, queue, tags
+        self._slots = slots
+        self._free = list(reversed(range(slots)))
         # With a target, there may be no next trial.
         self._overlaps = plan.settings.overlap and plan.settings.target is None
         self._running: dict[TrialProcess, _Work] = {}
         self._caches: dict[str, Any] = {}
         self._before = TrainedBefore()
         self._budget = Budget(plan.settings, metric=plan.metric, mode=plan.config.retrain.mode)
-        studied = plan.space is not None or plan.settings.halving
-        self._queue: TrialQueue = StudyQueue(plan, at_once=self._slots) if studied else TrialList(plan, found)
 
     def work(self) -> tuple[str | None, int | None]:
         """Work until nothing is left; return the reason where the budget ended it before, and the queue's `begun`."""
@@ -133,16 +140,18 @@ class _Engine:
                     stopped = self._start()
                     if stopped is not None:
                         self._leave(stopped)
-                if not self._running:
+                if self._running:
+                    self._listen()
+                elif stopped is None and self._queue.may_come_back():
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+                else:
                     return stopped, self._queue.begun()
-                self._listen()
         finally:
-            self._queue.close()
             self._end(self._running)
             try:
                 for process in self._running:
                     stopped_tag = {STOPPED_TAG: "the sweep was stopped"}
-                    end_run(process.run_id, "KILLED", stopped_tag, pid=process.process.pid)
+                    end_run(process.run_id, "KILLED", stopped_tag, owner=process.owner)
             except (RatchetError, MlflowException) as error:  # not to hide why the sweep ended
                 logger.warning("the runs of the trials that were stopped still look as if they ran: %s", error)
 
@@ -222,9 +231,9 @@ class _Engine:
             self._leave_slot(process)
             status = "waiting" if process.run_id is None else "paused"  # without a run it had not begun
             self._board.update(work.turn.trial, status=status, run_id=process.run_id, seconds=work.seconds)
-        ended = {process.run_id: process.process.pid for process in training}
+        ended = {process.run_id: process.owner for process in training}
         for result in self._board.stop(reason):
-            end_run(result.run_id, "KILLED", {STOPPED_TAG: reason}, pid=ended.get(result.run_id))
+            end_run(result.run_id, "KILLED", {STOPPED_TAG: reason}, owner=ended.get(result.run_id))
 
     @staticmethod
     def _end(processes: Collection[TrialProcess]) -> None:
@@ -251,7 +260,7 @@ class _Engine:
         """Close the run of a trial that failed, if its process could not: it died, or the server was away."""
         try:
             run = None if process.run_id is None else client().get_run(process.run_id)
-            if run is None or not owned_by(run, process.process.pid):
+            if run is None or not owned_by(run, process.owner):
                 return  # another machine has taken it over
             unsent = TrialFolder(process.order.config.core.home, trial.fingerprint).unsent
             close_dead_run(process.run_id, "FAILED", reason, unsent=unsent)

@@ -21,6 +21,7 @@ from ratchet.evaluation.counts import ImageCounts, class_scores, shown_classes, 
 from ratchet.evaluation.packed import PackedMasks
 from ratchet.evaluation.scoring import score_batches
 from ratchet.evaluation.served import ModelCard
+from ratchet.registry.tracking import client
 from ratchet.settings import TrialConfig
 from ratchet.training.export import export_network
 from ratchet.training.fingerprint import trial_fingerprint
@@ -33,6 +34,7 @@ from ratchet.training.opening import Beginning, begin
 from ratchet.training.origin import MODEL_DIGEST_TAG, weights_digest
 from ratchet.training.progress import EXPORTING, Progress, Report, TrialEnd
 from ratchet.training.report import write_report
+from ratchet.training.reuse import TrainedBefore
 from ratchet.training.run import last_values, metric_rows
 from ratchet.training.run_names import CHECKPOINTS_PATH, ENDED_TAG, IMAGES_TAG, MODEL_PATH, PARAMETERS_TAG
 from ratchet.training.upload import keep_checkpoints, withdraw
@@ -86,6 +88,7 @@ def run_trial(
             end = _work_on(Work(config, data, run, folder, spending, report), begun.note, until_epoch)
         if end.status == "finished":
             folder.remove()
+            return _in_its_experiment(end, config, tags)
     return end
 
 
@@ -93,6 +96,16 @@ def _reused(begun: Beginning) -> TrialEnd:
     found = begun.finished
     assert found is not None
     return TrialEnd(status="reused", run_id=found.info.run_id, metrics=last_values(found), note=begun.note)
+
+
+def _in_its_experiment(end: TrialEnd, config: TrialConfig, tags: Mapping[str, str]) -> TrialEnd:
+    """An interrupted trial has gone on in its run: where that is of another experiment, a copy is in this one."""
+    before, run = TrainedBefore(), client().get_run(str(end.run_id))
+    copied = before.note(run, config)
+    if copied is None:
+        return end
+    copy = before.into_experiment(run, config, tags)
+    return end.model_copy(update={"run_id": copy.info.run_id, "note": "; ".join(filter(None, [end.note, copied]))})
 
 
 def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:

@@ -13,7 +13,7 @@ from ratchet.settings import TrialConfig
 from ratchet.training.fingerprint import fixed_length
 from ratchet.training.folder import FACTS_FILE, RESUME_FILE, Snapshot, link
 from ratchet.training.run import TrialRun
-from ratchet.training.run_names import CHECKPOINT_TAG, RESUME_PATH
+from ratchet.training.run_names import CHECKPOINT_TAG, CHECKPOINTS_PATH, RESUME_PATH
 
 _TIMES_ITS_COST = 20  # at most 5 % of the time is spent on uploads
 
@@ -26,29 +26,31 @@ class Uploads:
         self._run = run
         self._seconds = None if minutes is None or tracking_uri().startswith(("sqlite:", "file:")) else 60 * minutes
         self._last = time.monotonic()
-        uploaded = run.tags.get(CHECKPOINT_TAG)  # by the process before
-        self._path: str | None = None if uploaded is None else json.loads(uploaded)["path"]
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Send it, if it is time; the tag that names it is written when it is there."""
         if self._seconds is None or snapshot.facts.trained or time.monotonic() - self._last < self._seconds:
             return
-        started, before = time.monotonic(), self._path
-        self._path = f"{RESUME_PATH}-{snapshot.facts.step}"
-        self._run.log_artifacts(snapshot.path, self._path)
-        self._run.tag({CHECKPOINT_TAG: json.dumps({"step": snapshot.facts.step, "path": self._path})})
-        if before not in (None, self._path):
-            self._run.delete_artifacts(before)
+        started, path = time.monotonic(), f"{RESUME_PATH}-{snapshot.facts.step}"
+        self._run.log_artifacts(snapshot.path, path)
+        self._run.tag({CHECKPOINT_TAG: json.dumps({"step": snapshot.facts.step, "path": path})})
+        _delete_uploads(self._run, but=path)
         self._last = time.monotonic()
         self._seconds = max(self._seconds, _TIMES_ITS_COST * (self._last - started))
 
 
 def withdraw(run: TrialRun) -> None:
-    """Delete the snapshot that was uploaded last."""
-    tagged = run.tags.get(CHECKPOINT_TAG)
-    if tagged is not None:
-        run.delete_artifacts(json.loads(tagged)["path"])
+    """Delete the snapshots that were uploaded."""
+    _delete_uploads(run)
+    if CHECKPOINT_TAG in run.tags:
         run.delete_tag(CHECKPOINT_TAG)
+
+
+def _delete_uploads(run: TrialRun, *, but: str | None = None) -> None:
+    """Also those that a process which was killed meanwhile had not named yet, or not deleted."""
+    for path in run.names(CHECKPOINTS_PATH):
+        if path.startswith(f"{RESUME_PATH}-") and path != but:
+            run.delete_artifacts(path)
 
 
 def keep_checkpoints(config: TrialConfig, snapshot: Snapshot, exported: Path, into: Path) -> None:

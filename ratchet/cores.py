@@ -1,0 +1,29 @@
+"""How many cores this process may use: those that it is bound to, or what its container is given of their time."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+_CONTAINERS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/cpu"))  # cgroups version 2 and 1
+_QUOTA_FILES = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))  # quota and period
+
+
+def cores(containers: Sequence[Path] = _CONTAINERS) -> int:
+    """The cores to run threads on, at least 1. A container with a quota sees all cores of its machine."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([bound, *(_quota(folder) or bound for folder in containers)])
+
+
+def _quota(folder: Path) -> int | None:
+    """The cores that a control group's quota comes to, rounded up; None where there is no quota."""
+    for files in _QUOTA_FILES:
+        try:
+            quota, period = map(int, " ".join((folder / file).read_text() for file in files).split())
+        except (OSError, ValueError):  # no such controller, or its quota is `max`
+            continue
+        if quota > 0:  # version 1 says -1 where there is none
+            return math.ceil(quota / period)
+    return None

@@ -1,0 +1,157 @@
+"""How a trial's run is opened, shared, left and cleaned, where several processes and machines may be at it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY
+
+from ratchet.config import compose
+from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.training import opening
+from ratchet.training.fitting import _keep_threads
+from ratchet.training.folder import Facts, Note, TrialFolder
+from ratchet.training.opening import Beginning, begin
+from ratchet.training.ownership import OWNER_TAG, Ownership, await_owner
+from ratchet.training.run import TrialRun
+from ratchet.training.run_names import CHECKPOINT_TAG, FAILURE_TAG, FINGERPRINT_TAG, THREADS_TAG
+from ratchet.training.upload import withdraw
+
+FACTS = Facts(epoch=1, step=5, trained=False, stopped=False, seconds=1.0, peak_memory=1.0, best=None)
+
+
+@pytest.fixture
+def run(stored_home: Path) -> TrialRun:
+    """A run that this process has just opened."""
+    ownership = Ownership(client(), "here/1")
+    return TrialRun.create(client(), compose(list(TINY)), ownership, name="a", tags={})
+
+
+def beginning(home: Path, **told: Any) -> Beginning:
+    config = compose([*TINY, f"core.home={home}"])
+    folder = TrialFolder(config.core.home, "f" * 64)
+    with folder.locked():
+        return begin(
+            config,
+            folder,
+            name="a",
+            fingerprint="f" * 64,
+            data_fingerprint="d",
+            tags={},
+            on_wait=told.get("on_wait", lambda _: None),
+            on_start=lambda _: None,
+        )
+
+
+def test_two_machines_that_begin_a_trial_in_the_same_moment_do_not_both_train_it(
+    stored_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure_experiment("tiny")
+    both, create, made = threading.Barrier(2), TrialRun.create, list[str]()
+
+    def in_the_same_moment(*given: Any, **options: Any) -> TrialRun:
+        run = create(*given, **options)
+        made.append(run.run_id)
+        if len(made) <= 2:  # neither looked before the other's was there
+            both.wait(30)
+        return run
+
+    monkeypatch.setattr(TrialRun, "create", in_the_same_moment)
+    monkeypatch.setattr(opening, "_MOST_SECONDS_TO_YIELD", 2.0)
+    monkeypatch.setattr(opening, "await_owner", partial(await_owner, poll=0.1))
+    waits = list[str]()
+    with ThreadPoolExecutor() as pool:
+        homes = [tmp_path / "one", tmp_path / "other"]
+        begun = [pool.submit(beginning, home, on_wait=waits.append) for home in homes]
+        until = time.monotonic() + 30
+        while not waits and time.monotonic() < until:
+            time.sleep(0.1)
+        (first,) = [done.result().run for done in begun if done.done()]
+        assert first is not None
+        assert len(waits) == 1
+        client().set_terminated(first.run_id, "FAILED")  # so that the one that waits has its turn
+        ends = [done.result(60).run for done in begun]
+    assert len({end.run_id for end in ends if end is not None}) == 2
+    assert client().get_run(first.run_id).info.status == "FAILED"
+
+
+def test_a_process_that_is_killed_while_it_adopts_an_upload_goes_on_in_the_run_that_uploaded_it(
+    stored_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, marks = ensure_experiment("tiny"), {FINGERPRINT_TAG: "f" * 64}
+    own, further = (client().create_run(experiment, tags=marks).info.run_id for _ in range(2))
+    home = tmp_path / "home"
+    folder = TrialFolder(home, "f" * 64)
+    with folder.locked():
+        folder.begin()
+        folder.write_note(Note(run_id=own, forced=False))
+        folder.publish(FACTS, lambda path: path.write_bytes(b"5") and None)
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    (sent / "snapshot.json").write_text(FACTS.model_copy(update={"step": 50}).model_dump_json())
+    (sent / "resume.ckpt").write_bytes(b"50")
+    client().log_artifacts(further, str(sent), "checkpoints/resume-50")
+    client().set_tag(further, CHECKPOINT_TAG, json.dumps({"step": 50, "path": "checkpoints/resume-50"}))
+    for run_id in (own, further):
+        client().set_terminated(run_id, "FAILED")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(opening, "_resumed", killed)
+        beginning(home)
+    begun = beginning(home)
+    assert begun.run is not None
+    assert (begun.run.run_id, begun.note) == (further, "resumed at epoch 1, step 50")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no route to host"), KeyboardInterrupt()])
+def test_who_slept_while_another_machine_finished_its_run_does_not_close_it(
+    run: TrialRun, error: BaseException
+) -> None:
+    with pytest.raises(type(error)), run:
+        client().set_tag(run.run_id, OWNER_TAG, "there/1/2/3")
+        client().set_terminated(run.run_id, "FINISHED")
+        raise error
+    found = client().get_run(run.run_id)
+    assert (found.info.status, FAILURE_TAG in found.data.tags) == ("FINISHED", False)
+
+
+def test_of_the_uploads_none_is_left_behind_though_a_process_was_killed_between_them(
+    run: TrialRun, tmp_path: Path
+) -> None:
+    (tmp_path / "resume.ckpt").write_bytes(b"whole")
+    for path in ("checkpoints/resume-7", "checkpoints/resume-9", "checkpoints/resume"):
+        client().log_artifact(run.run_id, str(tmp_path / "resume.ckpt"), path)
+    run.tag({CHECKPOINT_TAG: json.dumps({"step": 9, "path": "checkpoints/resume-9"})})
+    withdraw(run)
+    kept = [name for path in run.names("checkpoints") for name in run.names(path)]
+    assert kept == ["checkpoints/resume/resume.ckpt"]
+    assert CHECKPOINT_TAG not in client().get_run(run.run_id).data.tags
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads")
+def test_a_deterministic_training_keeps_the_threads_that_it_began_with(run: TrialRun) -> None:
+    torch.set_num_threads(2)
+    _keep_threads(run)
+    assert client().get_run(run.run_id).data.tags[THREADS_TAG] == "2"
+    torch.set_num_threads(1)  # of a sweep that trains two at once
+    _keep_threads(run)
+    assert torch.get_num_threads() == 2
