@@ -95,7 +95,7 @@ def by_library(trials: int, model: str) -> None:
 
     plan = retraining.plan_retraining(overrides(trials, model))
     results = retraining.train(plan)
-    best = retraining.select(plan)
+    best = retraining.select(plan, results)
     version = retraining.register(plan, best, results).version
     verdict = retraining.gate(plan, version)
     for stage in (Stage.STAGING, Stage.PRODUCTION):

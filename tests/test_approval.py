@@ -322,12 +322,12 @@ def test_a_password_in_prefects_address_is_no_part_of_its_pages() -> None:
 
 @pytest.mark.flow
 def test_a_question_whose_time_ended_while_no_server_was_there_is_taken_up_by_the_next(
-    prefect_service: Service, deployment: str, ratchet_home: Path
+    prefect_service: Service, deployment: str, stored_home: Path
 ) -> None:
     service, manager = prefect_service, MlflowModelManager()
     store = client()
     store.create_registered_model("slept")
-    store.create_model_version("slept", ratchet_home.as_uri())
+    store.create_model_version("slept", stored_home.as_uri())
     found = service.client.read_deployment_by_name(deployment)
     elsewhere = service.client.create_flow_run_from_deployment(found.id, tags=["model:of-another-registry"])
     service.client.set_flow_run_state(elsewhere.id, Suspended(), force=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,9 +67,10 @@ def train(folder: Path, data: Path, module: nn.Module) -> str:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Path]:
     """A home whose model `discs` has v1 in production, and v4, v3, v2 judged against it."""
     home = tmp_path_factory.mktemp("home")
+    shutil.copy(empty_store, home)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RATCHET_HOME", str(home))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)

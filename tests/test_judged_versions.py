@@ -353,7 +353,7 @@ def test_a_verdict_that_an_earlier_ratchet_wrote_without_a_field_is_the_one_of_i
     client().log_artifact(str(event.run_id), str(tmp_path / VERDICT_FILE), f"gate/{digest[:12]}")
     found = kept_verdict(replace(event, verdict_digest=digest))
     assert found is not None
-    assert found.to_json() == verdict.to_json()
+    assert (found.to_json(), found.digest) == (verdict.to_json(), digest)
     assert kept_verdict(replace(event, verdict_digest=f"{digest[:12]}{verdict.digest[12:]}")) is None
 
 

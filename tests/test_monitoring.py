@@ -193,6 +193,17 @@ def test_where_files_were_renumbered_no_image_that_it_was_trained_on_is_the_refe
     chosen = choose_images(data_module(tmp_path), seen=seen, judged={"disc008"})
     assert {sample.name for sample in chosen.reference} == judged - {"disc008"}
     assert not chosen.as_promoted
+    data = data_module(tmp_path)
+    every = frozenset(digest for split in data.samples for digest in data.image_digests(split).values())
+    assert choose_images(data, seen=every, judged=judged).reference == ()
+    found = counts([(50, 0.7)], seed=0)
+    reading = judge_reading(
+        found, np.full(50, True), POLICY, MonitorSettings(), model="m", version=3, data="abc", as_promoted=False
+    )
+    assert (
+        reading.sentence
+        == "v3 of m: undecided: it was trained on every image of the gate, so there is nothing to compare with"
+    )
 
 
 @pytest.mark.parametrize("judged", [None, frozenset({"elsewhere"})])
@@ -211,7 +222,7 @@ def test_without_a_record_todays_gate_set_is_the_reference_and_the_reading_says_
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.usefixtures("stored_home")
 def test_a_champion_is_read_on_all_that_came_and_on_the_gate_images_of_its_promotion(tmp_path: Path) -> None:
     root, store, manager = tmp_path / "discs", client(), MlflowModelManager()
     seen = grown(root, months=1)

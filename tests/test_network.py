@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -226,6 +227,18 @@ def test_what_ends_work_beside_is_raised_where_its_answer_is_asked_for(
 ) -> None:
     with beside(work) as answer, pytest.raises(raised, match=r"no number|status"):
         answer()
+
+
+def test_work_beside_ends_with_its_process_though_its_answer_fits_no_pipe() -> None:
+    script = (
+        "import multiprocessing, os, time\nfrom ratchet.training.beside import beside\n"
+        "with beside(lambda: time.sleep(1) or b'x' * 10**6):\n"
+        "    print(multiprocessing.active_children()[0].pid, flush=True)\n    os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(done.stdout)).wait(10)
 
 
 def test_work_beside_that_nobody_waits_for_is_ended() -> None:

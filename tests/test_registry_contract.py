@@ -29,7 +29,7 @@ from ratchet.errors import (
     VersionNotFoundError,
 )
 from ratchet.registry import AbstractModelManager, EventKind, Stage
-from ratchet.registry.ledger import difference_of
+from ratchet.registry.difference import difference_of
 from ratchet.registry.tracking import client
 
 pytest_plugins = ["registry_backends"]

@@ -23,7 +23,7 @@ from ratchet.errors import (
     VersionNotFoundError,
 )
 from ratchet.registry import EventKind, LedgerModelManager, Stage
-from ratchet.registry.ledger import difference_of
+from ratchet.registry.difference import difference_of
 from ratchet.registry.values import FINGERPRINT_TAG
 
 pytestmark = pytest.mark.slow  # real stores, many operations

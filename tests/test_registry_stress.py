@@ -26,7 +26,7 @@ from ratchet.errors import (
     VersionNotFoundError,
 )
 from ratchet.registry import EventKind, LedgerModelManager, Stage
-from ratchet.registry.ledger import difference_of
+from ratchet.registry.difference import difference_of
 from ratchet.training.process import start_server
 
 pytestmark = pytest.mark.slow  # real stores, many operations

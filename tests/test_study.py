@@ -280,7 +280,7 @@ def test_who_has_nothing_to_do_waits_until_it_knows_whether_those_of_another_mac
     study, again = SweepStudy(grid, synchronous=True), list[tuple[int, object]]()
     assert study.ask() is None
     while study.may_come_back():
-        again += filter(None, [study.ask()])
+        again += iter(study.ask, None)
         time.sleep(0.2)
     assert [point for _, point in again] == ([] if alive else [point for _, point in handed_out])
     for opened in (other, study):
@@ -314,8 +314,9 @@ def test_force_deletes_no_study_that_another_process_has_just_made() -> None:
     first = SweepStudy(wanted, synchronous=True)
     first._study._storage.delete_study(first._study._study_id)
     made = optuna.create_study(study_name=first._study.study_name, storage=first._storage, direction="maximize")
-    second = SweepStudy(wanted, synchronous=True)  # before the other could mark it
-    assert second._study._study_id == made._study_id
+    made.set_user_attr("made by", "another")  # which could not mark it as forced yet
+    second = SweepStudy(wanted, synchronous=True)
+    assert second._study.user_attrs["made by"] == "another"
     for opened in (first, second):
         opened.close()
 

@@ -61,6 +61,7 @@ def test_trials_that_are_reused_are_compared_with_at_their_rungs(at_once: int) -
         run = store.create_run(ensure_experiment("tiny"), tags=tags)
         for step in range(4):
             store.log_metric(run.info.run_id, "val_iou", value, step=step)
+            store.log_metric(run.info.run_id, "val_loss_epoch", 1 - value, step=step)
         store.log_text(run.info.run_id, "its model", "deployment_model/model.json")
         if number:
             store.set_terminated(run.info.run_id)
@@ -83,6 +84,7 @@ def test_a_halved_search_that_only_time_bounds_does_not_wait_for_trials_without_
     run = client().create_run(ensure_experiment("tiny"))
     for step in (7, 14):
         client().log_metric(run.info.run_id, "val_iou", 0.5, step=step)
+        client().log_metric(run.info.run_id, "val_loss_epoch", 0.5, step=step)
     timed = ("trainer.max_epochs=4", "sweep.halving=true", "sweep.max_time=1h")
     queue = StudyQueue(searched("optimizer.lr=interval(0.1,0.2)", *timed), at_once=1)
     asked = []

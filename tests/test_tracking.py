@@ -79,9 +79,9 @@ def test_a_checkpoint_that_may_not_be_deleted_stays_and_ends_no_trial(
         store = client()
         ownership = Ownership(store, "here")
         with TrialRun.create(store, compose([*TINY, "core.name=kept"]), ownership, name="a", tags={}) as run:
-            run.log_artifacts(tmp_path, "resume-3")
-            run.tag({CHECKPOINT_TAG: json.dumps({"step": 3, "path": "resume-3"})})
+            run.log_artifacts(tmp_path, "checkpoints/resume-3")
+            run.tag({CHECKPOINT_TAG: json.dumps({"step": 3, "path": "checkpoints/resume-3"})})
             withdraw(run)
         found = store.get_run(run.run_id)
         assert (found.info.status, CHECKPOINT_TAG in found.data.tags) == ("FINISHED", False)
-        assert store.list_artifacts(run.run_id, "resume-3")
+        assert store.list_artifacts(run.run_id, "checkpoints/resume-3")

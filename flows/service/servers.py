@@ -71,6 +71,8 @@ def start_mlflow(processes: Processes, store: str, host: str, port: int) -> None
 
 def upgrade_mlflow(store: str) -> None:
     """Bring the tables of a store to those of the MLflow that is installed. Raises `ServiceEndedError`."""
+    if store != embedded_uri() and not _has_tables(store):
+        return  # a new one: the server makes its tables
     # Not by `mlflow db upgrade`: it takes the address as an argument, which everybody on the machine can read.
     call = f"import os; from mlflow.db import upgrade; upgrade([os.environ['{_STORE}']])"
     done = subprocess.run(

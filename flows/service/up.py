@@ -19,7 +19,7 @@ from flows.service.journal import Journal
 from flows.service.postgres import EMBEDDED, databases
 from flows.service.processes import Processes
 from flows.service.running import Running, configured_api, died, find, listens, noted, require_prefect
-from ratchet.errors import PortTakenError
+from ratchet.errors import ConfigError, PortTakenError
 from ratchet.home import home
 from ratchet.registry.tracking import require_listening, shown, tracking_uri
 from ratchet.trees import user_trees
@@ -136,6 +136,11 @@ def _start(
     from flows.service.deploying import load_declaration  # noqa: PLC0415 (two seconds)
 
     declared = load_declaration(options.models)  # a mistake in it is told before anything starts
+    if options.upgrade and addresses.store is None:
+        raise ConfigError(
+            f"--upgrade is of a database of our own, and MLFLOW_TRACKING_URI names {shown(addresses.mlflow)}: upgrade that "
+            "server's where it runs (mlflow db upgrade)"
+        )
     store, database = addresses.store, None
     if options.postgres is not None:
         store, database = stack.enter_context(databases(options.postgres, processes))

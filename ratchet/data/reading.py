@@ -34,6 +34,9 @@ _BMP_OS2 = 12  # the size of OS/2's header
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANAR, _TIFF_SEPARATE = 258, 262, 284, 2
 # What in a PNG may tell an orientation: the names of its chunks and texts are never compressed.
 _PNG_ORIENTATION = (b"eXIf", b"tEXtexif\0", b"XML:com.adobe.xmp", b"Raw profile type exif")
+READING = 2
+"""Goes up when the same bytes give other pixels: counts of before are of other images."""
+
 _FIRST_SIDEWAYS = 5  # orientations from here on exchange width and height
 _SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
 

@@ -9,7 +9,7 @@ import platform
 from importlib.metadata import version
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError
 
 from ratchet.errors import VerdictChangedError
 from ratchet.gate.evidence import Evidence
@@ -113,6 +113,9 @@ class Verdict(Settings):
     )
     evidence: Evidence = Field(description="What was measured besides the counts.")
     notes: tuple[str, ...] = Field(description="What a reader should know besides: first model, gate set worn out, ….")
+    _text: str | None = PrivateAttr(
+        None
+    )  # that it was read from, where this Ratchet writes another, with more fields say
 
     @property
     def passed(self) -> bool:
@@ -178,16 +181,19 @@ class Verdict(Settings):
     def from_json(cls, text: str) -> Verdict:
         """Read a verdict. Raises VerdictChangedError when the text is no verdict."""
         try:
-            return cls.model_validate_json(text)
+            verdict = cls.model_validate_json(text)
         except ValidationError as error:
             fault = error.errors()[0]
             key = ".".join(str(part) for part in fault["loc"])
             raise VerdictChangedError(f"This is no verdict: {key or 'the text'}: {fault['msg']}.") from error
+        if text != verdict.to_json():
+            verdict._text = text
+        return verdict
 
     @property
     def digest(self) -> str:
-        """Sha-256 of `to_json()`, in hexadecimal."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        """Sha-256, in hexadecimal, of the text that it was read from, or else of `to_json()`."""
+        return hashlib.sha256((self._text or self.to_json()).encode()).hexdigest()
 
 
 def schema() -> str:

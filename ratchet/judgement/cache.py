@@ -10,6 +10,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
+from ratchet.data.reading import READING
 from ratchet.errors import VerdictChangedError
 from ratchet.evaluation.counts import METRIC_VERSION, ImageCounts
 from ratchet.gate.artifact import read_counts, write_counts
@@ -74,7 +75,7 @@ def _modified(path: Path) -> float:
 
 def _key(model: str, gate_set: str) -> str:
     code = {package: version(package) for package in ("ratchet", "numpy", "pillow", "torch")}
-    parts = [model, gate_set, METRIC_VERSION, code, platform.machine()]
+    parts = [model, gate_set, METRIC_VERSION, READING, code, platform.machine()]
     return hashlib.sha256(canonical(parts)).hexdigest()[:32]
 
 

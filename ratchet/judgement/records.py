@@ -143,12 +143,10 @@ def kept_verdict(event: Event) -> Verdict | None:
 
     with tempfile.TemporaryDirectory(prefix="verdict-") as folder:
         try:
-            text = fetch_record(event, Path(folder)).read_text(encoding="utf-8")
-            verdict = Verdict.from_json(text)
+            verdict = Verdict.from_json(fetch_record(event, Path(folder)).read_text(encoding="utf-8"))
         except (VerdictChangedError, OSError):
             return None
-    # Of the text: a later Ratchet may write the same verdict with more fields.
-    return verdict if hashlib.sha256(text.encode()).hexdigest() == event.verdict_digest else None
+    return verdict if verdict.digest == event.verdict_digest else None
 
 
 def promoted_on(manager: LedgerModelManager, version: ModelVersion) -> Record | None:

@@ -118,8 +118,10 @@ def judge_reading(
         version=version,
         metric=policy.metric,
         state=state,
-        sentence=_sentence(policy, settings, f"v{version} of {model}", images, now, then, low, high, state, few)
-        + (f"; {_TODAYS_GATE}" if images and not as_promoted else "")
+        sentence=_sentence(
+            policy, settings, f"v{version} of {model}", images, len(old.names), now, then, low, high, state, few
+        )
+        + (f"; {_TODAYS_GATE}" if images and old.names and not as_promoted else "")
         + (f"; {dependence}" if images and dependence is not None else ""),
         images=images,
         reference_images=len(old.names),
@@ -163,6 +165,7 @@ def _sentence(
     settings: MonitorSettings,
     who: str,
     images: int,
+    gate_images: int,
     now: float | None,
     then: float | None,
     low: float | None,
@@ -172,6 +175,8 @@ def _sentence(
 ) -> str:
     if not images:
         return f"{who}: no labelled image came since its training"
+    if not gate_images:
+        return f"{who}: undecided: it was trained on every image of the gate, so there is nothing to compare with"
     if now is None or then is None:
         return f"{who}: undecided: the {images} new images, or the gate's, lack a class, so there is no {policy.metric_title}"
     told = f"{policy.metric_title} {now:.4f} on {images} new images, {then:.4f} on its gate images"

@@ -13,10 +13,11 @@ import time as clock
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from ratchet.errors import ModelNotFoundError, NotAllowedError, RegistryError, ServerUnreachableError
+from ratchet.registry.difference import ALIASES, DEAD_AFTER, Look, difference_of, undisturbed
 from ratchet.registry.events import LONGEST_TEXT, Event, EventKind
 from ratchet.registry.fold import State, fold
 from ratchet.registry.rendering import render
@@ -25,22 +26,10 @@ from ratchet.registry.values import AUTHOR_TAG, FINGERPRINT_TAG, Stage
 
 _logger = logging.getLogger(__name__)
 
-ALIASES = {Stage.PRODUCTION: "production", Stage.STAGING: "staging"}
 _NAMESPACE = uuid.UUID("5f0f5f1c-3c35-4c2e-9a51-7a7c3b1d2f60")
 _ATTEMPTS = 5
 _UNTIL_SHOWN = (0.0, 0.1, 0.3, 1.0, 3.0)  # seconds between looks: a server may read from a replica that is behind
 _ROUNDS = 100  # of looking again while others write; each ends with the log having moved on
-_DEAD_AFTER = timedelta(minutes=10)  # a writer that began so long ago was killed: a projection takes a second
-
-
-@dataclass(frozen=True)
-class Look:
-    """One reading of a model: the log and what it amounts to, then the notes, then the projection, in that order."""
-
-    events: tuple[Event, ...]
-    state: State
-    notes: Notes
-    observed: Observed
 
 
 def event_id(*parts: object) -> str:
@@ -157,7 +146,7 @@ class Ledger:
             if min(look.notes.projected, look.notes.stages) < look.state.moved_at:
                 self.store.mark_projected(model, look.state.head)
             return True
-        if difference.by_hand and _undisturbed(look.notes, look.state):
+        if difference.by_hand and undisturbed(look.notes, look.state):
             _, written = self.append(model, self._changed_outside(look.state, difference.moves))
             if not written.counts:
                 return False  # somebody wrote meanwhile: whether this is still a change by hand, another look tells
@@ -171,7 +160,7 @@ class Ledger:
     def _bury(self, model: str, notes: Notes) -> None:
         """Remove the intents of the dead."""
         for token, since in notes.intents.items():
-            if datetime.now(UTC) - since >= _DEAD_AFTER:
+            if datetime.now(UTC) - since >= DEAD_AFTER:
                 self.store.close_intent(model, token)
 
     def _known_models(self) -> str:
@@ -262,50 +251,6 @@ class Ledger:
         for alias, holder in holders.items():  # last: a server may let one set an alias and not remove it
             if holder is None and alias in observed.aliases:
                 self.store.drop_alias(model, alias)
-
-
-def _undisturbed(notes: Notes, state: State) -> bool:
-    """Whether no writer of ours can have left the projection as it is: all was projected once, and nobody is at it."""
-    alive = [since for since in notes.intents.values() if datetime.now(UTC) - since < _DEAD_AFTER]
-    return not alive and notes.projected >= state.moved_at
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How projection and log differ. `by_hand`: in more than the description. `moves` would make the log agree; none
-    of them may be left, as when production's alias was removed: then there is only something to put back."""
-
-    by_hand: bool
-    moves: tuple[tuple[int, Stage], ...]
-
-
-def difference_of(look: Look) -> Difference | None:
-    """What someone else than the log says about stages and aliases; None if all agree.
-
-    Of a move that has not reached the stages yet, a writer without them has left those to us: nobody changed them.
-    """
-    state, observed = look.state, look.observed
-    holders = {Stage.STAGING: state.staging, Stage.PRODUCTION: state.champion}
-    aliases = {stage: observed.aliases.get(ALIASES[stage]) for stage in holders}
-    others = [
-        (version, seen.stage)
-        for version, seen in sorted(observed.versions.items())
-        if seen.stage is not None and seen.stage is not state.stages.get(version, seen.stage)
-    ]
-    by_hand = others if look.notes.stages >= state.moved_at else []
-    moves = [move for move in by_hand if move[1] in {Stage.NONE, Stage.ARCHIVED} and move[0] != state.champion]
-    for stage, holder in holders.items():  # production last: it overrules
-        named = aliases[stage]
-        moves += [move for move in by_hand if move[1] is stage and move[0] != named]
-        if named is not None and named != holder:
-            moves.append((named, stage))
-        if named is None and holder is not None and stage is Stage.STAGING and holder not in dict(moves):
-            moves.append((holder, Stage.NONE))
-    if by_hand or aliases != holders:
-        return Difference(by_hand=True, moves=tuple(moves))
-    if others or render(observed.description, state, look.events) != observed.description:
-        return Difference(by_hand=False, moves=())
-    return None
 
 
 @contextmanager

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ratchet.errors import ModelFilesError, NoFinishedRunError, NothingToRollBackError, RegistryError
 from ratchet.registry.events import Event, EventKind
-from ratchet.registry.files import load_torchscript, verify
-from ratchet.registry.ledger import Look, event_id, written_down
-from ratchet.registry.placing import UNFINISHED, filling, move_into
+from ratchet.registry.ledger import event_id, written_down
 from ratchet.registry.reading import RegistryReader, number_of, shown, stage_of
 from ratchet.registry.refusal import refuse
-from ratchet.registry.registration import register, with_digests
+from ratchet.registry.registration import register
 from ratchet.registry.retention import HEAVY, PrunePlan, plan
 from ratchet.registry.values import (
-    FILES_TAG,
     FINGERPRINT_TAG,
     VERDICT_TAG,
     BestRun,
@@ -29,9 +22,6 @@ from ratchet.registry.values import (
     Stage,
     checked_model_name,
 )
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Unset(Enum):
@@ -293,55 +283,6 @@ class LedgerModelManager(RegistryReader):
             self.delete_model(model_name, number, f"pruned: beyond the newest {keep}")
             gone.append(number)
         return replace(first, goes=tuple(gone), runs=tuple(sorted(lightened)))
-
-    def download_model(self, model_name: str, version: int | str, output_path: str | Path) -> Path:
-        """Copy the files of a version or alias into `output_path`, checked.
-
-        A folder that is there must be empty, but for what a download that was killed has left: that is replaced.
-        """
-        output = Path(output_path)
-        if output.exists():  # it may be a volume, or this process's own folder: it stays, and is filled
-            with filling(output), self._fetched(model_name, version, beside=output, prefix=UNFINISHED) as (files, _):
-                move_into(output, files)
-            return output
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with self._fetched(model_name, version, beside=output.parent) as (files, _):
-            files.rename(output)
-        return output
-
-    def load_model(self, model_name: str, version_or_alias: int | str) -> torch.jit.ScriptModule:
-        """The TorchScript module of a version, its files checked against their recorded sha256; nothing is unpickled.
-
-        Raises `ModelFilesError`.
-        """
-        with self._fetched(model_name, version_or_alias) as (files, what):
-            return load_torchscript(files, what)
-
-    @contextmanager
-    def _fetched(
-        self, model_name: str, version: int | str, *, beside: Path | None = None, prefix: str = ".ratchet-"
-    ) -> Iterator[tuple[Path, str]]:
-        """A checked copy of a version's files in a temporary directory, and what to call it."""
-        look = self._settle(model_name)
-        number = number_of(model_name, look, version)
-        what = f"{model_name} v{number}"
-        holder = Path(tempfile.mkdtemp(prefix=prefix, dir=beside))
-        try:
-            self._store.fetch(look.observed.versions[number].location, holder / "model")
-            with_digests(self._store, model_name, look, number, files=holder / "model")
-            recorded = shown(model_name, look, number).digests
-            if recorded is not None:
-                verify(holder / "model", recorded, what)
-            yield holder / "model", what
-        finally:
-            shutil.rmtree(holder, ignore_errors=True)
-
-    def _with_digests(self, model_name: str, look: Look, number: int) -> Look:
-        """What the registry shows once the version's files are hashed, which may have taken a while."""
-        if FILES_TAG in look.observed.versions[number].tags:
-            return look
-        with_digests(self._store, model_name, look, number)
-        return self._settle(model_name)
 
     def _move(
         self, model_name: str, kind: EventKind, version: int, *, shown: int | None = None, **fields: object

@@ -1,20 +1,33 @@
-"""What can be asked of a registry that has a history. Every answer is settled first: what changed outside is in it."""
+"""What can be asked of, and fetched from, a registry that has a history. All is settled first: what changed outside is in it."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ratchet.errors import ModelNotFoundError, NotAllowedError, RegistryError, VersionNotFoundError
 from ratchet.registry.abstract import AbstractModelManager
+from ratchet.registry.difference import Look
 from ratchet.registry.events import Event, EventKind
+from ratchet.registry.files import load_torchscript, verify
 from ratchet.registry.fold import champion_at
-from ratchet.registry.ledger import Ledger, Look
+from ratchet.registry.ledger import Ledger
+from ratchet.registry.placing import UNFINISHED, filling, move_into
+from ratchet.registry.registration import with_digests
 from ratchet.registry.store import Store
-from ratchet.registry.values import SOURCE_TAG, ModelVersion, Stage, checked_model_name, version_number
+from ratchet.registry.values import FILES_TAG, SOURCE_TAG, ModelVersion, Stage, checked_model_name, version_number
+
+if TYPE_CHECKING:
+    import torch
 
 
 class RegistryReader(AbstractModelManager):
-    """The questions. They write only to take over or to mend what others left.
+    """The questions, and the files. They write only to take over or to mend what others left.
 
     Safe to use from many processes and machines at once. An instance is for one thread.
     """
@@ -91,6 +104,55 @@ class RegistryReader(AbstractModelManager):
     def quarantined_fingerprints(self, model_name: str) -> frozenset[str]:
         """The fingerprints of versions that were rolled back and not released: training them again is no use."""
         return self._settle(model_name).state.quarantined_fingerprints
+
+    def download_model(self, model_name: str, version: int | str, output_path: str | Path) -> Path:
+        """Copy the files of a version or alias into `output_path`, checked.
+
+        A folder that is there must be empty, but for what a download that was killed has left: that is replaced.
+        """
+        output = Path(output_path)
+        if output.exists():  # it may be a volume, or this process's own folder: it stays, and is filled
+            with filling(output), self._fetched(model_name, version, beside=output, prefix=UNFINISHED) as (files, _):
+                move_into(output, files)
+            return output
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with self._fetched(model_name, version, beside=output.parent) as (files, _):
+            files.rename(output)
+        return output
+
+    def load_model(self, model_name: str, version_or_alias: int | str) -> torch.jit.ScriptModule:
+        """The TorchScript module of a version, its files checked against their recorded sha256; nothing is unpickled.
+
+        Raises `ModelFilesError`.
+        """
+        with self._fetched(model_name, version_or_alias) as (files, what):
+            return load_torchscript(files, what)
+
+    @contextmanager
+    def _fetched(
+        self, model_name: str, version: int | str, *, beside: Path | None = None, prefix: str = ".ratchet-"
+    ) -> Iterator[tuple[Path, str]]:
+        """A checked copy of a version's files in a temporary directory, and what to call it."""
+        look = self._settle(model_name)
+        number = number_of(model_name, look, version)
+        what = f"{model_name} v{number}"
+        holder = Path(tempfile.mkdtemp(prefix=prefix, dir=beside))
+        try:
+            self._store.fetch(look.observed.versions[number].location, holder / "model")
+            with_digests(self._store, model_name, look, number, files=holder / "model")
+            recorded = shown(model_name, look, number).digests
+            if recorded is not None:
+                verify(holder / "model", recorded, what)
+            yield holder / "model", what
+        finally:
+            shutil.rmtree(holder, ignore_errors=True)
+
+    def _with_digests(self, model_name: str, look: Look, number: int) -> Look:
+        """What the registry shows once the version's files are hashed, which may have taken a while."""
+        if FILES_TAG in look.observed.versions[number].tags:
+            return look
+        with_digests(self._store, model_name, look, number)
+        return self._settle(model_name)
 
     def _settle(self, model_name: str) -> Look:
         return self._ledger.settle(checked_model_name(model_name))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import ModelFilesError, ModelNotFoundError, RegistryError
+from ratchet.registry.difference import Look
 from ratchet.registry.files import digests_of
-from ratchet.registry.ledger import Ledger, Look
+from ratchet.registry.ledger import Ledger
 from ratchet.registry.store import Found, Kept, Source, Store
 from ratchet.registry.values import AUTHOR_TAG, FILES_TAG, FINGERPRINT_TAG, IDENTITY_TAG, SOURCE_TAG
 

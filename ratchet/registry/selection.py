@@ -32,6 +32,7 @@ PARAMETERS = "ratchet.parameters"  # how many the model has; logged by the trial
 _PAGE = 200
 _ALL = 50_000  # MLflow's largest page
 _SHOWN = 20
+_AT_ONCE = 50  # runs in one question, which is part of the address
 
 
 class MlflowSelection:
@@ -59,12 +60,10 @@ class MlflowSelection:
         """
         order = checked_mode(mode)
         experiment = self._experiment(experiment_name)
-        runs = self._best_runs(experiment, metric, order, tags)
+        runs = self._best_runs(experiment, metric, order, tags, among)
         if not runs:
             raise self._explained(experiment, metric, tags)
-        trials = [
-            run for run in runs if SWEEP_RUN_TAG not in run.data.tags and (among is None or run.info.run_id in among)
-        ]
+        trials = [run for run in runs if SWEEP_RUN_TAG not in run.data.tags]
         ranked = rank((_candidate(run, metric, model_path) for run in trials), order)
         by_id, troubles = {run.info.run_id: run for run in runs}, []
         for candidate in ranked[:CANDIDATES]:
@@ -83,12 +82,28 @@ class MlflowSelection:
             there = [experiment.name for experiment in self._client.search_experiments(max_results=_SHOWN)]
         raise no_such_experiment(name, shown(self._uri), there, deleted=found is not None)
 
-    def _best_runs(self, experiment: Experiment, metric: str, order: str, tags: Mapping[str, str] | None) -> list[Run]:
-        """The best page of runs, whole groups of equals only, so that ties are broken among all of them."""
+    def _best_runs(
+        self,
+        experiment: Experiment,
+        metric: str,
+        order: str,
+        tags: Mapping[str, str] | None,
+        among: Collection[str] | None,
+    ) -> list[Run]:
+        """The best page of runs, whole groups of equals only, so that ties are broken among all of them; of `among`, all."""
         name = f"metrics.{quoted(metric)}"
         finished = "attributes.status = 'FINISHED'" + "".join(
             f" and tags.{quoted(key)} = {_text(value)}" for key, value in (tags or {}).items()
         )
+        if among is not None:
+            ids = sorted(f"'{run_id}'" for run_id in among)
+            parts = (", ".join(ids[start : start + _AT_ONCE]) for start in range(0, len(ids), _AT_ONCE))
+            found = [
+                run
+                for part in parts
+                for run in self._search(experiment, f"{finished} and attributes.run_id IN ({part})", [], _ALL)
+            ]
+            return [run for run in found if abs(run.data.metrics.get(metric, math.nan)) < INFINITE]
         # The bound keeps infinity from the top, and lets SQLite begin at the metric's index: 10,000 runs in 0.1 s, not 6.
         # Two bounds lose that again, so the other infinity, which sorts last, is left out here, like NaN.
         best, direction = (f"> {_digits(-INFINITE)}", "ASC") if order == "min" else (f"< {_digits(INFINITE)}", "DESC")

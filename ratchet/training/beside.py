@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +15,8 @@ from typing import TypeVar
 import torch
 
 Answer = TypeVar("Answer")
+
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 @contextmanager
@@ -27,7 +31,7 @@ def beside(work: Callable[[], Answer]) -> Iterator[Callable[[], Answer]]:
         return
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(work, theirs), daemon=True)
+    process = context.Process(target=_work, args=(work, ours, theirs, os.getpid()), daemon=True)
     process.start()
     theirs.close()
 
@@ -52,7 +56,12 @@ def beside(work: Callable[[], Answer]) -> Iterator[Callable[[], Answer]]:
         ours.close()
 
 
-def _work(work: Callable[[], object], connection: Connection) -> None:
+def _work(work: Callable[[], object], parents: Connection, connection: Connection, parent: int) -> None:
+    # It ends with its parent, however that ends. Else it would hold what the parent had open, which others wait for to close.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    parents.close()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)  # the others are the parent's: a copy has none of them
     try:

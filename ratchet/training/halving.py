@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ratchet.errors import ConfigError
 from ratchet.settings import SweepSettings, TrialConfig
+from ratchet.training.metric_names import logged_name
 
 
 def rungs(settings: SweepSettings, max_epochs: int) -> tuple[int, ...]:
@@ -55,7 +56,8 @@ def exported_value(config: TrialConfig, logged: Callable[[str], Sequence[float]]
     monitor = keeps.get("monitor")
     if config.export.checkpoint_selection == "last" or monitor is None:
         return values[-1] if values else math.nan
-    scores = logged(monitor)[: len(values)]
+    name = logged_name(monitor)  # of what is logged in steps, Lightning knows the epoch's mean by two names
+    scores = (logged(name) or logged(f"{name}_epoch"))[: len(values)]
     finite = [number for number, score in enumerate(scores) if math.isfinite(score)]
     best = (max if keeps.get("mode") == "max" else min)(
         finite, key=scores.__getitem__, default=None

@@ -31,6 +31,7 @@ from ratchet.training.run_names import (
     NESTED_TAG,
     RESUME_PATH,
     SCHEDULE_TAG,
+    THREADS_TAG,
 )
 from ratchet.training.warm_start import copy_ancestry
 
@@ -100,6 +101,7 @@ def begin(
                     folder.adopt(_fetch(store, chosen.info.run_id, upload, folder))
                 run, note = _resumed(store, chosen, folder, ownership, config, tags)
             folder.write_note(Note(run_id=run.run_id, forced=config.sweep.force))
+        on_start(run.run_id)
         if config.sweep.force or not _begun_by_others(store, fingerprint, run):
             return Beginning(run=run, note=note)
         # Who looks after it has opened its own run sees the other's; where both do, both yield, and not for equally long.
@@ -180,15 +182,12 @@ def _new(
     """A new run; where a shorter training of the same trial can be continued, from its end."""
     folder.clear()
     epochs, obstacle = int(config.trainer["max_epochs"] or 0), fixed_length(config)
-    holding = RESUME_PATH if obstacle is None else None
-    shorter = None if config.sweep.force else before.shorter(tags[SCHEDULE_TAG], epochs, holding=holding)
-    if shorter is None and holding is not None and not config.sweep.force:
-        shorter = before.shorter(tags[SCHEDULE_TAG], epochs, holding=None)
-        obstacle = "it keeps no checkpoint to go on from"
+    shorter = None
+    if not config.sweep.force:
+        shorter, obstacle = _shorter(before, config, tags[SCHEDULE_TAG], epochs, obstacle)
     if shorter is None:
         return TrialRun.create(store, config, ownership, name=name, tags=tags), None
     run, trained = shorter
-    obstacle = obstacle or _other_schedule(run, config)
     if obstacle is not None:
         why = f"trained from the start, though run {run.info.run_id} trained {trained} of its epochs: {obstacle}"
         return TrialRun.create(store, config, ownership, name=name, tags=tags), why
@@ -198,13 +197,30 @@ def _new(
     # What early stopping has ended stays so: a training of more epochs would have ended there too.
     facts = snapshot.facts.model_copy(update={"trained": snapshot.facts.stopped})
     folder.adopt(snapshot.path, facts)
-    kept = {key: value for key, value in run.data.tags.items() if key == BATCH_SIZE_TAG}
+    kept = {key: value for key, value in run.data.tags.items() if key in (BATCH_SIZE_TAG, THREADS_TAG)}
     opened = TrialRun.create(store, config, ownership, name=name, tags={**tags, **kept, CONTINUED_TAG: run.info.run_id})
     copy_ancestry(store, run, opened, folder.path)
     rows = metric_history(store, run)
     end = max((row.step for row in rows if row.key == "duration"), default=facts.step)  # what was logged of the whole
     opened.log_metrics([row for row in rows if row.step < end])
     return opened, f"continues run {run.info.run_id} after epoch {facts.epoch}"
+
+
+def _shorter(
+    before: TrainedBefore, config: TrialConfig, schedule: str, epochs: int, obstacle: str | None
+) -> tuple[tuple[Run, int] | None, str | None]:
+    """The shorter training to go on from, or else the one that comes closest, with what is in the way."""
+    found = None
+    if obstacle is None:
+        found = before.shorter(
+            schedule, epochs, holding=RESUME_PATH, fits=lambda run: _other_schedule(run, config) is None
+        )
+    if found is not None:
+        return found, None
+    found = before.shorter(schedule, epochs, holding=None)
+    if found is None or obstacle is not None:
+        return found, obstacle
+    return found, _other_schedule(found[0], config) or "it keeps no checkpoint to go on from"
 
 
 def _other_schedule(run: Run, config: TrialConfig) -> str | None:

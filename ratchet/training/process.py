@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from ratchet.errors import RatchetError
 from ratchet.settings import TrialConfig
 from ratchet.training.memory import keep_freed_memory, out_of_memory, out_of_memory_kills, peak_of, told_peak
-from ratchet.training.ownership import machine
 from ratchet.training.progress import EXPORTING, Progress
 
 if TYPE_CHECKING:
@@ -103,6 +102,8 @@ class TrialProcess:
     @property
     def owner(self) -> str:
         """How the owner of its run begins."""
+        from ratchet.training.ownership import machine  # noqa: PLC0415 - imports MLflow, before the fork server has begun
+
         return f"{machine(self.order.config.core.home)}/{self.process.pid}"
 
     def look(self) -> None:

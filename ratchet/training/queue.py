@@ -177,7 +177,7 @@ class StudyQueue:
 
     def may_come_back(self) -> bool:
         """As the study's heartbeats tell."""
-        return self._study.may_come_back()
+        return self._repeats < _REPEATS and self._study.may_come_back()
 
     def begun(self) -> int:
         """Those that the study has handed out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,14 +70,16 @@ class TrainedBefore:
             found = pool.map(self.finished, trials.keys(), trials.values())
         return {fingerprint: run for fingerprint, run in zip(trials, found, strict=True) if run is not None}
 
-    def shorter(self, schedule: str, epochs: int, *, holding: str | None) -> tuple[Run, int] | None:
+    def shorter(
+        self, schedule: str, epochs: int, *, holding: str | None, fits: Callable[[Run], bool] = lambda _: True
+    ) -> tuple[Run, int] | None:
         """The FINISHED run of the same trial that has the most epochs, fewer than these, with the number of them.
 
-        Its artifacts must have `holding`.
+        Its artifacts must have `holding`, and it must be one that `fits`.
         """
         found = self._search(f"tags.`{SCHEDULE_TAG}` = '{schedule}' and attributes.status = 'FINISHED'")
         trained = [(run, int(run.data.params.get("trainer.max_epochs", 0))) for run in found]
-        fewer = sorted((pair for pair in trained if 0 < pair[1] < epochs), key=lambda pair: -pair[1])
+        fewer = sorted((pair for pair in trained if 0 < pair[1] < epochs and fits(pair[0])), key=lambda pair: -pair[1])
         return next((pair for pair in fewer if holding is None or self._holds(pair[0], holding)), None)
 
     def experiment_of(self, run: Run) -> str:

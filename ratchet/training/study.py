@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -17,7 +16,7 @@ import psutil
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -63,9 +62,12 @@ class SweepStudy:
         self._closed = threading.Event()
         self._beaten = 0.0
         self.url = storage.address(home)
+        self._asked: Trial | None = None  # while the database does not answer, what was handed out is not yet told
         self._idle_since: float | None = None
         halving = pruner(settings, synchronous=synchronous) if settings.halving else optuna.pruners.NopPruner()
         self._storage = storage.open_storage(self.url)
+        # To which a trial is stale as soon as its heart has missed a beat: the living beat twice as often.
+        self._hasty = storage.open_storage(self.url, grace=3 * storage.BEAT_SECONDS // 4)
         self._study = self._open_study(halving)
         if plan.space is None:
             for trial in plan.trials:
@@ -84,11 +86,21 @@ class SweepStudy:
         """The number of the next trial, with its point, or of a grid its fingerprint; None when there are enough."""
         if time.time() - self._beaten >= storage.BEAT_SECONDS:  # the machine has slept, and its own trials look dead
             self._record_heartbeats()
-        fail_stale_trials(self._study)
-        counted = self._counted()
-        if not any(trial.state == TrialState.WAITING for trial in counted) and self._enough(counted):
-            return None
-        trial = self._study.ask()
+        if self._asked is None:
+            fail_stale_trials(self._study)
+            counted = self._counted()
+            if not any(trial.state == TrialState.WAITING for trial in counted) and self._enough(counted):
+                return None
+            self._asked = self._study.ask()
+        found = self._taken(self._asked)
+        self._asked = None
+        if found is None:
+            return self.ask()
+        self._idle_since = None
+        return found
+
+    def _taken(self, trial: Trial) -> tuple[int, Point | str] | None:
+        """Sign a trial and draw its point, as often as it takes; None where it is one too many, or there already."""
         trial.set_user_attr(WORKER, self._worker)  # before anything is drawn: whoever dies now is known to be dead
         self._storage.record_heartbeat(trial._trial_id)
         self._live[trial.number] = trial
@@ -96,14 +108,10 @@ class SweepStudy:
         before_it = [other for other in self._counted() if other.number < trial.number]  # of others that ask now, too
         now = self._now(trial.number)
         queued = _FIXED in now.system_attrs or now.params  # or tried again
-        if self._enough(before_it) and not queued:
+        if (self._enough(before_it) and not queued) or (self._plan.space is None and self._is_twin(now)):
             trial.set_user_attr(_REPEAT, True)
             self.end(trial.number, pruned=False)  # a pruned one without parameters would change how the sampler draws
-            return self.ask()
-        if self._plan.space is None and self._is_twin(now):
-            trial.set_user_attr(_REPEAT, True)
-            self.end(trial.number, pruned=False)
-            return self.ask()
+            return None
         self._study.sampler = self._sampler(len(before_it))
         for name, distribution in self._distributions().items():
             trial._suggest(name, distribution)
@@ -111,7 +119,7 @@ class SweepStudy:
         if live := [number for number in before if number in self._live]:
             # This process's own, which others took for dead and queued again: it goes on under the new number.
             self._live[live[-1]] = self._live.pop(trial.number)
-            return self.ask()
+            return None
         return trial.number, self._point(trial.params)
 
     @patient
@@ -135,11 +143,6 @@ class SweepStudy:
         if time.monotonic() - self._idle_since < storage.BEAT_SECONDS:
             return True
         return not elsewhere.isdisjoint(self._hasty._get_stale_trial_ids(self._study._study_id))
-
-    @cached_property
-    def _hasty(self) -> RDBStorage:
-        """The same database, to which a trial is stale where its heart has missed a beat: the living beat twice as often."""
-        return storage.open_storage(self.url, grace=3 * storage.BEAT_SECONDS // 4)
 
     def _is_twin(self, trial: FrozenTrial) -> bool:
         """Whether another process queued the same one of a grid, in the moment when this one did."""
