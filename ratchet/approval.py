@@ -35,16 +35,16 @@ class Answer(BaseModel):
         return f"{'approved' if self.approved else 'refused'}{by}{f': {self.comment}' if self.comment else ''}"
 
 
-def find_question(plan: Plan, version: int, *, manager: MlflowModelManager | None = None) -> Event | None:
+def find_question(plan: Plan, version: int) -> Event | None:
     """Find the question that this flow run has asked already."""
-    history = (manager or MlflowModelManager()).history(plan.settings.model)
+    history = MlflowModelManager().history(plan.settings.model)
     return question_of(history, version, _flow_run(plan).id)
 
 
-def ask(plan: Plan, verdict: Verdict, *, hours: float, manager: MlflowModelManager | None = None) -> Event:
+def ask(plan: Plan, verdict: Verdict, *, hours: float) -> Event:
     """Write the question down, once for a flow run; `until` of the event says how long it stands."""
     run = _flow_run(plan)
-    return (manager or MlflowModelManager()).record(
+    return MlflowModelManager().record(
         plan.settings.model,
         EventKind.ASKED,
         version=verdict.challenger.version,
@@ -56,9 +56,9 @@ def ask(plan: Plan, verdict: Verdict, *, hours: float, manager: MlflowModelManag
     )
 
 
-def answered(plan: Plan, asked: Event, *, manager: MlflowModelManager | None = None) -> Answer | None:
+def answered(plan: Plan, asked: Event) -> Answer | None:
     """Find the answer that was written down before, by a run that was taken up again after a crash."""
-    found = answer_to(asked, (manager or MlflowModelManager()).history(plan.settings.model))
+    found = answer_to(asked, MlflowModelManager().history(plan.settings.model))
     if found is None:
         return None
     return Answer(
@@ -66,9 +66,9 @@ def answered(plan: Plan, asked: Event, *, manager: MlflowModelManager | None = N
     )
 
 
-def settle(plan: Plan, asked: Event, answer: Answer, *, manager: MlflowModelManager | None = None) -> Answer:
+def settle(plan: Plan, asked: Event, answer: Answer) -> Answer:
     """Write the answer down, once for a flow run, under the name that its author gave."""
-    own = manager or MlflowModelManager(who=answer.name)
+    own = MlflowModelManager(who=answer.name)
     own.record(
         plan.settings.model,
         EventKind.APPROVED if answer.approved else EventKind.REFUSED,
@@ -81,9 +81,9 @@ def settle(plan: Plan, asked: Event, answer: Answer, *, manager: MlflowModelMana
     return answer
 
 
-def turn_down(plan: Plan, version: int, reason: str, *, manager: MlflowModelManager | None = None) -> ModelVersion:
+def turn_down(plan: Plan, version: int, reason: str) -> ModelVersion:
     """Archive a challenger that waited in staging in vain; where it is no longer there, nothing is done."""
-    manager = manager or MlflowModelManager()
+    manager = MlflowModelManager()
     found = manager.version(plan.settings.model, version)
     if found.stage is not Stage.STAGING:
         return found

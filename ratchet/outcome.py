@@ -45,17 +45,9 @@ class Outcome(BaseModel):
         return f"{titled(self.model, len(self.trials))} → v{self.version} {ended}"
 
 
-def conclude(
-    plan: Plan,
-    best: BestRun,
-    sweep: SweepOutcome,
-    verdict: Verdict,
-    answer: Answer | None = None,
-    *,
-    manager: MlflowModelManager | None = None,
-) -> Outcome:
+def conclude(plan: Plan, best: BestRun, sweep: SweepOutcome, verdict: Verdict, answer: Answer | None = None) -> Outcome:
     """Sum up a retraining that judged a challenger."""
-    champion = (manager or MlflowModelManager()).champion(plan.settings.model)
+    champion = MlflowModelManager().champion(plan.settings.model)
     status: Status
     if not verdict.passed:
         status = "rejected" if verdict.outcome == "reject" else "inconclusive"
@@ -80,11 +72,9 @@ def conclude(
     )
 
 
-def stand(
-    plan: Plan, best: BestRun, sweep: SweepOutcome, version: ModelVersion, *, manager: MlflowModelManager | None = None
-) -> Outcome:
+def stand(plan: Plan, best: BestRun, sweep: SweepOutcome, version: ModelVersion) -> Outcome:
     """Sum up a retraining whose best trial is the version that is there already; the version remembers these inputs."""
-    manager = manager or MlflowModelManager()
+    manager = MlflowModelManager()
     tags = {STOOD_TAG: plan.fingerprint}
     if failed(plan, sweep) == "yes" or failed_tag(plan) in version.tags:
         tags[failed_tag(plan)] = failed(plan, sweep)
@@ -101,9 +91,9 @@ def stand(
     )
 
 
-def skip(plan: Plan, *, manager: MlflowModelManager | None = None) -> Outcome:
+def skip(plan: Plan) -> Outcome:
     """Sum up a retraining that had nothing new to do."""
-    champion = (manager or MlflowModelManager()).champion(plan.settings.model)
+    champion = MlflowModelManager().champion(plan.settings.model)
     version = plan.unchanged_since
     if version is None:
         raise ConfigError("this retraining has something new to do: it cannot be skipped.")

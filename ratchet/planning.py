@@ -105,7 +105,6 @@ def plan_retraining(
     overrides: Sequence[str],
     *,
     flow_run: FlowRun | None = None,
-    manager: MlflowModelManager | None = None,
     is_waiting: Callable[[str], bool] = lambda _: True,
     only: Collection[str] | None = None,
 ) -> Plan:
@@ -128,7 +127,7 @@ def plan_retraining(
     plan = Plan(sweep=sweep, fingerprint=fingerprint, unchanged_since=None, flow_run=flow_run)
     if sweep.settings.force:
         return plan
-    before = _judged_before(manager or MlflowModelManager(), plan, is_waiting)
+    before = _judged_before(MlflowModelManager(), plan, is_waiting)
     return plan.model_copy(update={"unchanged_since": before})
 
 

@@ -91,12 +91,12 @@ def select(plan: Plan, sweep: SweepOutcome) -> BestRun:
     )
 
 
-def standing(plan: Plan, best: BestRun, *, manager: MlflowModelManager | None = None) -> ModelVersion | None:
+def standing(plan: Plan, best: BestRun) -> ModelVersion | None:
     """The version of the best trial where it is as far already as it may go, and was brought there by another retraining.
 
     So is one that these very inputs gave before, and that was refused, rolled back or replaced: a trial of them had failed.
     """
-    manager, model = manager or MlflowModelManager(), plan.settings.model
+    manager, model = MlflowModelManager(), plan.settings.model
     try:
         versions = [version for version in manager.versions(model) if version.run_id == best.run_id]
     except ModelNotFoundError:
@@ -114,9 +114,7 @@ def standing(plan: Plan, best: BestRun, *, manager: MlflowModelManager | None = 
     return None if any(event.version == found.version for event in mine) else found
 
 
-def register(
-    plan: Plan, best: BestRun, sweep: SweepOutcome, *, manager: MlflowModelManager | None = None
-) -> ModelVersion:
+def register(plan: Plan, best: BestRun, sweep: SweepOutcome) -> ModelVersion:
     """Register the best trial's model as the challenger; the same run again gives the same version.
 
     Where a trial failed, its tags say so: the next retraining on these inputs tries that trial again.
@@ -124,7 +122,7 @@ def register(
     # Of the run, not of the trials: a search that several machines share may have its best trial elsewhere.
     run = client().get_run(best.run_id)
     fingerprint, parent = run.data.tags[TRIAL_TAG], run.data.params.get("backbone.init_from", "None")
-    return (manager or MlflowModelManager()).register_model(
+    return MlflowModelManager().register_model(
         best.model_location,
         plan.settings.model,
         plan.note,
@@ -139,7 +137,7 @@ def register(
     )
 
 
-def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None, on_image: OnImage = None) -> Verdict:
+def gate(plan: Plan, version: int, *, on_image: OnImage = None) -> Verdict:
     """Judge the challenger against the champion of this moment; the outcome is recorded on the version.
 
     A verdict that is there already, under the same policy, on the same images, with the same metadata where the policy
@@ -147,7 +145,7 @@ def gate(plan: Plan, version: int, *, manager: MlflowModelManager | None = None,
     one that was approved while production is the same.
     Raises `RegistryError`, `DataError`, `GateError`: then nothing may be promoted.
     """
-    manager = manager or MlflowModelManager()
+    manager = MlflowModelManager()
     shown = _shown(plan, version, manager)
     if shown is not None:
         return shown
@@ -214,7 +212,7 @@ def _last(
     return verdict if (champion.version if champion else None) in against else None
 
 
-def move(plan: Plan, verdict: Verdict, to: Stage, *, manager: MlflowModelManager | None = None) -> ModelVersion:
+def move(plan: Plan, verdict: Verdict, to: Stage) -> ModelVersion:
     """Move the challenger to staging or production on the strength of its verdict.
 
     Once a person is asked, the challenger is not put into staging again, where another may be by now. Raises
@@ -222,7 +220,7 @@ def move(plan: Plan, verdict: Verdict, to: Stage, *, manager: MlflowModelManager
     """
     if not verdict.passed:
         raise GateError(f"{verdict.sentence}. Nothing is promoted on this verdict.")
-    manager, model, version = manager or MlflowModelManager(), plan.settings.model, verdict.challenger.version
+    manager, model, version = MlflowModelManager(), plan.settings.model, verdict.challenger.version
     flow_run = plan.flow_run.id if plan.flow_run else None
     own = [e for e in manager.history(model) if flow_run is not None and e.flow_run == flow_run and e.counts]
     if any(e.kind is EventKind.PROMOTED and e.version == version for e in own):

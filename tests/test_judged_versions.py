@@ -226,7 +226,6 @@ def test_a_challenger_that_somebody_promotes_meanwhile_is_not_judged_against_its
     verdict = gate(
         plan_to_judge(registry),
         challenger,
-        manager=registry.manager,
         on_image=lambda *_: registry.manager.promote(registry.name, challenger),
     )
     assert verdict.champion is not None
@@ -254,9 +253,9 @@ def test_a_run_that_is_taken_up_after_its_promotion_moves_nothing_again(registry
     plan = plan_to_judge(registry).model_copy(update={"flow_run": FlowRun(id="1", page="http://prefect/1")})
 
     def moved() -> Stage:
-        verdict = gate(plan, challenger, manager=registry.manager)
+        verdict = gate(plan, challenger)
         for stage in (Stage.STAGING, Stage.PRODUCTION):
-            last = move(plan, verdict, stage, manager=registry.manager)
+            last = move(plan, verdict, stage)
         return last.stage
 
     assert moved() is Stage.PRODUCTION
@@ -285,7 +284,7 @@ def test_who_was_replaced_is_told_until_it_is_released_or_the_model_made_anew(re
 def test_a_retraining_judges_again_where_production_changed_meanwhile(registry: Registry) -> None:
     first, _ = two_champions(registry)
     challenger = registry.add(FAIR)
-    verdict = gate(plan_to_judge(registry), challenger, manager=registry.manager, on_image=roll_back(registry))
+    verdict = gate(plan_to_judge(registry), challenger, on_image=roll_back(registry))
     assert verdict.champion is not None
     assert verdict.champion.version == first
     judged = [event for event in registry.manager.history(registry.name) if event.verdict_digest]
