@@ -153,6 +153,10 @@ def register(
         with answering(tracking_uri()):
             value = client().get_run(str(made.run_id)).data.metrics[metric]
         click.echo(f"v{made.version} of {model} is the model of run {made.run_id}: {metric}={value:g}")
+        if not any(f"{metric}_".startswith(f"{name}_") for name in metric_names(())):  # which are the exported weights'
+            click.echo(
+                f"{metric} is the last value that was logged: the exported weights may be another epoch's", err=True
+            )
 
 
 @main.command()
@@ -219,12 +223,14 @@ def release(model: str, version: int, reason: str) -> None:
 @click.option("--keep", default=10, show_default=True, help="Archived, rejected and inconclusive versions to keep.")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 def prune(model: str, keep: int, dry_run: bool) -> None:
-    """Delete old archived, rejected and inconclusive versions of MODEL, and the heavy files of their runs."""
+    """Delete old archived, rejected and inconclusive versions of MODEL, and the heavy files of their sweeps' runs."""
     with errors_told():
         from ratchet import MlflowModelManager  # noqa: PLC0415
 
         plan = MlflowModelManager().prune(model, keep=keep, dry_run=dry_run)
         click.echo(f"{'would go' if dry_run else 'gone'}: {', '.join(f'v{v}' for v in plan.goes) or 'nothing'}")
+        if plan.runs:
+            click.echo(f"model and checkpoints {'would go' if dry_run else 'gone'} of the runs {', '.join(plan.runs)}")
         for version, why in plan.stays.items():
             click.echo(f"v{version} stays: {why}")
 

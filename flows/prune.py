@@ -14,7 +14,7 @@ from tasks.runs import begin_run
 
 @flow(name="prune", flow_run_name="{model}: prune")
 def prune(model: str, keep: int = 10, dry_run: bool = False) -> State[Any]:
-    """Delete old archived, rejected and inconclusive versions of a model, and the heavy files of their runs.
+    """Delete old archived, rejected and inconclusive versions of a model, and the heavy files of their sweeps' runs.
 
     Args:
         model: The registered model's name.
@@ -24,4 +24,5 @@ def prune(model: str, keep: int = 10, dry_run: bool = False) -> State[Any]:
     begin_run()
     plan = prune_versions(model, keep, dry_run)
     gone = ", ".join(f"v{version}" for version in plan.goes) or "nothing"
-    return Completed(message=f"{'would go' if dry_run else 'gone'}: {gone}", data=plan)
+    runs = f", with the models of {len(plan.runs)} runs" if plan.runs else ""
+    return Completed(message=f"{'would go' if dry_run else 'gone'}: {gone}{runs}", data=plan)

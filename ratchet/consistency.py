@@ -27,6 +27,11 @@ def require_consistent(config: TrialConfig) -> None:
                 f"served other images than it was trained on: set transforms.{key}."
             )
     _require_metrics(config)
+    if config.export.checkpoint_selection == "best" and not config.callbacks.get("model_checkpoint"):
+        raise ConfigError(
+            "callbacks.model_checkpoint is absent, whose epoch is the one that is exported: begin your file of callbacks with "
+            "`defaults: [default, _self_]`, or set export.checkpoint_selection=last."
+        )
     epochs = config.trainer.get("max_epochs")
     if type(epochs) is not int or epochs < 1:
         raise ConfigError(
@@ -70,7 +75,10 @@ def _require_metrics(config: TrialConfig) -> None:
     metric, names = config.retrain.metric, metric_names(classes)
     if metric not in names:
         near = difflib.get_close_matches(metric, names, n=3, cutoff=0.4) or names[:3]
-        raise ConfigError(f"retrain.metric={metric}: no trial logs that. Nearest: {', '.join(near)}.")
+        raise ConfigError(
+            f"retrain.metric={metric}: no trial logs that. Nearest: {', '.join(near)}. A metric of your own is none of the "
+            "exported weights: it may choose the epoch (callbacks.model_checkpoint.monitor, with its mode), not the trial."
+        )
     if better(metric) not in (None, config.retrain.mode):
         raise ConfigError(
             f"retrain.metric={metric} with retrain.mode={config.retrain.mode} selects the worst trial: set "

@@ -178,4 +178,11 @@ def _roll_back_on_the_command_line(manager: MlflowModelManager, address: str, ho
     events = [json.loads(line) for line in alone("history", "cvsd_model", "--json").splitlines()]
     assert [event["reason"] for event in events if event["kind"] == "rolled back"] == ["it blurs"]
     assert "it blurs" in said("history", "cvsd_model")
+    manager.transition_model("cvsd_model", 1, "archived", "of no use")
+    assert "v1 stays: its sweep is at work, or ended within a day" in said("prune", "cvsd_model", "--keep", "0")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ratchet.registry.sweeps.YOUNG_SECONDS", -60.0)
+        told = said("prune", "cvsd_model", "--keep", "0", "--dry-run")
+    assert told.startswith("would go: v1\nmodel and checkpoints would go of the runs ")
+    assert str(manager.version("cvsd_model", 1).run_id) in told
     assert "v1 stays" in said("prune", "cvsd_model", "--dry-run")

@@ -289,6 +289,12 @@ def test_what_is_chosen_by_is_logged_under_a_name_of_its_own_and_the_best_of_it_
     compose(["callbacks=early_stopping", "callbacks.model_checkpoint={monitor: val_iou, mode: max}"])
 
 
+def test_callbacks_that_keep_no_epoch_to_export_are_refused_before_a_training() -> None:
+    with pytest.raises(ConfigError, match=r"defaults: \[default, _self_\]"):
+        compose(["callbacks.model_checkpoint=null"])
+    compose(["callbacks.model_checkpoint=null", "export.checkpoint_selection=last"])
+
+
 def test_a_batch_of_what_fits_just_then_is_no_part_of_a_deterministic_training() -> None:
     compose(["core.deterministic=true"])
     compose(["datamodule.batch_size=auto"])

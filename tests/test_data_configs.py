@@ -1,5 +1,6 @@
 """Every configuration of data and transforms composes, builds its object, and works on real samples."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,23 @@ def test_the_experiment_file_of_the_docs_composes_from_a_tree_of_ones_own(
     data = instantiate(config.datamodule)
     assert isinstance(data, FolderDataModule)
     assert data.classes == ("scratch", "dent")
+
+
+def test_the_files_of_the_docs_for_code_of_ones_own_compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
+    files = dict(re.findall(r"```yaml\n# (\w+/\w+)\.yaml\n(.*?)```", docs.partition("## Code of your own")[2], re.S))
+    assert files.keys() == {"loss/tversky", "backbone/mynet", "transforms/bright", "callbacks/watched"}
+    for name, text in files.items():
+        path = tmp_path / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path))
+    monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "losses;mynets.unet;augmentations;callbacks")
+    config = compose([name.replace("/", "=") for name in files])
+    assert (config.loss["alpha"], config.backbone.model["_target_"]) == (0.7, "mynets.unet")
+    assert config.backbone.model["num_classes"] >= 1
+    assert config.transforms.train_transform is not None
+    assert config.callbacks.keys() >= {"model_checkpoint", "watch"}
 
 
 @pytest.mark.parametrize("key", ["data_path", "idx_to_class"])

@@ -23,6 +23,7 @@ from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 
 from ratchet import MlflowModelManager
 from ratchet.data.shapes import generate
 from ratchet.registry.tracking import client
+from ratchet.registry.values import AUTHOR_TAG
 from ratchet.training.opening import RESUMED_TAG
 from ratchet.training.run_names import FINGERPRINT_TAG
 
@@ -205,11 +206,12 @@ def test_people_promote_roll_back_and_prune_from_the_page(service: Service) -> N
 
 def _prune_what_is_of_no_use(service: Service, manager: MlflowModelManager) -> None:
     """One version is in production, and one in quarantine."""
-    number = int(client().create_model_version("m", (service.home / "of-no-use").as_uri()).version)
+    made_by = {AUTHOR_TAG: "anna@here"}
+    number = int(client().create_model_version("m", (service.home / "of-no-use").as_uri(), tags=made_by).version)
     manager.transition_model("m", number, "archived")
     pruned = service.wait(service.start("prune/weekly-m", keep=0)).state
     assert pruned is not None
-    assert pruned.message == f"gone: v{number}"
+    assert str(pruned.message).startswith(f"gone: v{number}")
     assert number not in [version.version for version in manager.versions("m")]
 
 
@@ -265,10 +267,15 @@ def test_a_run_that_was_being_cancelled_when_its_worker_died_keeps_no_other_wait
 
 
 def test_a_rollback_waits_for_none_of_the_long_runs_that_are_due(service: Service) -> None:
-    from flows.service.deployments import POOL
+    from flows.service.deployments import LONG, POOL, RUNS
     from flows.service.work import limit_runs
 
     client = service.client
+    client.update_work_queue(
+        client.read_work_queue_by_name(LONG, POOL).id, concurrency_limit=None
+    )  # as Prefect's command
+    assert _deploy(service)["work queue", LONG] == "updated"
+    assert client.read_work_queue_by_name(LONG, POOL).concurrency_limit == RUNS
     limit_runs(client, 4)
     long = [service.start(f"{name}-m") for name in ("retrain/on-demand", "monitor/scheduled", "watch/scheduled")]
     long.append(service.start("gate/on-demand-m", version=1))

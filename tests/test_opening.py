@@ -6,10 +6,11 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -17,15 +18,16 @@ import torch
 from conftest import TINY
 
 from ratchet.config import compose
+from ratchet.errors import TrialTakenError
 from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.training import opening
 from ratchet.training.fitting import _keep_threads
-from ratchet.training.folder import Facts, Note, TrialFolder
+from ratchet.training.folder import Facts, Note, Snapshot, TrialFolder
 from ratchet.training.opening import Beginning, begin
-from ratchet.training.ownership import OWNER_TAG, Ownership, await_owner
-from ratchet.training.run import TrialRun
-from ratchet.training.run_names import CHECKPOINT_TAG, FAILURE_TAG, FINGERPRINT_TAG, THREADS_TAG
-from ratchet.training.upload import withdraw
+from ratchet.training.ownership import OWNER_TAG, Ownership, await_owner, machine
+from ratchet.training.run import TrialRun, close_dead_run
+from ratchet.training.run_names import CHECKPOINT_TAG, FAILURE_TAG, FINGERPRINT_TAG, NESTED_TAG, THREADS_TAG
+from ratchet.training.upload import Uploads, withdraw
 
 FACTS = Facts(epoch=1, step=5, trained=False, stopped=False, seconds=1.0, peak_memory=1.0, best=None)
 
@@ -37,7 +39,7 @@ def run(stored_home: Path) -> TrialRun:
     return TrialRun.create(client(), compose(list(TINY)), ownership, name="a", tags={})
 
 
-def beginning(home: Path, **told: Any) -> Beginning:
+def beginning(home: Path, tags: Mapping[str, str] = MappingProxyType({}), **told: Any) -> Beginning:
     config = compose([*TINY, f"core.home={home}"])
     folder = TrialFolder(config.core.home, "f" * 64)
     with folder.locked():
@@ -47,7 +49,7 @@ def beginning(home: Path, **told: Any) -> Beginning:
             name="a",
             fingerprint="f" * 64,
             data_fingerprint="d",
-            tags={},
+            tags=tags,
             on_wait=told.get("on_wait", lambda _: None),
             on_start=lambda _: None,
         )
@@ -62,10 +64,10 @@ def test_two_machines_that_begin_a_trial_in_the_same_moment_do_not_both_train_it
     def in_the_same_moment(*given: Any, **options: Any) -> TrialRun:
         first_time = next(turns) < 2
         if first_time:
-            looked.wait(30)  # both have looked, and found nothing
+            looked.wait(120)  # both have looked, and found nothing
         run = create(*given, **options)
         if first_time:
-            both.wait(30)
+            both.wait(120)
         return run
 
     monkeypatch.setattr(TrialRun, "create", in_the_same_moment)
@@ -75,14 +77,14 @@ def test_two_machines_that_begin_a_trial_in_the_same_moment_do_not_both_train_it
     with ThreadPoolExecutor() as pool:
         homes = [tmp_path / "one", tmp_path / "other"]
         begun = [pool.submit(beginning, home, on_wait=waits.append) for home in homes]
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while not (waits and any(done.done() for done in begun)) and time.monotonic() < until:
             time.sleep(0.1)
         (first,) = [done.result().run for done in begun if done.done()]
         assert first is not None
         assert waits
         client().set_terminated(first.run_id, "FAILED")  # so that the one that waits has its turn
-        ends = [done.result(60).run for done in begun]
+        ends = [done.result(120).run for done in begun]
     assert len({end.run_id for end in ends if end is not None}) == 2
     for end in ends:
         assert end is not None
@@ -121,6 +123,19 @@ def test_a_process_that_is_killed_while_it_adopts_an_upload_goes_on_in_the_run_t
     assert (begun.run.run_id, begun.note) == (further, "resumed at epoch 1, step 50")
 
 
+def test_a_run_of_another_experiment_is_not_nested_in_this_sweep(stored_home: Path, tmp_path: Path) -> None:
+    marks = {FINGERPRINT_TAG: "f" * 64, OWNER_TAG: f"{machine(tmp_path)}/1"}
+    own = client().create_run(ensure_experiment("elsewhere"), tags=marks).info.run_id
+    client().set_terminated(own, "KILLED")
+    folder = TrialFolder(tmp_path, "f" * 64)
+    with folder.locked():
+        folder.write_note(Note(run_id=own, forced=False))
+    begun = beginning(tmp_path, tags={NESTED_TAG: "a run of tiny"})
+    assert begun.run is not None
+    begun.run._ownership.stop()
+    assert (begun.run.run_id, NESTED_TAG in client().get_run(own).data.tags) == (own, False)
+
+
 @pytest.mark.parametrize("error", [RuntimeError("no route to host"), KeyboardInterrupt()])
 def test_who_slept_while_another_machine_finished_its_run_does_not_close_it(
     run: TrialRun, error: BaseException
@@ -133,6 +148,26 @@ def test_who_slept_while_another_machine_finished_its_run_does_not_close_it(
     assert (found.info.status, FAILURE_TAG in found.data.tags) == ("FINISHED", False)
 
 
+def test_who_lost_its_run_uploads_nothing_into_it_and_deletes_nothing_of_it(run: TrialRun, tmp_path: Path) -> None:
+    (tmp_path / "resume.ckpt").write_bytes(b"further")
+    client().log_artifact(run.run_id, str(tmp_path / "resume.ckpt"), "checkpoints/resume-9")
+    client().set_tag(run.run_id, OWNER_TAG, "there/1/2/3")
+    uploads = Uploads(run, minutes=0)
+    uploads._seconds = 0.0  # as where the store is a server
+    with pytest.raises(TrialTakenError):
+        uploads(Snapshot(path=tmp_path, facts=FACTS))
+    assert run.names("checkpoints") == ["checkpoints/resume-9"]
+
+
+def test_a_run_that_another_machine_has_claimed_since_it_was_read_is_not_closed(run: TrialRun) -> None:
+    read = client().get_run(run.run_id).data.tags[OWNER_TAG]
+    client().set_tag(run.run_id, OWNER_TAG, "there/1/2/3")
+    close_dead_run(run.run_id, "KILLED", "its process died", owner=read)
+    assert client().get_run(run.run_id).info.status == "RUNNING"
+    close_dead_run(run.run_id, "KILLED", "its process died", owner="there/1/2/3")
+    assert client().get_run(run.run_id).info.status == "KILLED"
+
+
 def test_of_the_uploads_none_is_left_behind_though_a_process_was_killed_between_them(
     run: TrialRun, tmp_path: Path
 ) -> None:
@@ -140,6 +175,7 @@ def test_of_the_uploads_none_is_left_behind_though_a_process_was_killed_between_
     for path in ("checkpoints/resume-7", "checkpoints/resume-9", "checkpoints/resume"):
         client().log_artifact(run.run_id, str(tmp_path / "resume.ckpt"), path)
     run.tag({CHECKPOINT_TAG: json.dumps({"step": 9, "path": "checkpoints/resume-9"})})
+    client().delete_tag(run.run_id, CHECKPOINT_TAG)  # as who took it for dead did
     withdraw(run)
     kept = [name for path in run.names("checkpoints") for name in run.names(path)]
     assert kept == ["checkpoints/resume/resume.ckpt"]

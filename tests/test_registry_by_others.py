@@ -267,17 +267,52 @@ def test_files_that_a_version_of_another_model_has_are_left_alone(
 
 
 @sqlite
-def test_what_was_registered_by_hand_right_from_its_run_is_pruned_with_the_run(
+@pytest.mark.parametrize("step", ["beside", "lighten"])
+def test_what_is_staged_while_the_trials_beside_it_are_pruned_stays(
+    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    manager, (run,) = archived(backend, name, make_model, 1)
+    store, other = manager._ledger.store, backend.run(f"experiment {name}", make_model())
+    monkeypatch.setattr(store, "beside", lambda *_, **__: frozenset({other}))
+    does = getattr(store, step)
+
+    def staged_meanwhile(*given: Any, **named: Any) -> Any:
+        backend.open().transition_model(name, 1, "staging")
+        return does(*given, **named)
+
+    monkeypatch.setattr(store, step, staged_meanwhile)
+    assert manager.prune(name, keep=0).goes == ()
+    assert manager.load_model(name, 1) is not None
+    assert store._files._list(client(backend.address).get_run(run).info.artifact_uri, "deployment_model")
+
+
+@sqlite
+def test_what_others_registered_is_pruned_by_nobody_since_its_run_has_the_only_files(
     backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    opened, runs = client(backend.address), [backend.run(f"experiment {name}", make_model()) for _ in range(2)]
+    opened.create_registered_model(name)
+    for run in runs:
+        opened.create_model_version(name, f"{opened.get_run(run).info.artifact_uri}/deployment_model", run)
+        opened.transition_model_version_stage(name, "1", "Archived")
+    manager = backend.open()
+    planned = manager.prune(name, keep=0)
+    assert (planned.goes, planned.runs) == ((), ())
+    assert planned.stays[1] == "registered outside Ratchet: delete it by hand"
+    assert manager.load_model(name, 1) is not None
+
+
+@pytest.mark.parametrize("backend", kinds("sqlite", "http"), indirect=True)
+def test_a_version_whose_source_is_a_file_of_its_model_is_that_model(
+    backend: Backend, name: str, make_model: MakeModel, tmp_path: Path
 ) -> None:
     opened, run = client(backend.address), backend.run(f"experiment {name}", make_model())
     opened.create_registered_model(name)
-    root = opened.get_run(run).info.artifact_uri
-    opened.create_model_version(name, f"{root}/deployment_model", run)
+    opened.create_model_version(name, f"{opened.get_run(run).info.artifact_uri}/deployment_model/model.pt", run)
     manager = backend.open()
-    manager.transition_model(name, 1, "archived")
-    assert manager.prune(name, keep=0).runs == (run,)
-    assert not manager._ledger.store._files._list(root, "deployment_model")
+    assert str(manager.transition_model(name, 1, "production").stage) == "Production"
+    assert (manager.download_model(name, 1, tmp_path / "there") / "MLmodel").is_file()
+    assert manager.load_model(name, "production") is not None
 
 
 @sqlite

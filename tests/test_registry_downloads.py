@@ -62,6 +62,27 @@ def test_what_a_killed_download_left_is_replaced_also_by_another_version(
         manager.download_model(name, 2, volume)
 
 
+def test_where_nothing_can_be_locked_what_another_may_be_at_stays(
+    backend: Backend, name: str, make_model: MakeModel, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = backend.open()
+    made = manager.register_model(str(make_model()), name)
+    assert killed(lambda: manager.download_model(name, 1, volume), 1)
+
+    def refuse(*_: object) -> None:
+        raise OSError("no locks available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ratchet.registry.placing.fcntl.flock", refuse)
+        with pytest.raises(ModelFilesError, match="already holds something"):
+            manager.download_model(name, 1, volume)
+        (volume.parent / "empty").mkdir()
+        assert digests_of(manager.download_model(name, 1, volume.parent / "empty")) == made.digests
+    (volume / ".ratchet-filling-names").write_text("")  # as after a loss of power
+    with pytest.raises(ModelFilesError, match=r"cannot be read.*empty the directory"):
+        manager.download_model(name, 1, volume)
+
+
 def test_what_else_lies_beside_what_a_killed_download_left_stays(
     backend: Backend, name: str, make_model: MakeModel, volume: Path
 ) -> None:

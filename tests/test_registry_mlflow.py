@@ -38,7 +38,7 @@ from ratchet.registry import Event, EventKind, MlflowModelManager, Stage
 from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.registration import _create, _Wish
 from ratchet.registry.rendering import MARKER
-from ratchet.registry.selection import MlflowSelection
+from ratchet.registry.selection import SWEEP_RUN_TAG, MlflowSelection
 from ratchet.registry.sweeps import SWEEP_PREFIX
 from ratchet.registry.tracking import (
     answering,
@@ -330,7 +330,7 @@ def test_a_registration_that_is_sent_twice_keeps_the_files_of_the_version_that_s
 
 @sqlite
 def test_the_trials_beside_a_version_lose_their_models_with_the_last_version_of_their_sweep(
-    backend: Backend, name: str, make_model: MakeModel
+    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run_names.SWEEP_PREFIX == SWEEP_PREFIX
     manager, opened, model = MlflowModelManager(backend.address), client(backend.address), make_model()
@@ -349,11 +349,20 @@ def test_the_trials_beside_a_version_lose_their_models_with_the_last_version_of_
         manager.register_model(f"runs:/{run}/deployment_model", name)
     manager.promote(name, 3)
     manager.transition_model(name, 1, "archived")
+    young = manager.prune(name, keep=0)
+    assert (young.goes, young.stays[1]) == ((), "its sweep is at work, or ended within a day")
+    monkeypatch.setattr("ratchet.registry.sweeps.YOUNG_SECONDS", -60.0)
+    digest = next(iter(ours)).removeprefix(SWEEP_PREFIX)
+    experiment = opened.get_run(first).info.experiment_id
+    sweep = opened.create_run(experiment, tags={SWEEP_RUN_TAG: digest}).info.run_id
+    assert manager.prune(name, keep=0).goes == ()
+    assert weighs(first)
+    opened.set_terminated(sweep)
     assert manager.prune(name, keep=0).runs == (first,)
     assert weighs(beside)  # the second version stays
     manager.transition_model(name, 2, "archived")
     opened.update_run(failed, "RUNNING")
-    assert manager.prune(name, keep=0, dry_run=True).runs == (second,)
+    assert manager.prune(name, keep=0, dry_run=True).goes == ()
     opened.update_run(failed, "FAILED")
     planned = manager.prune(name, keep=0, dry_run=True)
     assert set(planned.runs) == {first, second, beside}

@@ -32,7 +32,7 @@ from ratchet.training.plan import PlannedTrial, plan_trials
 from ratchet.training.process import TrialOrder, TrialProcess
 from ratchet.training.progress import Progress, TrialEnd
 from ratchet.training.reuse import REUSED_TAG, TrainedBefore
-from ratchet.training.run_names import CHECKPOINT_TAG, ENDED_TAG, FAILURE_TAG
+from ratchet.training.run_names import CHECKPOINT_TAG, ENDED_TAG, FAILURE_TAG, THREADS_TAG
 from ratchet.training.sweep import run_sweep
 from ratchet.training.trial import run_trial
 
@@ -311,7 +311,12 @@ def test_more_epochs_continue_a_finished_trial_as_if_trained_straight_through(
 
 @pytest.mark.usefixtures("stored_home")
 def test_a_schedule_made_for_its_length_is_trained_from_the_start_and_says_why() -> None:
-    shorter = train(plan("trainer.max_epochs=1", scheduler=ONE_CYCLE))
+    trial = plan("trainer.max_epochs=1", scheduler=ONE_CYCLE)
+    assert train(trial, kill=lambda progress: progress.phase == "exporting") is None
+    last = TrialFolder(trial.config.core.home, trial.fingerprint).newest()
+    assert last is not None
+    assert "optimizer_states" not in torch.load(last.resume, weights_only=True)  # nothing goes on from there
+    shorter = train(trial)
     longer = train(plan("trainer.max_epochs=2", scheduler=ONE_CYCLE), until_epoch=1)
     assert shorter is not None
     assert longer is not None
@@ -352,8 +357,11 @@ def test_early_stopping_counts_on_and_what_it_ended_is_not_trained_further() -> 
     assert client().get_run(end.run_id).data.tags[ENDED_TAG] == "training ended early, in epoch 3 of 9"
     assert len(client().get_metric_history(end.run_id, "loss_epoch")) == 3
     assert len(client().get_metric_history(end.run_id, "val_iou")) == 4  # the exported weights' is the last
+    assert client().get_run(end.run_id).data.tags[THREADS_TAG] == "1"
+    client().set_tag(end.run_id, THREADS_TAG, "2")
     longer = train(plan(*impatient, "trainer.max_epochs=12"))
     assert longer is not None
+    assert client().get_run(longer.run_id).data.tags[THREADS_TAG] == "2"
     assert len(client().get_metric_history(longer.run_id, "loss_epoch")) == 3
 
 

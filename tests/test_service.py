@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,16 +16,18 @@ import psutil
 import pytest
 from pydantic import ValidationError
 from registry_backends import free_port
+from rich.console import Console
 from sqlalchemy import make_url
 
 from flows.service.check import prefect_client
 from flows.service.doctor import _database, _mlflow
+from flows.service.journal import Journal
 from flows.service.models import ModelFile
 from flows.service.postgres import _initialise, addresses, find_binaries
 from flows.service.processes import Processes
 from flows.service.running import Running, died, find, noted, use_running
 from flows.service.servers import start_mlflow, start_prefect, upgrade_mlflow
-from flows.service.up import Options, _find_room, _write_whole_paths
+from flows.service.up import Options, _Addresses, _find_room, _start, _write_whole_paths
 from ratchet.errors import ConfigError, PortTakenError, ServerUnreachableError, ServiceEndedError
 from ratchet.registry.tracking import client, embedded_uri, ensure_experiment
 
@@ -81,17 +83,29 @@ def test_a_cluster_is_served_by_the_version_that_made_it(tmp_path: Path, monkeyp
 
 
 @pytest.mark.slow
-def test_the_tables_of_another_mlflow_are_told_with_what_upgrades_them(ratchet_home: Path) -> None:
-    ratchet_home.mkdir()
-    upgrade_mlflow(embedded_uri())  # makes them, of a new database
-    database = sqlite3.connect(ratchet_home / "mlflow.db")
+@pytest.mark.parametrize("own", [False, True], ids=["embedded", "a file of one's own"])
+def test_the_tables_of_another_mlflow_are_told_with_what_upgrades_them(
+    stored_home: Path, tmp_path: Path, own: bool
+) -> None:
+    store, file = embedded_uri(), stored_home / "mlflow.db"
+    if own:
+        file = file.rename(tmp_path / "own.db")
+        store = f"sqlite:///{file}"
+    upgrade_mlflow(store)
+    database = sqlite3.connect(file)
     database.execute("UPDATE alembic_version SET version_num = 'another'")
     database.commit()
     database.close()
     with pytest.raises(ConfigError, match="ratchet up --upgrade"):
-        start_mlflow(Processes(ratchet_home, lambda _, __: None), embedded_uri(), "127.0.0.1", 1)
+        start_mlflow(Processes(stored_home, lambda _, __: None), store, "127.0.0.1", 1)
     with pytest.raises(ServiceEndedError, match=r"could not be upgraded(.|\n)*another"):
-        upgrade_mlflow(embedded_uri())
+        upgrade_mlflow(store)
+
+
+def test_an_upgrade_beside_a_server_elsewhere_says_where_that_is_done(ratchet_home: Path) -> None:
+    elsewhere = _Addresses(mlflow="http://mlflow:5000", api="http://prefect/api", store=None, own_prefect=True)
+    with ExitStack() as stack, pytest.raises(ConfigError, match=r"mlflow:5000.*mlflow db upgrade"):
+        _start(Options(upgrade=True), elsewhere, Processes(ratchet_home, lambda _, __: None), Journal(Console()), stack)
 
 
 def test_files_that_stayed_behind_when_the_home_was_moved_are_told_with_what_mends_it(

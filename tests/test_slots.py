@@ -35,12 +35,13 @@ def test_a_form_whose_packages_are_not_there_is_refused_before_anything_is_train
         run(plan)
 
 
-def test_on_cpus_one_trial_has_all_cores_and_sees_no_gpu(ratchet_home: Path) -> None:
+def test_on_cpus_one_trial_has_all_cores_and_sees_no_gpu(ratchet_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratchet.training.slots.cores", lambda: 6)
     config = compose(list(TINY))
     turn = Turn(PlannedTrial(name="a", config=config, fingerprint="f", asked="f", images=1))
     alone, half = order(turn, {}, 0, trials_at_once(config)), order(turn, {}, 0, 2)
     assert trials_at_once(config) == 1
-    assert (alone.gpus, half.threads) == ("", max(1, alone.threads // 2))
+    assert (alone.gpus, alone.threads, half.threads) == ("", 6, 3)
 
 
 def test_a_gpu_that_is_named_is_the_only_one_and_has_its_name(

@@ -25,7 +25,7 @@ from ratchet.config import compose_space
 from ratchet.errors import ConfigError, RatchetError, ServerUnreachableError
 from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
 from ratchet.training.study import SweepStudy
-from ratchet.training.study_storage import STORAGE
+from ratchet.training.study_storage import STORAGE, address
 
 OVERRIDES = [*TINY, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "sweep.max_trials=5"]
 
@@ -288,19 +288,24 @@ def test_who_has_nothing_to_do_waits_until_it_knows_whether_those_of_another_mac
 
 
 @pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.parametrize("call", ["_get_stale_trial_ids", "record_heartbeat", "set_trial_state_values"])
 def test_a_database_that_is_restarted_ends_no_sweep_and_one_that_stays_away_is_named(
-    monkeypatch: pytest.MonkeyPatch,
+    call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = SweepStudy(plan(), synchronous=True)
-    look, away = RDBStorage._get_stale_trial_ids, [True, True]
+    study.close()  # its own heartbeats would take a fault
+    look, away = getattr(RDBStorage, call), [True, True]
 
-    def restarting(*given: Any) -> list[int]:
-        if away and away.pop():
+    def restarting(*given: Any, **named: Any) -> Any:
+        if away:
+            away.pop()
             raise StorageInternalError("server closed the connection unexpectedly")
-        return look(*given)
+        return look(*given, **named)
 
-    monkeypatch.setattr(RDBStorage, "_get_stale_trial_ids", restarting)
-    assert study.ask() is not None
+    monkeypatch.setattr(RDBStorage, call, restarting)
+    number, point = study.ask() or pytest.fail("there are five")
+    study.finish(number, goodness(point))
+    assert (number, len(study._study.get_trials()), away) == (0, 1, [])
     monkeypatch.setattr("ratchet.training.study_storage.RESTART_SECONDS", 0.0)
     away.append(True)
     with pytest.raises(ServerUnreachableError, match=r"studies\.db does not answer"):
@@ -318,6 +323,21 @@ def test_force_deletes_no_study_that_another_process_has_just_made() -> None:
     second = SweepStudy(wanted, synchronous=True)
     assert second._study.user_attrs["made by"] == "another"
     for opened in (first, second):
+        opened.close()
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_of_two_that_begin_by_force_at_once_one_joins_the_other() -> None:
+    wanted = plan("sweep.force=true")
+    SweepStudy(wanted, synchronous=True).close()
+    old = optuna.load_study(study_name=None, storage=address(wanted.config.core.home))
+    old.set_user_attr("forced at", 0.0)
+    old.tell(old.ask(), 0.5)  # a study of before, which both may delete
+    with ThreadPoolExecutor(2) as pool:
+        studies = list(pool.map(lambda _: SweepStudy(wanted, synchronous=True), range(2)))
+    asked = [study.ask() for study in studies]
+    assert {number for number, _ in filter(None, asked)} == {0, 1}
+    for opened in studies:
         opened.close()
 
 

@@ -34,6 +34,7 @@ from ratchet.training.preview import Preview, preview, rows
 from ratchet.training.results import SweepOutcome, TrialResult
 from ratchet.training.run import close_dead_run, end_run, metric_rows
 from ratchet.training.run_names import FAILURE_TAG, NESTED_TAG, PRUNED_TAG, STOPPED_TAG
+from ratchet.training.study import SweepStudy
 from ratchet.training.sweep import run
 
 pytestmark = pytest.mark.trains
@@ -241,6 +242,22 @@ def test_a_process_that_leaves_a_shared_sweep_does_not_mark_it_for_good() -> Non
         assert [FAILURE_TAG in found.data.tags for found in runs_of("left")] == [True]
     (found,) = runs_of("left")
     assert (found.info.status, FAILURE_TAG in found.data.tags) == ("FINISHED", False)
+
+
+@pytest.mark.usefixtures("stored_home")
+def test_who_finds_all_trials_at_work_elsewhere_waits_a_beat_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratchet.training.study_storage.BEAT_SECONDS", 4)
+    search = ("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=1", "core.name=busy")
+    plan = plan_sweep(compose_space([*SMALL, *search]))
+    other = SweepStudy(plan, synchronous=True)
+    other._worker = "there/x/1"
+    assert other.ask()
+    began = time.monotonic()
+    with pytest.raises(SweepFailedError, match="other processes work on all of them"):
+        run(plan)
+    other.close()
+    assert time.monotonic() - began >= 4
+    assert [found.info.status for found in runs_of("busy")] == ["RUNNING"]
 
 
 def runs_of(experiment: str) -> list[Run]:

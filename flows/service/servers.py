@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -101,10 +102,10 @@ def _open(store: str) -> None:
 
 
 def _has_tables(store: str) -> bool:
-    """Whether the store is a Postgres with tables; into a new one the server writes itself where its artifacts go."""
+    """Whether the store is a database with tables; into a new one the server writes itself where its artifacts go."""
     from sqlalchemy import create_engine, inspect  # noqa: PLC0415
 
-    if not store.startswith("postgresql+psycopg:"):
+    if urlsplit(store).scheme.partition("+")[0] not in ("sqlite", "postgresql", "mysql", "mssql"):
         return False
     with answering(store):
         engine = create_engine(store)

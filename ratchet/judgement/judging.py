@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.data.samples import metadata_columns
-from ratchet.errors import GateError
+from ratchet.errors import GateError, ModelFilesError
 from ratchet.evaluation.counts import ImageCounts
-from ratchet.evaluation.served import ModelCard, ServedModel, SilentModel
+from ratchet.evaluation.served import CARD_FILE, ModelCard, ServedModel, SilentModel
 from ratchet.gate import Context, Evidence, Policy, Verdict, judge
 from ratchet.gate.contrasts import dependence_note
 from ratchet.gate.record import write_record
@@ -111,6 +111,18 @@ def judge_version(
     return verdict
 
 
+def _require_card(directory: Path, champion: ModelVersion) -> None:
+    """Say what to do where the champion was made by others, so that nobody knows how to feed it."""
+    try:
+        ModelCard.read(directory)
+    except ModelFilesError as error:
+        raise ModelFilesError(
+            f"the champion, v{champion.version} of {champion.model}, was not exported by Ratchet: without its {CARD_FILE} nobody "
+            "knows how images are given to it, and nothing can be compared with it. How such a model takes part, see "
+            f"docs/registry.md, A model from elsewhere ({error})"
+        ) from error
+
+
 @dataclass(frozen=True)
 class _Measured:
     """What a verdict is made from: the models and counts by role, the anchor, and the evidence of the other rules."""
@@ -137,6 +149,8 @@ def _measure(
     # One that was registered outside Ratchet got its files' hashes when it was fetched.
     versions = {role: manager.version(v.model, v.version) for role, v in versions.items()}
     champion = versions.get("champion")
+    if champion is not None:
+        _require_card(files["champion"], champion)
     digests = data.image_digests(data.gate_split)
     evidence = collect_evidence(policy, files, samples, {sample.name: digests[sample.name] for sample in samples})
     models = _load(files, usable=is_usable(evidence.serves))

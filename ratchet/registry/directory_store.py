@@ -32,6 +32,11 @@ class DirectoryStore(Store):
         """`root` is made when something is first written."""
         self._root = root
 
+    @property
+    def place(self) -> str:
+        """The directory."""
+        return str(self._root.absolute())
+
     def _model(self, model: str) -> Path:
         return self._root / "models" / file_name(model)
 
@@ -196,7 +201,7 @@ class DirectoryStore(Store):
         return True
 
     def beside(self, run_id: str, *, going: Collection[tuple[str, int]]) -> frozenset[str]:
-        """None: sweeps are tracked on MLflow alone."""
+        """No runs: sweeps are tracked on MLflow alone."""
         return frozenset()
 
     def fetch(self, location: str, into: Path) -> None:

@@ -127,7 +127,7 @@ class Ledger:
         for _ in range(_ROUNDS):
             look = self.look(model)
             if look is None:
-                raise ModelNotFoundError(f"no registered model {model!r}: {self._known_models()}")
+                raise ModelNotFoundError(f"no registered model {model!r} at {self.store.place}: {self._known_models()}")
             try:
                 if self._mend(model, look):
                     return look

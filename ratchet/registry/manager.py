@@ -264,25 +264,34 @@ class LedgerModelManager(RegistryReader):
             planned = plan(versions, state, events, keep=keep, rollbacks=rollbacks)
             return planned, {version.version: version.run_id for version in versions}
 
-        first, _ = look()
-        if dry_run:
-            going = {(model_name, number) for number in first.goes}
-            beside = {trial for run in first.runs for trial in self._store.beside(run, going=going)}
-            return replace(first, runs=tuple(sorted({*first.runs, *beside})))
-        gone, lightened = list[int](), set[str]()
+        first, runs = look()
+        gone, lightened, busy = list[int](), set[str](), dict[int, str]()
         for number in first.goes:
-            now, runs = look()  # while others went, it may have been staged, pinned or deleted
+            going = {(model_name, other) for other in first.goes} if dry_run else {(model_name, number)}
+            # Runs come before their version, without which nobody would find them again.
+            run_id = runs[number] if runs[number] in first.runs else None
+            beside = frozenset[str]() if run_id is None else self._store.beside(run_id, going=going)
+            if beside is None:
+                busy[number] = "its sweep is at work, or ended within a day"
+                continue
+            if dry_run:
+                gone.append(number)
+                lightened |= beside | ({run_id} if run_id is not None else set())
+                continue
+            now, _ = look()  # while others went, it may have been staged, pinned or deleted
             if number not in now.goes:
                 continue
-            run_id = runs[number]
-            # Before the version, without which nobody would find the run again.
-            if run_id is not None and run_id in now.runs:
-                this = (model_name, number)
-                trials = (run_id, *self._store.beside(run_id, going={this}))
-                lightened |= {trial for trial in trials if self._store.lighten(trial, HEAVY, going=this)}
+            this = (model_name, number)
+            lightened |= {trial for trial in beside if self._store.lighten(trial, HEAVY, going=this)}
+            now, _ = look()  # that may have taken minutes
+            if number not in now.goes:
+                continue
+            if run_id is not None and run_id in now.runs and self._store.lighten(run_id, HEAVY, going=this):
+                lightened.add(run_id)
             self.delete_model(model_name, number, f"pruned: beyond the newest {keep}")
             gone.append(number)
-        return replace(first, goes=tuple(gone), runs=tuple(sorted(lightened)))
+        stays = {**first.stays, **busy}
+        return replace(first, goes=tuple(gone), stays=stays, runs=tuple(sorted(lightened)))
 
     def _move(
         self, model_name: str, kind: EventKind, version: int, *, shown: int | None = None, **fields: object

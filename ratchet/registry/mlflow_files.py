@@ -235,9 +235,12 @@ class MlflowFiles:
         path = local_path(location)
         try:
             if path is not None:
-                shutil.copytree(path, into)
+                directory = path.parent if path.is_file() else path  # a file of the model may stand for its directory
+                shutil.copytree(directory, into)
                 return
             root = self._address(location)
+            if not self._list(root, ""):
+                root = self._with_model(root, location)
             into.mkdir()
             with answering(self._uri):
                 _repository(root, self._uri).download_artifacts("", str(into))

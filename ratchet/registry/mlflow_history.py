@@ -11,7 +11,7 @@ from ratchet.errors import RegistryError
 from ratchet.registry.events import Event, decode, encode
 from ratchet.registry.rendering import headline
 from ratchet.registry.store import Notes, Store
-from ratchet.registry.tracking import answering
+from ratchet.registry.tracking import answering, shown
 from ratchet.registry.values import HISTORY_SUFFIX
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ class MlflowHistory(Store):
         self._client = client
         self._uri = uri
         self._stages = stages and hasattr(client, "transition_model_version_stage")
+
+    @property
+    def place(self) -> str:
+        """The address of the tracking store."""
+        return shown(self._uri)
 
     @contextmanager
     def _asking(self, *, absent_is_fine: bool = False) -> Iterator[None]:

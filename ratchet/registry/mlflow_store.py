@@ -140,7 +140,7 @@ class MlflowStore(MlflowHistory):
         self._files.lighten(run_id, paths)
         return True
 
-    def beside(self, run_id: str, *, going: Collection[tuple[str, int]]) -> frozenset[str]:
+    def beside(self, run_id: str, *, going: Collection[tuple[str, int]]) -> frozenset[str] | None:
         """Ask for the runs of its sweeps, and for the versions and trainings that came from them."""
 
         def stays(condition: str) -> bool:

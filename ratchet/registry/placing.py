@@ -9,12 +9,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from ratchet.errors import ModelFilesError
 
 UNFINISHED = ".ratchet-filling-"
 """What the names begin with of all that is in the folder for the time of the download alone."""
 
+_LOCK = f"{UNFINISHED}lock"
 _MOVING = f"{UNFINISHED}names"  # of what is taking its place, as JSON
 
 
@@ -24,25 +26,49 @@ def filling(folder: Path) -> Iterator[None]:
 
     Raises `ModelFilesError` where it holds anything else.
     """
-    held = os.open(folder, os.O_RDONLY)
+    if not folder.is_dir():
+        raise ModelFilesError(f"{folder} is a file: give a new or an empty directory")
+    lock = folder / _LOCK
+    held = _locked(lock)
     try:
-        with suppress(OSError):  # not every network file system locks a folder; a lock of the dead is released
-            fcntl.flock(held, fcntl.LOCK_EX)
-        if folder.is_dir():
+        if held.locked:  # else another process may be at it
             _remove_unfinished(folder)
-        if not folder.is_dir() or any(folder.iterdir()):
+        if any(entry != lock for entry in folder.iterdir()):
             raise ModelFilesError(f"{folder} already holds something: give a new or an empty directory")
         yield
         (folder / _MOVING).unlink()  # last, when the copy is gone too
     finally:
-        os.close(held)
+        lock.unlink(missing_ok=True)
+        os.close(held.file)
+
+
+class _Held(NamedTuple):
+    file: int
+    locked: bool
+
+
+def _locked(lock: Path) -> _Held:
+    """Open and lock a file, which dies with the process; who waited for one that is no more begins again."""
+    while True:
+        file = os.open(lock, os.O_RDWR | os.O_CREAT)  # to write: a network file system locks no other for one alone
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            return _Held(file, locked=False)
+        with suppress(FileNotFoundError):
+            if os.fstat(file).st_ino == lock.stat().st_ino:
+                return _Held(file, locked=True)
+        os.close(file)
 
 
 def move_into(folder: Path, files: Path) -> None:
     """Move what the directory `files` holds, which lies in a copy of its own in the folder."""
     names = [entry.name for entry in files.iterdir()]
     listed = files.with_name("names")
-    listed.write_text(json.dumps(names), encoding="utf-8")
+    with listed.open("w", encoding="utf-8") as file:
+        json.dump(names, file)
+        file.flush()
+        os.fsync(file.fileno())
     listed.rename(folder / _MOVING)
     for name in names:
         (files / name).rename(folder / name)
@@ -50,8 +76,13 @@ def move_into(folder: Path, files: Path) -> None:
 
 def _remove_unfinished(folder: Path) -> None:
     moving = folder / _MOVING
-    placed = json.loads(moving.read_text(encoding="utf-8")) if moving.exists() else []
-    copies = [entry for entry in folder.glob(f"{UNFINISHED}*") if entry != moving]
+    try:
+        placed = json.loads(moving.read_text(encoding="utf-8")) if moving.exists() else []
+    except ValueError as error:
+        raise ModelFilesError(
+            f"{moving}, of a download that was killed, cannot be read ({error}): empty the directory"
+        ) from error
+    copies = [entry for entry in folder.glob(f"{UNFINISHED}*") if entry.name not in (_MOVING, _LOCK)]
     for entry in (*(folder / name for name in placed), *copies, moving):  # in this order: it may be killed here too
         if entry.is_dir():
             shutil.rmtree(entry)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ratchet.registry.events import Event, EventKind
 from ratchet.registry.fold import State
 from ratchet.registry.questions import open_question
-from ratchet.registry.values import ModelVersion, Stage
+from ratchet.registry.values import AUTHOR_TAG, ModelVersion, Stage
 
 _NOT_PROMOTED = ("reject", "inconclusive")
 HEAVY = ("deployment_model", "checkpoints")  # what weighs in a trial's run; its metrics, parameters and report stay
@@ -39,8 +39,8 @@ def plan(
     """Decide which versions of one model go: archived, rejected and inconclusive ones beyond the newest `keep`.
 
     Whatever their age, these stay: the champion, staging, the last `rollbacks` versions that a rollback can reach,
-    the anchor of the last verdict that had one, pinned versions, those in quarantine (a release needs them), and
-    those that wait for a verdict or for a person's answer.
+    the anchor of the last verdict that had one, pinned versions, those in quarantine (a release needs them), those that
+    others registered (their run has the only files), and those that wait for a verdict or for a person's answer.
     """
     stays: dict[int, str] = {}
     spare, newest = list[ModelVersion](), 0
@@ -95,6 +95,7 @@ def _protection(
         (version.pinned, "pinned"),
         (version.quarantined, "in quarantine until it is released"),
         (version.version in asked, "a person is being asked about it"),
+        (AUTHOR_TAG not in version.tags, "registered outside Ratchet: delete it by hand"),
         (version.stage is Stage.NONE and outcome not in _NOT_PROMOTED, "not rejected by any verdict"),
     )
     return next((why for holds, why in reasons if holds), None)

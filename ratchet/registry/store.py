@@ -81,6 +81,11 @@ class Store(ABC):
     read number n can read every number below n. `set_alias` must be one step for readers.
     """
 
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """Where it is, without a password."""
+
     @abstractmethod
     def log(self, model: str, since: int) -> list[Event]:
         """The events numbered `since` and above, in order."""
@@ -181,5 +186,8 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def beside(self, run_id: str, *, going: Collection[tuple[str, int]]) -> frozenset[str]:
-        """The runs that were trained beside this one in a sweep, and that nothing needs without the versions `going`."""
+    def beside(self, run_id: str, *, going: Collection[tuple[str, int]]) -> frozenset[str] | None:
+        """The runs that were trained beside this one in a sweep, and that nothing needs without the versions `going`.
+
+        None: one of its sweeps is at work.
+        """

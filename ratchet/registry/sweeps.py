@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ratchet.registry.selection import quoted
+from ratchet.registry.selection import SWEEP_RUN_TAG, quoted
 from ratchet.registry.values import FINGERPRINT_TAG
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 SWEEP_PREFIX = "ratchet.sweep."  # a sweep's digest follows: the tag of all its trials' runs, of reused ones too
 _PARENT_RUN_TAG = "ratchet.parent_run"  # the run that a training took its first weights from
+YOUNG_SECONDS = 24 * 3600.0
 _AT_WORK = {"RUNNING", "SCHEDULED"}
 _ALL = 50_000  # MLflow's largest page
 _AT_ONCE = 50  # runs in one question, which is part of the address
@@ -22,14 +24,17 @@ Stays = Callable[[str], bool]
 """Whether a version that stays, of whatever model, meets a condition of MLflow's search."""
 
 
-def trials_beside(client: MlflowClient, run_id: str, stays: Stays) -> frozenset[str]:
-    """The finished runs of the sweeps that a run was in, where no trial is at work and no version that stays comes from one.
+def trials_beside(client: MlflowClient, run_id: str, stays: Stays) -> frozenset[str] | None:
+    """The finished runs of the sweeps that a run was in, where no version that stays comes from one; None where one is at work.
 
-    Left out are trials of any other sweep, those that another run took its weights from, and those that a version which
-    stays was trained as: a training of it may go on from their checkpoints.
+    At work is also what ended within a day: its best trial may not be registered yet. Left out are trials of any other sweep,
+    those that another run took its weights from, and those that a version which stays was trained as: a training of it may
+    go on from their checkpoints.
     """
     own = client.get_run(run_id)
     trials = {tag: _search(client, [own.info.experiment_id], f"tags.{quoted(tag)} = 'true'") for tag in _sweeps(own)}
+    if any(_at_work(client, own.info.experiment_id, tag, runs) for tag, runs in trials.items()):
+        return None
     free = {tag for tag, runs in trials.items() if not _in_use(runs, stays)}
     ended = {run.info.run_id: run for tag in free for run in trials[tag] if run.info.status == "FINISHED"}
     alone = [run for key, run in ended.items() if key != run_id and _sweeps(run) <= free]
@@ -41,12 +46,18 @@ def _sweeps(run: Run) -> set[str]:
     return {tag for tag in run.data.tags if tag.startswith(SWEEP_PREFIX)}
 
 
+def _at_work(client: MlflowClient, experiment: str, tag: str, trials: Sequence[Run]) -> bool:
+    young = (time.time() - YOUNG_SECONDS) * 1000
+    if any(run.info.status in _AT_WORK or (run.info.end_time or 0) > young for run in trials):
+        return True
+    sweep = f"tags.{quoted(SWEEP_RUN_TAG)} = '{tag.removeprefix(SWEEP_PREFIX)}'"
+    return bool(_search(client, [experiment], f"{sweep} and attributes.status = 'RUNNING'"))
+
+
 def _in_use(trials: Sequence[Run], stays: Stays) -> bool:
     ids = [f"'{run.info.run_id}'" for run in trials]
     parts = (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
-    return any(run.info.status in _AT_WORK for run in trials) or any(
-        stays(f"run_id IN ({', '.join(part)})") for part in parts
-    )
+    return any(stays(f"run_id IN ({', '.join(part)})") for part in parts)
 
 
 def _needed(client: MlflowClient, trial: Run, experiments: list[str], stays: Stays) -> bool:

@@ -134,7 +134,7 @@ def _build_trainer(work: Work, pause_at: int | None) -> pl.Trainer:
         seed=config.core.seed,
         minutes=config.sweep.checkpoint_minutes,
         pause_at=pause_at,
-        ends_for_good=fixed_length(config) is not None and not averages,
+        ends_for_good=fixed_length(config) is not None and not any(map(_writes_checkpoints, callbacks)),
         before=logger.save,
         after=Uploads(work.run, minutes=config.sweep.upload_minutes),
         seconds=work.spending.seconds,
@@ -142,6 +142,11 @@ def _build_trainer(work: Work, pause_at: int | None) -> pl.Trainer:
     )
     progress = ProgressCallback(work.report, max_epochs=config.trainer["max_epochs"], metric=config.retrain.metric)
     return _trainer(work, logger=logger, callbacks=[*callbacks, progress, snapshots])
+
+
+def _writes_checkpoints(callback: pl.Callback) -> bool:
+    """Whether a callback has a say in what is in a checkpoint, as one that averages weights: only in whole ones it is asked."""
+    return type(callback).on_save_checkpoint is not pl.Callback.on_save_checkpoint
 
 
 def _trainer(work: Work, **parts: Any) -> pl.Trainer:

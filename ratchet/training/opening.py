@@ -19,7 +19,7 @@ from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.settings import TrialConfig
 from ratchet.training.fingerprint import fixed_length, schedule_fingerprint, schedule_lengths
 from ratchet.training.folder import Note, Snapshot, TrialFolder
-from ratchet.training.ownership import Ownership, await_owner, machine
+from ratchet.training.ownership import OWNER_TAG, Ownership, await_owner, machine
 from ratchet.training.reuse import TrainedBefore
 from ratchet.training.run import TrialRun, close_dead_run, metric_history
 from ratchet.training.run_names import (
@@ -90,7 +90,8 @@ def begin(
                 on_start(chosen.info.run_id)
             for dead in ended:
                 if chosen is None or dead.info.run_id != chosen.info.run_id:
-                    close_dead_run(dead.info.run_id, "KILLED", "its process died, and left nothing to go on from")
+                    why, owner = "its process died, and left nothing to go on from", dead.data.tags.get(OWNER_TAG)
+                    close_dead_run(dead.info.run_id, "KILLED", why, owner=owner)
             if chosen is None:
                 marks = {FINGERPRINT_TAG: fingerprint, SCHEDULE_TAG: schedule_fingerprint(config, data_fingerprint)}
                 run, note = _new(store, before, config, folder, ownership, name, {**marks, **tags})

@@ -125,9 +125,13 @@ class TrialRun:
         self.tags |= tags
 
     def delete_tag(self, key: str) -> None:
-        """Delete a tag that is there."""
-        self._client.delete_tag(self.run_id, key)
-        del self.tags[key]
+        """Delete a tag; one that somebody else has deleted is fine."""
+        try:
+            self._client.delete_tag(self.run_id, key)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        self.tags.pop(key, None)
 
     def log_dataset(self, name: str, fingerprint: str, source: str) -> None:
         """Name the data set and its content fingerprint as the run's input (the digest is cut to MLflow's length)."""
@@ -249,9 +253,16 @@ def _read_rows(file: Path) -> list[Metric]:
     return rows
 
 
-def close_dead_run(run_id: str | None, status: str, reason: str, *, unsent: Path | None = None) -> None:
-    """Close the run of a process that died before it could, with the metric values that it had not sent."""
+def close_dead_run(
+    run_id: str | None, status: str, reason: str, *, unsent: Path | None = None, owner: str | None = None
+) -> None:
+    """Close the run of a process that died before it could, with the metric values that it had not sent.
+
+    With `owner`, what was read of its tag, only if nobody has taken it over since.
+    """
     if run_id is None:
+        return
+    if owner is not None and client().get_run(run_id).data.tags.get(OWNER_TAG) != owner:
         return
     if unsent is not None and unsent.is_file():
         # What it had sent just then comes a second time, and MLflow keeps it once.

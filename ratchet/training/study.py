@@ -68,7 +68,8 @@ class SweepStudy:
         self._storage = storage.open_storage(self.url)
         # To which a trial is stale as soon as its heart has missed a beat: the living beat twice as often.
         self._hasty = storage.open_storage(self.url, grace=3 * storage.BEAT_SECONDS // 4)
-        self._study = self._open_study(halving)
+        with storage.alone(home):
+            self._study = self._open_study(halving)
         if plan.space is None:
             for trial in plan.trials:
                 self._study.enqueue_trial({_GRID_KEY: trial.fingerprint}, skip_if_exists=True)

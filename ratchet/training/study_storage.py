@@ -9,11 +9,13 @@ import random
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 import optuna
+from filelock import FileLock
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial
@@ -49,6 +51,11 @@ Answer = TypeVar("Answer")
 def address(home: Path) -> str:
     """Where the studies are: in the database that the environment names, or in a file of this home."""
     return os.environ.get(STORAGE) or f"sqlite:///{(home / 'studies.db').absolute()}"
+
+
+def alone(home: Path) -> AbstractContextManager[object]:
+    """Open a study while no other process of this home does: a file gives a new one the id of one that was deleted."""
+    return nullcontext() if os.environ.get(STORAGE) else FileLock(home / "studies.lock")
 
 
 def patient(

@@ -167,6 +167,7 @@ def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> tup
     _export(config, module, data, artifacts)
     _write_seen(data, inherited(config, run, folder.work), artifacts / MODEL_PATH)
     parameters = sum(parameter.numel() for parameter in module.network.parameters())
+    run.confirm_owner()  # who slept meanwhile has lost the run, and writes nothing into it
     marks = {PARAMETERS_TAG: str(parameters), IMAGES_TAG: str(len(data.samples["train"]))}
     run.tag({**marks, MODEL_DIGEST_TAG: weights_digest(artifacts / MODEL_PATH)})
     run.log_artifacts(artifacts)

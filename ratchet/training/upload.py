@@ -31,6 +31,7 @@ class Uploads:
         """Send it, if it is time; the tag that names it is written when it is there."""
         if self._seconds is None or snapshot.facts.trained or time.monotonic() - self._last < self._seconds:
             return
+        self._run.confirm_owner()
         started, path = time.monotonic(), f"{RESUME_PATH}-{snapshot.facts.step}"
         self._run.log_artifacts(snapshot.path, path)
         self._run.tag({CHECKPOINT_TAG: json.dumps({"step": snapshot.facts.step, "path": path})})
@@ -41,9 +42,9 @@ class Uploads:
 
 def withdraw(run: TrialRun) -> None:
     """Delete the snapshots that were uploaded."""
-    _delete_uploads(run)
-    if CHECKPOINT_TAG in run.tags:
+    if CHECKPOINT_TAG in run.tags:  # first: a tag that names what is gone would end whoever goes on from there
         run.delete_tag(CHECKPOINT_TAG)
+    _delete_uploads(run)
 
 
 def _delete_uploads(run: TrialRun, *, but: str | None = None) -> None:
