@@ -269,6 +269,7 @@ def test_within_an_epoch_a_snapshot_comes_when_a_kill_would_cost_a_twentieth_of_
 ) -> None:
     monkeypatch.setattr("ratchet.training.checkpoint._SECONDS_TO_LOSE", 0.0)
     monkeypatch.setattr("ratchet.training.checkpoint._BYTES_A_SECOND", disk)
+    monkeypatch.setattr("ratchet.training.checkpoint._TIMES_FIRST", 0.1)
     monkeypatch.setattr("ratchet.training.checkpoint._TIMES_ITS_COST", 0.1)
     folder, taken = TrialFolder(tmp_path, "abc"), list[int]()
 

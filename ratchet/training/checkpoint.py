@@ -22,7 +22,8 @@ from ratchet.training.folder import Facts, Snapshot, TrialFolder
 
 # A snapshot waits until the training has taken this many times as long as the last one took to write: at most 5 % are lost.
 _TIMES_ITS_COST = 20
-_BYTES_A_SECOND = 5e8  # that a disk is thought to take, until one was written; between epochs, the first one is free
+_TIMES_FIRST = 8  # of the first one within an epoch, whose cost is only expected: until then a kill loses everything
+_BYTES_A_SECOND = 5e8  # that a disk is thought to take, until one was written
 _STATES = 3  # of a weight: itself, and the two that Adam keeps of it
 # Within an epoch, one is due when a kill would cost this share of the trial's time so far; a shorter time is no loss.
 _SHARE_TO_LOSE = 1 / 20
@@ -147,8 +148,8 @@ class Snapshots(Checkpoint):
             # Else Lightning leaves out the plateau scheduler at this epoch's end; the public setter is not for max_steps.
             trainer.fit_loop._restarting = False
         loop, done = trainer.fit_loop.epoch_loop, batch_idx + 1
-        cost = self._cost or self._expected
-        lost = max(_SECONDS_TO_LOSE, _SHARE_TO_LOSE * self._seconds(), _TIMES_ITS_COST * cost)
+        first = 0.0 if self._cost else _TIMES_FIRST * self._expected
+        lost = max(_SECONDS_TO_LOSE, _SHARE_TO_LOSE * self._seconds(), first)
         half_done = (
             loop.batch_progress.is_last_batch
             or done % trainer.accumulate_grad_batches != 0
