@@ -56,7 +56,7 @@ def test_the_files_of_the_docs_for_code_of_ones_own_compose(tmp_path: Path, monk
     monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path))
     monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "losses;mynets.unet;augmentations;callbacks")
     config = compose([name.replace("/", "=") for name in files])
-    assert (config.loss["alpha"], config.backbone.model["_target_"]) == (0.7, "mynets.unet")
+    assert (config.loss["alpha"], config.backbone.model["_target_"]) == (0.7, "mynets.unet.UNet")
     assert config.backbone.model["num_classes"] >= 1
     assert config.transforms.train_transform is not None
     assert config.callbacks.keys() >= {"model_checkpoint", "watch"}

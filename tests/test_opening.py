@@ -151,10 +151,10 @@ def test_who_slept_while_another_machine_finished_its_run_does_not_close_it(
 def test_who_lost_its_run_uploads_nothing_into_it_and_deletes_nothing_of_it(run: TrialRun, tmp_path: Path) -> None:
     (tmp_path / "resume.ckpt").write_bytes(b"further")
     client().log_artifact(run.run_id, str(tmp_path / "resume.ckpt"), "checkpoints/resume-9")
-    client().set_tag(run.run_id, OWNER_TAG, "there/1/2/3")
     uploads = Uploads(run, minutes=0)
     uploads._seconds = 0.0  # as where the store is a server
-    with pytest.raises(TrialTakenError):
+    with pytest.raises(TrialTakenError), run:
+        client().set_tag(run.run_id, OWNER_TAG, "there/1/2/3")
         uploads(Snapshot(path=tmp_path, facts=FACTS))
     assert run.names("checkpoints") == ["checkpoints/resume-9"]
 

@@ -105,7 +105,13 @@ def test_the_tables_of_another_mlflow_are_told_with_what_upgrades_them(
 def test_an_upgrade_beside_a_server_elsewhere_says_where_that_is_done(ratchet_home: Path) -> None:
     elsewhere = _Addresses(mlflow="http://mlflow:5000", api="http://prefect/api", store=None, own_prefect=True)
     with ExitStack() as stack, pytest.raises(ConfigError, match=r"mlflow:5000.*mlflow db upgrade"):
-        _start(Options(upgrade=True), elsewhere, Processes(ratchet_home, lambda _, __: None), Journal(Console()), stack)
+        _start(
+            Options(upgrade=True),
+            elsewhere,
+            Processes(ratchet_home, lambda _, __: None),
+            Journal(Console(), verbose=False),
+            stack,
+        )
 
 
 def test_files_that_stayed_behind_when_the_home_was_moved_are_told_with_what_mends_it(

@@ -48,7 +48,7 @@ def _sweeps(run: Run) -> set[str]:
 
 def _at_work(client: MlflowClient, experiment: str, tag: str, trials: Sequence[Run]) -> bool:
     young = (time.time() - YOUNG_SECONDS) * 1000
-    if any(run.info.status in _AT_WORK or (run.info.end_time or 0) > young for run in trials):
+    if any(run.info.status in _AT_WORK or (run.info.end_time or run.info.start_time) > young for run in trials):
         return True
     sweep = f"tags.{quoted(SWEEP_RUN_TAG)} = '{tag.removeprefix(SWEEP_PREFIX)}'"
     return bool(_search(client, [experiment], f"{sweep} and attributes.status = 'RUNNING'"))
