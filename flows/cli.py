@@ -153,7 +153,8 @@ def register(
         with answering(tracking_uri()):
             value = client().get_run(str(made.run_id)).data.metrics[metric]
         click.echo(f"v{made.version} of {model} is the model of run {made.run_id}: {metric}={value:g}")
-        if not any(f"{metric}_".startswith(f"{name}_") for name in metric_names(())):  # which are the exported weights'
+        exported = [name for name in metric_names(()) if name.startswith(("val_", "test_")) and name != "val_loss_step"]
+        if not any(f"{metric}_".startswith(f"{name}_") for name in exported):
             click.echo(
                 f"{metric} is the last value that was logged: the exported weights may be another epoch's", err=True
             )

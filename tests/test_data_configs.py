@@ -58,7 +58,7 @@ def test_the_files_of_the_docs_for_code_of_ones_own_compose(tmp_path: Path, monk
     config = compose([name.replace("/", "=") for name in files])
     assert (config.loss["alpha"], config.backbone.model["_target_"]) == (0.7, "mynets.unet.UNet")
     assert config.backbone.model["num_classes"] >= 1
-    assert config.transforms.train_transform is not None
+    assert config.transforms.train_transform == {"_target_": "augmentations.Brighter"}
     assert config.callbacks.keys() >= {"model_checkpoint", "watch"}
 
 

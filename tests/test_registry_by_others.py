@@ -19,7 +19,7 @@ from registry_backends import Backend, kinds
 from ratchet.errors import ChampionMovedError, ModelFilesError, QuarantinedError, RegistryError
 from ratchet.registry import EventKind, LedgerModelManager, MlflowModelManager, Stage
 from ratchet.registry.tracking import client, ensure_experiment
-from ratchet.registry.values import FINGERPRINT_TAG, PINNED_TAG
+from ratchet.registry.values import FILES_TAG, FINGERPRINT_TAG, PINNED_TAG
 
 pytest_plugins = ["registry_backends"]
 pytestmark = pytest.mark.slow
@@ -313,6 +313,13 @@ def test_a_version_whose_source_is_a_file_of_its_model_is_that_model(
     assert str(manager.transition_model(name, 1, "production").stage) == "Production"
     assert (manager.download_model(name, 1, tmp_path / "there") / "MLmodel").is_file()
     assert manager.load_model(name, "production") is not None
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "v3.pth").write_bytes(b"no model")
+    if backend.kind == "sqlite":
+        opened.create_model_version(name, (tmp_path / "weights" / "v3.pth").as_uri())
+        with pytest.raises(ModelFilesError, match=r"expected a directory with MLmodel or model\.pt, found v3\.pth"):
+            manager.transition_model(name, 2, "production")
+        assert FILES_TAG not in manager.version(name, 2).tags
 
 
 @sqlite

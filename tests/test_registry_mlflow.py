@@ -14,6 +14,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ from ratchet.registry.tracking import (
 )
 from ratchet.registry.values import FINGERPRINT_TAG
 from ratchet.training import run_names
+from ratchet.training.ownership import HEARTBEAT_TAG
 
 pytestmark = pytest.mark.slow  # real stores, many operations
 
@@ -330,7 +332,7 @@ def test_a_registration_that_is_sent_twice_keeps_the_files_of_the_version_that_s
 
 @sqlite
 def test_the_trials_beside_a_version_lose_their_models_with_the_last_version_of_their_sweep(
-    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, name: str, make_model: MakeModel
 ) -> None:
     assert run_names.SWEEP_PREFIX == SWEEP_PREFIX
     manager, opened, model = MlflowModelManager(backend.address), client(backend.address), make_model()
@@ -351,19 +353,23 @@ def test_the_trials_beside_a_version_lose_their_models_with_the_last_version_of_
     manager.transition_model(name, 1, "archived")
     young = manager.prune(name, keep=0)
     assert (young.goes, young.stays[1]) == ((), "its sweep is at work, or ended within a day")
-    monkeypatch.setattr("ratchet.registry.sweeps.YOUNG_SECONDS", -60.0)
-    digest = next(iter(ours)).removeprefix(SWEEP_PREFIX)
-    experiment = opened.get_run(first).info.experiment_id
-    sweep = opened.create_run(experiment, tags={SWEEP_RUN_TAG: digest}).info.run_id
+    long_ago, day = int(time.time() - 3 * 86400) * 1000, 86400 * 1000
+    digest, experiment = next(iter(ours)).removeprefix(SWEEP_PREFIX), opened.get_run(first).info.experiment_id
+    with sqlite3.connect(backend.address.removeprefix("sqlite:///")) as database:
+        times = (long_ago, long_ago, experiment)
+        database.execute("UPDATE runs SET start_time = ?, end_time = ? WHERE experiment_id = ?", times)
+    sweep = opened.create_run(experiment, start_time=long_ago, tags={SWEEP_RUN_TAG: digest}).info.run_id
+    opened.set_terminated(sweep)  # now: it has reused its trials
+    assert manager.prune(name, keep=0).goes == ()
+    opened.set_terminated(sweep, end_time=long_ago + day)
+    opened.set_tag(beside, HEARTBEAT_TAG, datetime.now(UTC).isoformat())
     assert manager.prune(name, keep=0).goes == ()
     assert weighs(first)
-    opened.set_terminated(sweep)
+    opened.set_tag(beside, HEARTBEAT_TAG, "2020-01-01T00:00:00+00:00")
     assert manager.prune(name, keep=0).runs == (first,)
     assert weighs(beside)  # the second version stays
     manager.transition_model(name, 2, "archived")
-    opened.update_run(failed, "RUNNING")
-    assert manager.prune(name, keep=0, dry_run=True).goes == ()
-    opened.update_run(failed, "FAILED")
+    opened.update_run(failed, "RUNNING")  # as a process that was killed leaves it
     planned = manager.prune(name, keep=0, dry_run=True)
     assert set(planned.runs) == {first, second, beside}
     assert weighs(beside)

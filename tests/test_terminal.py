@@ -63,12 +63,12 @@ def test_of_a_loss_the_smallest_is_registered_unless_asked_and_the_largest_never
     stored_home: Path, tmp_path: Path
 ) -> None:
     model, store = export(tmp_path / "deployment_model", Brightness(BEST)), Backend("sqlite", tracking_uri())
-    best, _ = (store.run("losses", model, metrics={"val_loss_epoch": loss, "val_f2": 1 - loss}) for loss in (0.2, 0.9))
+    best, _ = (store.run("losses", model, metrics={"val_loss_epoch": loss, "loss_epoch": loss}) for loss in (0.2, 0.9))
     asked = ["register", "losses", "--metric", "val_loss_epoch", "--model", "m"]
     wrong = CliRunner().invoke(main, [*asked, "--mode", "max"])
     assert (wrong.exit_code, "give --mode min" in wrong.output) == (1, True), wrong.output
     done = CliRunner().invoke(main, asked)
     assert f"v1 of m is the model of run {best}: val_loss_epoch=0.2\n" in done.output
     assert "another epoch's" not in done.output
-    done = CliRunner().invoke(main, ["register", "losses", "--metric", "val_f2", "--model", "m"])
-    assert "val_f2 is the last value that was logged: the exported weights may be another epoch's" in done.output
+    done = CliRunner().invoke(main, ["register", "losses", "--metric", "loss_epoch", "--model", "m"])
+    assert "loss_epoch is the last value that was logged: the exported weights may be another epoch's" in done.output

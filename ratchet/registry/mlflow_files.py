@@ -236,10 +236,13 @@ class MlflowFiles:
         try:
             if path is not None:
                 directory = path.parent if path.is_file() else path  # a file of the model may stand for its directory
+                if directory != path:
+                    require_model({entry.name for entry in directory.iterdir()}, location)
                 shutil.copytree(directory, into)
                 return
             root = self._address(location)
-            if not self._list(root, ""):
+            above, _, name = root.rpartition("/")
+            if not self._list(root, "") and name in self._list(above, ""):
                 root = self._with_model(root, location)
             into.mkdir()
             with answering(self._uri):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ratchet.registry.selection import SWEEP_RUN_TAG, quoted
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 SWEEP_PREFIX = "ratchet.sweep."  # a sweep's digest follows: the tag of all its trials' runs, of reused ones too
 _PARENT_RUN_TAG = "ratchet.parent_run"  # the run that a training took its first weights from
 YOUNG_SECONDS = 24 * 3600.0
-_AT_WORK = {"RUNNING", "SCHEDULED"}
+_HEARTBEAT_TAG = "ratchet.heartbeat"  # of a trial that is at work, every half a minute
 _ALL = 50_000  # MLflow's largest page
 _AT_ONCE = 50  # runs in one question, which is part of the address
 
@@ -47,11 +48,17 @@ def _sweeps(run: Run) -> set[str]:
 
 
 def _at_work(client: MlflowClient, experiment: str, tag: str, trials: Sequence[Run]) -> bool:
+    """Whether one of its runs, its own among them, has given a sign of life within a day: the killed are marked as running."""
     young = (time.time() - YOUNG_SECONDS) * 1000
-    if any(run.info.status in _AT_WORK or (run.info.end_time or run.info.start_time) > young for run in trials):
-        return True
-    sweep = f"tags.{quoted(SWEEP_RUN_TAG)} = '{tag.removeprefix(SWEEP_PREFIX)}'"
-    return bool(_search(client, [experiment], f"{sweep} and attributes.status = 'RUNNING'"))
+    own = f"tags.{quoted(SWEEP_RUN_TAG)} = '{tag.removeprefix(SWEEP_PREFIX)}'"
+    return any(_last_sign(run) > young for run in (*trials, *_search(client, [experiment], own)))
+
+
+def _last_sign(run: Run) -> float:
+    """In milliseconds since 1970. Who opens a run again leaves it its old end."""
+    beat = run.data.tags.get(_HEARTBEAT_TAG)
+    beaten = datetime.fromisoformat(beat).timestamp() * 1000 if beat else 0.0
+    return max(run.info.start_time, run.info.end_time or 0, beaten)
 
 
 def _in_use(trials: Sequence[Run], stays: Stays) -> bool:

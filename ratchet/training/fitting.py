@@ -211,9 +211,8 @@ class Loaders(pl.LightningDataModule):
             return self._data.train_dataloader()
         loop = self.trainer.fit_loop
         epochs = loop.epoch_progress.current
-        if (
-            epochs.ready == epochs.completed
-        ):  # between epochs; with max_steps, Lightning would leave out the one that follows
+        # Between epochs. With max_steps, Lightning would leave out the one that follows.
+        if epochs.ready == epochs.completed:
             _Loop.restarting.fset(loop, False)  # type: ignore[attr-defined]
         done = loop.epoch_loop.batch_progress.current.ready if loop.restarting else 0
         return self._data.train_dataloader(epoch=self.trainer.current_epoch, batches_done=done)
