@@ -58,7 +58,7 @@ def _last_sign(run: Run) -> float:
     """In milliseconds since 1970. Who opens a run again leaves it its old end."""
     beat = run.data.tags.get(_HEARTBEAT_TAG)
     beaten = datetime.fromisoformat(beat).timestamp() * 1000 if beat else 0.0
-    return max(run.info.start_time, run.info.end_time or 0, beaten)
+    return float(max(run.info.start_time, run.info.end_time or 0, beaten))
 
 
 def _in_use(trials: Sequence[Run], stays: Stays) -> bool:
