@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,13 +158,11 @@ def measure(arm: str, epochs: int, seed: int) -> dict[str, Any]:
 def memory(pid: int) -> float:
     """GB that a process and its children hold, shared pages counted once."""
     total = 0
-    try:
+    with suppress(psutil.Error, OSError, IndexError):  # it ended meanwhile
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
             for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
                 total += int(line.split()[1]) if line.startswith("Pss:") else 0
-    except (psutil.Error, OSError, IndexError):
-        pass  # it ended meanwhile
     return total / 1e6
 
 

@@ -59,7 +59,6 @@ def exported_value(config: TrialConfig, logged: Callable[[str], Sequence[float]]
     name = logged_name(monitor)  # of what is logged in steps, Lightning knows the epoch's mean by two names
     scores = (logged(name) or logged(f"{name}_epoch"))[: len(values)]
     finite = [number for number, score in enumerate(scores) if math.isfinite(score)]
-    best = (max if keeps.get("mode") == "max" else min)(
-        finite, key=scores.__getitem__, default=None
-    )  # the first of equals
+    wins = max if keeps.get("mode") == "max" else min
+    best = wins(finite, key=scores.__getitem__, default=None)  # the first of equals
     return math.nan if best is None else values[best]
