@@ -67,8 +67,8 @@ def run(home: Path, overrides: list[str], *, kill_after: float | None = None) ->
 def metrics(home: Path) -> dict[str, dict[str, float]]:
     """The final metrics of every trial, by its name; every run must have finished, and be the only one of its name."""
     os.environ["RATCHET_HOME"] = str(home)
-    from ratchet.registry.selection import SWEEP_RUN_TAG
     from ratchet.registry.tracking import client
+    from ratchet.run_names import SWEEP_RUN_TAG
 
     store = client()
     found = store.search_runs([experiment.experiment_id for experiment in store.search_experiments()])

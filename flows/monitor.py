@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from ratchet.monitoring import MonitorSettings
+from ratchet.monitoring.values import MonitorSettings
 from tasks.judgement import log_reading, read_champion
 from tasks.runs import begin_run
 

@@ -18,7 +18,7 @@ from ratchet.registry import EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import open_question
 from ratchet.settings import RetrainSettings, TrialConfig
 from ratchet.space import Composed
-from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
+from ratchet.training.plan import NOT_CONTENT, PlannedTrial, SweepPlan, content_key, plan_sweep
 
 RETRAINING_TAG = "ratchet.retraining"
 STOOD_TAG = "ratchet.retraining.unchanged"
@@ -81,7 +81,7 @@ class Plan(BaseModel):
 
     def among(self, names: Collection[str] | None) -> Plan:
         """The same, judged on the images named; None: on all that are there."""
-        samples = None if names is None else tuple(sorted(names))
+        samples = None if names is None else frozenset(names)
         trials = tuple(trial.model_copy(update={"samples": samples}) for trial in self.trials)
         return self.model_copy(update={"sweep": self.sweep.model_copy(update={"trials": trials})})
 
@@ -120,7 +120,7 @@ def plan_retraining(
     sweep = plan_sweep(composed, only=only)
     chosen, policy = sweep.config.retrain, load_policy(sweep.config.gate)
     inputs = [sweep.asked, sweep.settings.extent(), chosen.metric, chosen.mode, policy.model_dump(mode="json")]
-    needed = _needed_metadata(policy, sweep.config, frozenset(sweep.trials[0].samples or ()))
+    needed = _needed_metadata(policy, sweep.config, sweep.trials[0].samples or ())
     if needed:  # it decides verdicts, and is no part of the trials' data
         inputs.append(metadata_digest(needed))
     fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
@@ -236,32 +236,16 @@ def _require_other_images(config: TrialConfig, only: Collection[str] | None) -> 
 
 def _require_one_job(configs: Sequence[TrialConfig], searched: Iterable[str]) -> None:
     """A sweep may vary the trials, not what they are judged by; `searched` are the keys that a search varies."""
-    judged = ("retrain", "gate", "core.name", "export.types", *(f"datamodule.{key}" for key in _SOURCE))
     for key in searched:
-        if key.lstrip("+").startswith(judged) or key in ("experiment", "datamodule", "export"):
+        group, *below = key.lstrip("+").split(".")
+        of_the_data = group == "datamodule" and not (below and below[0] in NOT_CONTENT)
+        judged = key.lstrip("+").startswith(("retrain", "gate", "core.name", "export.types"))
+        if of_the_data or judged or key in ("experiment", "export"):
             raise ConfigError(f"{key} cannot be searched: the trials of one retraining are judged by one standard.")
     for group in ("retrain", "gate"):
         if any(getattr(config, group) != getattr(configs[0], group) for config in configs):
             raise ConfigError(f"the overrides give several values for {group}: one retraining has one.")
     if len({config.core.name for config in configs}) > 1:
         raise ConfigError("the overrides give several values for core.name: the trials of one retraining share it.")
-    sources = [{k: v for k, v in config.datamodule.items() if k in _SOURCE} for config in configs]
-    if any(source != sources[0] for source in sources):
+    if len({content_key(config) for config in configs}) > 1:
         raise ConfigError("the overrides give several data sets: the trials of one retraining are judged on one.")
-
-
-_SOURCE = (
-    "_target_",
-    "data_path",
-    "train_split_file",
-    "val_split_file",
-    "test_split_file",
-    "gate_split_file",
-    "split_seed",
-    "val_size",
-    "test_size",
-    "gate_size",
-    "group_by",
-    "idx_to_class",
-    "mask_values",
-)

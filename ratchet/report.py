@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from ratchet.gate.tables import check_table
 from ratchet.gate.wording import capital
 from ratchet.judgement.records import REPORT_FILE, judgement_path, record_location
 from ratchet.outcome import Outcome
+from ratchet.page_parts import data_uri
 from ratchet.registry.pages import artifact_page, experiment_page, model_page, pages_address, run_page, version_page
 from ratchet.registry.tracking import answering, client, tracking_uri
 from ratchet.training.display import print_sweep
@@ -107,7 +107,7 @@ def _comparison(sweep: SweepOutcome | None) -> str | None:
 
 
 def _whole_report(verdict: Verdict, run_id: str) -> str:
-    page = artifact_page(_experiment_of(run_id), run_id, f"{judgement_path(verdict)}/{REPORT_FILE}")
+    page = artifact_page(_experiment_of(run_id), run_id, f"{judgement_path(verdict.digest)}/{REPORT_FILE}")
     return page or f"{record_location(verdict.digest, run_id)}/{REPORT_FILE}"
 
 
@@ -141,5 +141,5 @@ def _pictures(run_id: str, paths: Mapping[str, str]) -> dict[str, str]:
             page.thumbnail((_WIDTH, 10 * _WIDTH))
             buffer = io.BytesIO()
             page.save(buffer, "JPEG", quality=80)
-            shown[title] = f"![{title}](data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()})"
+            shown[title] = f"![{title}]({data_uri(buffer.getvalue())})"
     return shown

@@ -27,14 +27,12 @@ from ratchet.planning import (
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import answer_to, question_of
 from ratchet.registry.tracking import client
-from ratchet.registry.values import FINGERPRINT_TAG
-from ratchet.training.origin import PARENT_TAG
+from ratchet.run_names import FINGERPRINT_TAG, PARENT_TAG
 from ratchet.training.results import OnProgress, SweepOutcome
-from ratchet.training.run_names import FINGERPRINT_TAG as TRIAL_TAG
 
 if TYPE_CHECKING:
     from ratchet.data.datamodule import SegmentationDataModule
-    from ratchet.judgement import OnImage
+    from ratchet.judgement.judging import OnImage
     from ratchet.training.plan import SweepPlan
     from ratchet.training.preview import Preview
 
@@ -121,7 +119,7 @@ def register(plan: Plan, best: BestRun, sweep: SweepOutcome) -> ModelVersion:
     """
     # Of the run, not of the trials: a search that several machines share may have its best trial elsewhere.
     run = client().get_run(best.run_id)
-    fingerprint, parent = run.data.tags[TRIAL_TAG], run.data.params.get("backbone.init_from", "None")
+    fingerprint, parent = run.data.tags[FINGERPRINT_TAG], run.data.params.get("backbone.init_from", "None")
     return MlflowModelManager().register_model(
         best.model_location,
         plan.settings.model,
@@ -154,7 +152,7 @@ def gate(plan: Plan, version: int, *, on_image: OnImage = None) -> Verdict:
     kept = _last(manager, plan.settings.model, version)
     if kept is not None and _holds(kept, plan.policy, data):
         return kept
-    from ratchet.judgement import judge_version  # noqa: PLC0415 - imports torch, which planning does not need
+    from ratchet.judgement.judging import judge_version  # noqa: PLC0415 - imports torch, which planning does not need
 
     for _ in range(_JUDGEMENTS):
         verdict = judge_version(

@@ -36,7 +36,7 @@ def trained_on(model: str) -> str | None:
 
     from ratchet.registry import MlflowModelManager  # noqa: PLC0415
     from ratchet.registry.tracking import answering, client, tracking_uri  # noqa: PLC0415
-    from ratchet.training.run_names import DATA_FINGERPRINT_TAG  # noqa: PLC0415
+    from ratchet.run_names import DATA_FINGERPRINT_TAG  # noqa: PLC0415
 
     try:
         newest = MlflowModelManager().get_latest_version(model)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ratchet import MlflowModelManager
 from ratchet.data.watching import Look
-from ratchet.monitoring import Reading
+from ratchet.monitoring.values import Reading
 from ratchet.registry import EventKind
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ratchet import MlflowModelManager
 from ratchet.gate import Policy, Verdict
-from ratchet.monitoring import MonitorSettings, Reading
+from ratchet.monitoring.values import MonitorSettings, Reading
 from ratchet.registry import EventKind
 from tasks.events import Degraded, announce, announce_history
 from tasks.progress import gate_progress
@@ -38,7 +38,7 @@ def judge_again(model: str, version: int, policy: Policy | str | None, against: 
 @step("read {model}")
 def read_champion(model: str, settings: MonitorSettings, data: str) -> Reading | None:
     """Score the champion on the newest labelled images."""
-    from ratchet.monitoring import take_reading  # noqa: PLC0415 (torch)
+    from ratchet.monitoring.reading import take_reading  # noqa: PLC0415 (torch)
 
     with gate_progress(model) as on_image:
         path = Path(data) if data else None
@@ -48,7 +48,7 @@ def read_champion(model: str, settings: MonitorSettings, data: str) -> Reading |
 @step("log the reading")
 def log_reading(reading: Reading) -> str:
     """Announce the reading if production got worse, and add it to the curve, which somebody may have deleted."""
-    from ratchet.monitoring import log_reading  # noqa: PLC0415
+    from ratchet.monitoring.curve import log_reading  # noqa: PLC0415
 
     if reading.state == "degraded":
         announce(Degraded.of(reading))

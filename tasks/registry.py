@@ -16,7 +16,7 @@ from tasks.step import step
 def prune_versions(model: str, keep: int, dry_run: bool) -> PrunePlan:
     """Delete versions beyond the policy, and the heavy files of their runs; nothing of a model that is yet to come."""
     manager = MlflowModelManager()
-    return manager.prune(model, keep=keep, dry_run=dry_run) if model in manager.models() else PrunePlan(model, ())
+    return manager.prune(model, keep=keep, dry_run=dry_run) if model in manager.models() else PrunePlan(goes=())
 
 
 @step("promote v{version} to {to}")

@@ -23,7 +23,6 @@ from tasks.run_page import (
     kept_choice,
     kept_images,
     kept_plan,
-    tell_errors_in_sentences,
     this_flow_run,
     write_page,
 )
@@ -37,7 +36,6 @@ def plan_retraining(form: RetrainForm) -> Plan:
 
     A run that was interrupted keeps its images, whatever has come since, and one that has asked a person its plan.
     """
-    tell_errors_in_sentences()
     only = kept_images()
     if (kept := kept_plan()) is not None:
         return kept.among(only)

@@ -8,13 +8,13 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import cast
 
 import yaml
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
-from prefect.input.actions import create_flow_run_input, read_flow_run_input
+from prefect.input.actions import create_flow_run_input, delete_flow_run_input, read_flow_run_input
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL
 from pydantic import BaseModel, ConfigDict
@@ -28,6 +28,7 @@ from ratchet.retraining import FlowRun, Plan
 from ratchet.training.results import SweepOutcome
 
 _PLAN, _CHOICE, _IMAGES = "ratchet-plan", "ratchet-choice", "ratchet-images"
+_PART = 500_000  # characters in one request: many a proxy takes no more than 1 MB
 
 
 class Choice(BaseModel):
@@ -93,17 +94,35 @@ def keep_plan(plan: Plan, choice: Choice) -> None:
         create_flow_run_input(_CHOICE, yaml.safe_dump(choice.model_dump(mode="json"), sort_keys=False))
 
 
-def keep_images(names: Sequence[str] | None) -> None:
-    """Keep the names of the images that this flow run trains and judges on, for when it is taken up again."""
-    packed = zlib.compress(json.dumps(names).encode())
-    create_flow_run_input(_IMAGES, base64.b64encode(packed).decode())
+def keep_images(names: Collection[str] | None) -> None:
+    """Keep the names of the images that this flow run trains and judges on, for when it is taken up again.
+
+    They are written in parts, and the number of those last: it is there only when all of them are.
+    """
+    packed = zlib.compress(json.dumps(None if names is None else sorted(names)).encode())
+    text = base64.b64encode(packed).decode()
+    starts = range(0, len(text), _PART)
+    for number, start in enumerate(starts):
+        key = _part(number)
+        if read_flow_run_input(key) is not None:  # this run was interrupted while it wrote them
+            delete_flow_run_input(key)
+        create_flow_run_input(key, text[start : start + _PART])
+    create_flow_run_input(_IMAGES, len(starts))
 
 
 def kept_images() -> frozenset[str] | None:
     """Return the names that this flow run has kept."""
-    text = cast("str | None", read_flow_run_input(_IMAGES))
-    names = None if text is None else json.loads(zlib.decompress(base64.b64decode(text)))
+    kept = cast("int | str | None", read_flow_run_input(_IMAGES))
+    if kept is None:
+        return None
+    # Before there were parts, all was in one value.
+    parts = [kept] if isinstance(kept, str) else [cast("str", read_flow_run_input(_part(n))) for n in range(kept)]
+    names = json.loads(zlib.decompress(base64.b64decode("".join(parts))))
     return None if names is None else frozenset(names)
+
+
+def _part(number: int) -> str:
+    return f"{_IMAGES}-{number}"
 
 
 def kept_plan() -> Plan | None:

@@ -28,7 +28,7 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
 from ratchet.errors import RunAbandonedError
-from tasks.run_page import kept_plan
+from tasks.run_page import kept_plan, tell_errors_in_sentences
 
 _SECONDS_BETWEEN_LOOKS = 30.0
 MOST_CRASHES = 4
@@ -42,8 +42,10 @@ def begin_run() -> None:
     """Refuse a run that crashed too often, and cancel the scheduled runs of its deployment that were missed.
 
     After downtime every run that was missed is late: this one, which reads the data as they are now, stands for them
-    all. Runs that a person or an event started are left waiting. Raises `RunAbandonedError`.
+    all. Runs that a person or an event started are left waiting. Our own errors have no trace in the run's logs from here
+    on. Raises `RunAbandonedError`.
     """
+    tell_errors_in_sentences()
     if flow_run.run_count > MOST_CRASHES and (crashes := _crashes()) >= MOST_CRASHES:
         raise RunAbandonedError(
             f"this run crashed {crashes} times, so it is not taken up again. Its logs, and the worker's, say "
@@ -113,17 +115,31 @@ def missed_runs(
 
     Those that go on, after an answer or a crash, are of the same type of state, and have a count.
     """
+    now = datetime.now(UTC)
     only = None if deployment_id is None else FlowRunFilterDeploymentId(any_=[deployment_id])
     overdue = FlowRunFilter(
         deployment_id=only,
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=now),
     )
+    missed = [run for run in read_all_runs(client, overdue, pool=pool) if run.auto_scheduled and run.run_count == 0]
+    return sorted(missed, key=lambda run: run.expected_start_time or now)
+
+
+def read_all_runs(client: SyncPrefectClient, wanted: FlowRunFilter, *, pool: str | None = None) -> list[FlowRun]:
+    """Every flow run that meets the filter, of one work pool or of all.
+
+    Prefect answers with 200 at most, or as many as its server is set to, and does not say that there are more. By id, since
+    many are due at one time, and a page that begins at an offset must not mix those up.
+    """
     ours = None if pool is None else WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
-    found = client.read_flow_runs(
-        flow_run_filter=overdue, work_pool_filter=ours, sort=FlowRunSort.EXPECTED_START_TIME_ASC
-    )
-    return [run for run in found if run.auto_scheduled and run.run_count == 0]
+    found, read = dict[UUID, FlowRun](), 0
+    while page := client.read_flow_runs(
+        flow_run_filter=wanted, work_pool_filter=ours, sort=FlowRunSort.ID_DESC, offset=read
+    ):
+        found |= {run.id: run for run in page}
+        read += len(page)
+    return list(found.values())
 
 
 def cancel_missed(client: SyncPrefectClient, run: FlowRun, why: str) -> None:

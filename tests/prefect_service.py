@@ -160,6 +160,7 @@ def prefect_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servic
 
 
 def own_environment(**settings: str) -> dict[str, str]:
-    """The environment without what belongs to another server."""
-    foreign = ("PREFECT_", "MLFLOW_", "RATCHET_HOME", MARK)
-    return {key: value for key, value in os.environ.items() if not key.startswith(foreign)} | settings
+    """The environment without what belongs to another server; what is downloaded stays where it is, whatever HOME is given."""
+    foreign, pets = ("PREFECT_", "MLFLOW_", "RATCHET_"), "RATCHET_OXFORD_PET"
+    own = {key: value for key, value in os.environ.items() if key == pets or not key.startswith(foreign)}
+    return {"XDG_CACHE_HOME": str(Path.home() / ".cache"), **own, **settings}

@@ -15,13 +15,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from ratchet.registry import DirectoryModelManager, LedgerModelManager, MlflowModelManager
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.tracking import client, experiment_on
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 KINDS = ("directory", "sqlite", "http", "postgres", "http_postgres")
@@ -71,7 +72,7 @@ class Backend:
                 experiment, metrics=metrics or {}, model=model, status=status, parameters=parameters, tags=tags
             )
         opened = client(self.address)
-        run = opened.create_run(ensure_experiment(experiment, self.address), tags=tags)
+        run = opened.create_run(experiment_on(opened, experiment, self.address), tags=tags)
         for name, value in (metrics or {}).items():
             opened.log_metric(run.info.run_id, name, value)
         if parameters is not None:
@@ -126,17 +127,29 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"the server at {url} did not start: {log.read_text()[-2000:]}")
 
 
+def require_postgres() -> None:
+    """Skip the test where Postgres cannot be run, unless RATCHET_POSTGRES_TESTS=required: then it fails."""
+    if not POSTGRES.is_dir():
+        _without_postgres(f"no Postgres binaries at {POSTGRES}")
+    if find_spec("psycopg") is None:
+        _without_postgres("psycopg is not installed")
+    if os.getuid() == 0 and shutil.which("runuser") is None:
+        _without_postgres("Postgres cannot run as root, and there is no runuser")
+
+
+def _without_postgres(reason: str) -> NoReturn:
+    if os.environ.get("RATCHET_POSTGRES_TESTS") == "required":
+        pytest.fail(f"{reason}, and RATCHET_POSTGRES_TESTS=required")
+    pytest.skip(reason)
+
+
 @pytest.fixture(scope="session")
 def postgres_database() -> Iterator[Callable[[], str]]:
     """A Postgres server of its own; each call makes a new database and gives its address for MLflow."""
-    if not POSTGRES.is_dir():
-        pytest.skip(f"no Postgres binaries at {POSTGRES}")
-    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    require_postgres()
     folder = Path(tempfile.mkdtemp(prefix="ratchet-postgres-"))
     as_user: list[str] = []
     if os.getuid() == 0:  # Postgres refuses to run as root
-        if shutil.which("runuser") is None:
-            pytest.skip("Postgres cannot run as root, and there is no runuser")
         shutil.chown(folder, "postgres")
         as_user = ["runuser", "-u", "postgres", "--"]
     port = free_port()

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import re
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 from conftest import TINY, WITHOUT_RULES
 from PIL import Image
 from prefect import flow
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, FlowRun
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists, Pause
 from prefect.flow_engine import run_flow
+from prefect.input.actions import create_flow_run_input
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import AwaitingRetry, Cancelling, Crashed, Running, Suspended
 from prefect_service import Service, waited
@@ -32,12 +38,12 @@ from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 
 from flows.retrain import retrain
 from flows.service.automations import recovery_automations
 from flows.service.deployments import POOL, TAG
-from flows.service.work import ask_for_life, end_questions
+from flows.service.work import ask_for_life, end_questions, skip_missed
 from ratchet import MlflowModelManager, retraining
 from ratchet.data.shapes import generate
 from ratchet.errors import ExperimentNotFoundError
 from ratchet.form import RetrainForm
-from ratchet.monitoring import Reading
+from ratchet.monitoring.values import Reading
 from ratchet.outcome import skip
 from ratchet.planning import STOOD_TAG, Plan
 from ratchet.registry import BestRun, Event, EventKind, Stage
@@ -49,8 +55,17 @@ from tasks.approval import _silence
 from tasks.judgement import log_reading
 from tasks.progress import gate_progress
 from tasks.retraining import plan_retraining, report, select_best, sweep
-from tasks.run_page import Choice, artifact_key, artifact_page, keep_plan, tell_errors_in_sentences, this_flow_run
-from tasks.runs import WITH_ALL, is_waiting
+from tasks.run_page import (
+    Choice,
+    artifact_key,
+    artifact_page,
+    keep_images,
+    keep_plan,
+    kept_images,
+    tell_errors_in_sentences,
+    this_flow_run,
+)
+from tasks.runs import WITH_ALL, is_waiting, missed_runs
 
 MODEL = "asked"
 RATES = ("0.001", "0.002", "0.003", "0.004", "0.005")
@@ -114,7 +129,7 @@ def test_a_person_decides_before_production(prefect_service: Service, deployment
     unanswered, refused, overtaken, approved = _rates()
     with pytest.MonkeyPatch.context() as patch:  # nobody misses the question for its report
         patch.setattr("tasks.approval.write_page", _gone)
-        late = ask(service, deployment, unanswered, approval_hours=0.003)
+        late = ask(service, deployment, unanswered, approval_hours=0.01)
     _refuse(service, deployment, refused)
     _approve_after_the_champion_moved(service, deployment, overtaken)
     _approve_though_the_data_changed(service, deployment, approved, home)
@@ -223,6 +238,25 @@ def _let_the_deadline_pass(service: Service, run: FlowRun) -> None:
     assert "nobody answered" in history(EventKind.REFUSED, 2)[0].reason
     assert stage(2) is Stage.ARCHIVED
     assert len(history(EventKind.GATED, 2)) == 1  # though production changed: what is refused is not judged again
+
+
+@pytest.mark.flow
+@pytest.mark.trains
+@pytest.mark.slow
+def test_an_approval_that_comes_after_the_deadline_promotes_nothing(
+    prefect_service: Service, deployment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ask(prefect_service, deployment, RATES[0], model="late")
+    # Prefect takes the answer, as it does until it has noticed that the time is over.
+    assert resume(prefect_service, run, decision="approve", name="Ben") == 201
+    monkeypatch.setattr("tasks.approval.deadline", lambda _: datetime(2020, 1, 1, tzinfo=UTC))
+    ended = work(prefect_service, run)
+    assert (ended.state_name, ended.name) == ("refused", "late: 1 trial → v1 refused")
+    manager = MlflowModelManager()
+    assert (manager.champion("late"), manager.version("late", 1).stage) == (None, Stage.ARCHIVED)
+    events = manager.history("late")
+    assert [str(event.kind) for event in events] == ["registered", "gated", "staged", "asked", "refused", "archived"]
+    assert events[-2].reason == "nobody answered until 2020-01-01 00:00 UTC"
 
 
 @pytest.mark.flow
@@ -537,3 +571,56 @@ def test_progress_that_somebody_deleted_is_shown_anew_and_stops_nothing(prefect_
 
     judges()
     assert [artifact.data for artifact in shown()] == [100.0]
+
+
+@pytest.mark.flow
+def test_the_names_of_many_images_are_kept_in_parts_that_a_proxy_lets_through(prefect_service: Service) -> None:
+    names = frozenset(uuid4().hex for _ in range(60_000))
+
+    @flow
+    def interrupted() -> tuple[str, list[frozenset[str] | None]]:
+        create_flow_run_input("ratchet-images-0", "of this run's first beginning, which ended before the next part")
+        before = kept_images()
+        keep_images(names)
+        return this_flow_run().id, [before, kept_images()]
+
+    @flow
+    def begun_before_there_were_parts() -> frozenset[str] | None:
+        packed = zlib.compress(json.dumps(["b", "a"]).encode())
+        create_flow_run_input("ratchet-images", base64.b64encode(packed).decode())
+        return kept_images()
+
+    run_id, kept = interrupted()
+    assert kept == [None, names]
+    read = partial(prefect_service.client.read_flow_run_input, UUID(run_id))
+    parts = [read(f"ratchet-images-{number}") for number in range(int(read("ratchet-images")))]
+    assert len(parts) > 2
+    assert max(map(len, parts)) < 512_000
+    assert begun_before_there_were_parts() == {"a", "b"}
+
+
+@pytest.mark.flow
+@pytest.mark.slow
+def test_of_more_missed_runs_than_fit_into_an_answer_the_newest_stands(prefect_service: Service) -> None:
+    client = prefect_service.client
+    with suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+    found = client.create_deployment(
+        flow_id=client.create_flow(retrain),
+        name="missed",
+        schedules=[DeploymentScheduleCreate(schedule=CronSchedule(cron="0 0 * * *"))],
+        work_pool_name=POOL,
+        entrypoint="flows/retrain.py:retrain",
+    )
+    now = datetime.now(UTC)
+    due = {"start_time": (now - timedelta(days=460)).isoformat(), "end_time": now.isoformat()}
+    body = {**due, "min_runs": 450, "max_runs": 450}
+    try:
+        client.request("POST", f"/deployments/{found}/schedule", json=body).raise_for_status()
+        missed = missed_runs(client, deployment_id=found)
+        times = [run.expected_start_time for run in missed]
+        assert (len({run.id for run in missed}), times) == (450, sorted(times))
+        assert skip_missed(client) >= 449
+        assert [run.id for run in missed_runs(client, deployment_id=found)] == [missed[-1].id]
+    finally:
+        client.delete_deployment(found)

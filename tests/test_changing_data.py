@@ -13,8 +13,8 @@ from ratchet.config import compose_space
 from ratchet.errors import ConfigError, SweepFailedError
 from ratchet.planning import plan_retraining
 from ratchet.registry.tracking import client
+from ratchet.run_names import DATA_FINGERPRINT_TAG, IMAGES_TAG
 from ratchet.training.plan import SweepPlan, plan_sweep
-from ratchet.training.run_names import DATA_FINGERPRINT_TAG, IMAGES_TAG
 from ratchet.training.sweep import run
 
 SEARCH = ("optimizer.lr=interval(0.001,0.01)", "sweep.max_trials=1")
@@ -109,3 +109,21 @@ def test_a_corrected_row_of_the_metadata_is_news_to_the_policy_that_reads_its_co
     assert after[0] != before
     assert after[1] == unread
     assert fingerprints()[0] == before
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_the_names_of_the_images_cost_prefect_nothing_when_a_plan_goes_to_a_task(folder: Path) -> None:
+    import cloudpickle
+    from prefect.utilities.collections import visit_collection
+
+    planned = plan_retraining([*overrides(folder), "optimizer.lr=0.1,0.2,0.3,0.4"])
+    names = planned.trials[0].samples
+    assert names == {path.stem for path in (folder / "images").iterdir()}
+    assert all(trial.samples is names for trial in planned.trials)
+    visited: list[object] = []
+    many = planned.among([f"image_{number}" for number in range(10_000)])
+    visit_collection(many, visited.append)
+    assert len(visited) < 5_000
+    again = cloudpickle.loads(cloudpickle.dumps(many))
+    assert [len(trial.samples or ()) for trial in again.trials] == 4 * [10_000]
+    assert "image_0" not in many.to_yaml()

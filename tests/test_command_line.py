@@ -14,24 +14,24 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import TINY
+from conftest import TINY, WITHOUT_RULES
 from exported_models import BEST, Brightness, export
+from prefect_service import own_environment
 from registry_backends import http_address as http_address  # noqa: PLC0414 - a fixture
 
 from flows.cli import main
 from ratchet import MlflowModelManager
 from ratchet.registry.tracking import client
-from ratchet.registry.values import FINGERPRINT_TAG
+from ratchet.run_names import FINGERPRINT_TAG
 from ratchet.training.folder import Snapshot
 
 RATCHET = str(Path(sys.executable).parent / "ratchet")
 
 
 def ratchet(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    settings = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "RATCHET_HOME"))}
     return subprocess.run(
         [RATCHET, *arguments],
-        env=settings | {"RATCHET_HOME": str(home)} | environment,
+        env=own_environment(RATCHET_HOME=str(home), **environment),
         capture_output=True,
         text=True,
         check=False,
@@ -68,6 +68,24 @@ def test_a_prefect_server_that_is_not_there_is_told_in_a_sentence(tmp_path: Path
     assert done.returncode == 1
     assert "ServerUnreachableError" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.flow
+@pytest.mark.trains
+@pytest.mark.slow
+def test_a_retraining_goes_no_further_than_it_may_and_is_skipped_the_second_time(
+    stored_home: Path, tmp_path: Path
+) -> None:
+    asked = ("retrain", *TINY, *WITHOUT_RULES, "--model", "m", "--to", "staging")
+    first, again = (ratchet(*asked, home=stored_home, HOME=str(tmp_path)) for _ in range(2))
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    for done in (first, again):
+        assert "champion of m: none yet" in done.stdout
+    assert "skipped: unchanged since v1" not in first.stdout
+    assert "skipped: unchanged since v1" in again.stdout
+    manager = MlflowModelManager()
+    assert [str(version.stage) for version in manager.versions("m")] == ["Staging"]
+    assert [str(event.kind) for event in manager.history("m")] == ["registered", "gated", "staged"]
 
 
 def test_a_version_is_released_by_the_training_that_was_rolled_back(ratchet_home: Path, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_an_override_from_outside_cannot_reach_hydra_or_the_environment(override
         "torch.optim.lr_scheduler.types.FunctionType",
         "torch.nn.modules.module.torch.load",
         "torch.nn.functional",
-        "ratchet.training.run_sweep",
+        "ratchet.training.sweep.run_sweep",
         "ratchet.data.import_module",
         "pytorch_lightning.callbacks._private",
         "subprocess.run",

@@ -6,11 +6,13 @@ import gc
 import os
 import pickle
 import resource
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from ratchet.data import FolderDataModule
-from ratchet.data.cache import PixelCache
+from ratchet.data.cache import _SPARE, PixelCache
+from ratchet.data.resizing import read_pixels
 from ratchet.errors import ConfigError, UnreadableImageError
 
 AUGMENTATION = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomAffine(15, (0.1, 0.1)), v2.ColorJitter(0.2, 0.2)])
@@ -136,7 +139,7 @@ def test_who_still_has_a_damaged_file_open_does_not_remove_the_one_that_was_made
     module(folder).fill_cache()
     (file,) = files(folder)
     whole = bytearray(file.read_bytes())
-    whole[-10] ^= 1
+    whole[-10 - 64 * (IMAGES + 1)] ^= 1  # in the last row, before what follows the rows
     file.write_bytes(whole)
     old = PixelCache(file)
     assert old.read(IMAGES - 1) is None
@@ -146,18 +149,34 @@ def test_who_still_has_a_damaged_file_open_does_not_remove_the_one_that_was_made
     assert file.exists()
 
 
-def test_two_that_are_made_at_once_stay_within_the_bound_together(folder: Path) -> None:
-    both = threading.Barrier(2, timeout=3)
+def test_two_that_are_made_at_once_stay_within_the_bound_together(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, asked = 1.5 * FILE_BYTES / 10**9, shutil.disk_usage
+    looking, begun, settled = threading.Barrier(2, timeout=1), list[int](), threading.Event()
 
-    def together(done: int, _: int) -> None:
-        with suppress(threading.BrokenBarrierError):
-            if done == 1:  # whoever has begun to write waits for the other one
-                both.wait()
+    def together(place: Path) -> Any:
+        with suppress(threading.BrokenBarrierError):  # nobody looks for room while another one does
+            looking.wait()
+        return asked(place)
 
-    limit = 1.5 * FILE_BYTES / 10**9
+    def begin(done: int, _: int) -> None:
+        if done == 1:
+            begun.append(done)
+            if len(begun) == 2:
+                settled.set()
+            assert settled.wait(60)  # until the other one has begun to write too, or has found no room
+
+    def fill(height: int) -> FolderDataModule:
+        data = module(folder, cache_gb=limit, input_height=height)
+        data.fill_cache(begin)
+        settled.set()
+        return data
+
+    monkeypatch.setattr("ratchet.data.cache.shutil.disk_usage", together)
     with ThreadPoolExecutor(2) as pool:
-        others = [module(folder, cache_gb=limit, input_height=height) for height in (SIDE, SIDE - 1)]
-        list(pool.map(lambda data: data.fill_cache(together), others))
+        held = list(pool.map(fill, (SIDE, SIDE - 1)))
+    assert sorted(data._pixels is None for data in held) == [False, True]
     assert len(files(folder)) == 1
     assert sum(file.stat().st_size for file in files(folder)) <= limit * 10**9
 
@@ -248,6 +267,108 @@ def test_pixels_beyond_the_limit_are_decoded_each_time_and_it_is_said(
     assert not files(folder)
     assert [record.levelname for record in caplog.records if record.name.startswith("ratchet.")] == ["WARNING"]
     assert "datamodule.cache_gb" in caplog.text
+
+
+@contextmanager
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The names of the images that are decoded in the block."""
+    names = list[str]()
+
+    def noted(image: Path, *rest: Any, **options: Any) -> Any:
+        names.append(image.stem)
+        return read_pixels(image, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ratchet.data.cache.read_pixels", noted)
+        yield names
+
+
+def add_one(folder: Path) -> None:
+    for kind in ("images", "masks"):
+        Image.new("L", (50, 45), 7).save(folder / kind / "more.png")
+
+
+def test_of_images_that_grew_in_number_only_the_new_ones_are_decoded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module(folder).fill_cache()
+    add_one(folder)
+    (folder / "images" / "06.png").unlink()
+    (folder / "masks" / "06.png").unlink()
+    expected = epochs(module(folder, cache=False))
+    with decoded(monkeypatch) as names:
+        assert_same(epochs(module(folder)), expected)
+    assert names == ["more"]
+    assert len(files(folder)) == 2
+    with decoded(monkeypatch) as names:  # nothing is taken from pixels that mean something else
+        assert_same(
+            epochs(module(folder, mask_values={0: 0, 7: 2, 255: 1})),
+            epochs(module(folder, cache=False, mask_values={0: 0, 7: 2, 255: 1})),
+        )
+    assert len(names) == IMAGES
+
+
+def test_what_is_damaged_is_decoded_and_not_copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module(folder).fill_cache()
+    (file,) = files(folder)
+    whole = bytearray(file.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    file.write_bytes(whole)
+    add_one(folder)
+    with decoded(monkeypatch) as names:
+        assert_same(epochs(module(folder)), epochs(module(folder, cache=False)))
+    assert len(names) == 2
+    assert len(files(folder)) == 1
+
+
+def test_where_there_is_no_room_for_both_the_one_that_could_be_copied_goes(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module(folder).fill_cache()
+    (old,) = files(folder)
+    gc.collect()
+    add_one(folder)
+    module(folder, cache_gb=1.5 * FILE_BYTES / 1e9).fill_cache()
+    (new,) = files(folder)
+    assert new != old
+    assert not [record for record in caplog.records if record.name.startswith("ratchet.")]
+
+
+def test_on_a_full_disk_the_oldest_makes_room_and_one_that_is_open_stays_which_is_said(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def disk(_: Path) -> SimpleNamespace:
+        taken = sum(file.stat().st_size for file in files(folder))
+        return SimpleNamespace(free=_SPARE + round(2.5 * FILE_BYTES) - taken)
+
+    monkeypatch.setattr("ratchet.data.cache.shutil.disk_usage", disk)
+    module(folder).fill_cache()
+    (oldest,) = files(folder)
+    module(folder, input_height=SIDE - 1).fill_cache()
+    (newer,) = set(files(folder)) - {oldest}
+    gc.collect()
+    for age, file in enumerate((oldest, newer)):
+        os.utime(file, (1000 + age, 1000 + age))
+    held = [module(folder, input_height=SIDE - number) for number in (2, 1)]
+    for data in held:
+        data.fill_cache()
+    kept = files(folder)
+    assert (oldest in kept, newer in kept, len(kept)) == (False, True, 2)
+    assert "without a cache" not in caplog.text
+    another = {"input_height": SIDE - 3}
+    assert_same(epochs(module(folder, **another)), epochs(module(folder, cache=False, **another)))
+    assert files(folder) == kept
+    assert "without a cache" in caplog.text
+    assert f"the disk of {folder.parent / 'cache'} has" in caplog.text
+
+
+def test_a_disk_that_is_full_of_other_things_costs_no_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module(folder).fill_cache()
+    made = files(folder)
+    gc.collect()
+    monkeypatch.setattr("ratchet.data.cache.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    module(folder, input_height=SIDE - 1).fill_cache()
+    assert files(folder) == made
 
 
 def test_pixels_that_can_never_fit_cost_the_others_nothing(folder: Path) -> None:

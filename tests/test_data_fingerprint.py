@@ -78,8 +78,11 @@ def test_another_training_seed_leaves_every_image_in_its_split(folder: Path) -> 
 
 
 def test_of_many_pairs_few_are_queued_at_once(folder: Path) -> None:
-    pair = (folder / "images" / "part_00.png", folder / "masks" / "part_00.png")
-    pairs = dict.fromkeys(map(str, range(3000)), pair)
+    pairs = {}
+    for number in range(3000):
+        pairs[str(number)] = (folder / "images" / f"link_{number}.png", folder / "masks" / f"link_{number}.png")
+        for link in pairs[str(number)]:
+            link.hardlink_to(link.with_name("part_00.png"))
     tracemalloc.start()
     contents = read_contents(pairs)
     kept, peak = tracemalloc.get_traced_memory()

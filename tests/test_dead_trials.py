@@ -14,19 +14,28 @@ import pytest
 from conftest import TINY
 
 from ratchet.config import compose_sweep
-from ratchet.errors import TrialFailedError
+from ratchet.errors import SweepFailedError, TrialFailedError
 from ratchet.registry.tracking import client
+from ratchet.run_names import FAILURE_TAG
 from ratchet.training.memory import lack_of_memory_told, out_of_memory, peak_of
 from ratchet.training.plan import plan_trials
 from ratchet.training.results import TrialResult
-from ratchet.training.run_names import FAILURE_TAG
 from ratchet.training.sweep import run_sweep
 
 SMALL = (*TINY, "export.types=[pt2]", "datamodule.batch_size=8")
 
 
+@pytest.fixture
+def vmstat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the kernel tells of its memory, for this test alone: it may kill something else on this machine just then."""
+    path = tmp_path / "vmstat"
+    path.write_text("nr_free_pages 9\noom_kill 7\n")
+    monkeypatch.setattr("ratchet.training.memory._VMSTAT", path)
+    return path
+
+
 @pytest.mark.trains
-@pytest.mark.usefixtures("stored_home")
+@pytest.mark.usefixtures("stored_home", "vmstat")
 def test_trials_that_die_fail_alone_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "trial_faults")
     faults = ("Starve", "Die", "Crash")
@@ -45,6 +54,18 @@ def test_trials_that_die_fail_alone_and_say_why(monkeypatch: pytest.MonkeyPatch)
         run = client().get_run(str(result.run_id))
         assert run.info.status == "FAILED"
         assert run.data.tags[FAILURE_TAG] == result.error
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("stored_home")
+def test_a_trial_that_the_kernel_kills_for_its_memory_says_what_to_try(
+    vmstat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "trial_faults")
+    fault = f"+callbacks.fault={{_target_: trial_faults.RunOut, vmstat: '{vmstat}'}}"
+    told = r"killed: out of memory, peak \d+\.\d GB; try datamodule\.batch_size=4\."
+    with pytest.raises(SweepFailedError, match=told):
+        run_sweep(plan_trials(compose_sweep([*SMALL, fault])))
 
 
 @pytest.mark.trains

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -24,8 +24,11 @@ from ratchet import MlflowModelManager
 from ratchet.data.shapes import generate
 from ratchet.registry.tracking import client
 from ratchet.registry.values import AUTHOR_TAG
+from ratchet.run_names import FINGERPRINT_TAG
 from ratchet.training.opening import RESUMED_TAG
-from ratchet.training.run_names import FINGERPRINT_TAG
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 pytestmark = [pytest.mark.flow, pytest.mark.trains, pytest.mark.slow]
 
@@ -159,22 +162,31 @@ def _the_monitor_logged_its_reading(state: str | None) -> None:
 
 
 def test_after_downtime_one_scheduled_run_starts(service: Service) -> None:
-    deployment = service.client.read_deployment_by_name("retrain/scheduled-m")
-    now = datetime.now(UTC)
-    times = {"start_time": (now - timedelta(days=366 * 5)).isoformat(), "end_time": now.isoformat()}
     service.kill_worker()
-    service.client.request(
-        "POST", f"/deployments/{deployment.id}/schedule", json={**times, "min_runs": 5, "max_runs": 5}
-    ).raise_for_status()
+    _miss_five_years(service, "retrain/scheduled-m")
     service.start_worker()
 
     def settled() -> list[str] | None:
-        due = [run for run in service.runs("retrain/scheduled-m") if run.expected_start_time < now]
+        due = _due(service, "retrain/scheduled-m")
         names = [str(run.state_name) for run in due]
         return names if all(run.state is not None and run.state.is_final() for run in due) else None
 
     names = waited(settled, "the end of all missed runs", 180)
     assert sorted(name.split(":")[0] for name in names) == ["Missed"] * 4 + ["skipped"]
+
+
+def _miss_five_years(service: Service, name: str) -> None:
+    """Let the server plan the runs that were due in five years, one in each."""
+    deployment, now = service.client.read_deployment_by_name(name), datetime.now(UTC)
+    times = {"start_time": (now - timedelta(days=366 * 5)).isoformat(), "end_time": now.isoformat()}
+    body = {**times, "min_runs": 5, "max_runs": 5}
+    service.client.request("POST", f"/deployments/{deployment.id}/schedule", json=body).raise_for_status()
+
+
+def _due(service: Service, name: str) -> list[FlowRun]:
+    """The runs of a schedule that were due by now, the first one first."""
+    due = [run for run in service.runs(name) if run.auto_scheduled and run.expected_start_time < datetime.now(UTC)]
+    return sorted(due, key=lambda run: run.expected_start_time)
 
 
 def test_people_promote_roll_back_and_prune_from_the_page(service: Service) -> None:
@@ -264,6 +276,44 @@ def test_a_run_that_was_being_cancelled_when_its_worker_died_keeps_no_other_wait
     assert run.name not in take_up(service.client)
     assert service.client.read_flow_run(run.id).state_name == "Cancelled"
     assert slots() == 0
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_what_a_worker_left_is_taken_up_and_what_must_not_be_repeated_is_not(service: Service, died: bool) -> None:
+    from flows.service.work import take_up
+    from tasks.runs import WITH_ALL
+
+    service.kill_worker()
+    runs = [service.start("retrain/on-demand-m"), service.start("rollback/on-demand-m")]
+    for run in runs:
+        for state in (Pending(), Running()):
+            service.client.set_flow_run_state(run.id, state)
+    not_begun = service.start("gate/on-demand-m", version=1)
+    names, why = take_up(service.client, died=died), WITH_ALL if died else "Taken up again"
+    assert [run.name in names for run in (*runs, not_begun)] == [True, False, False]
+    retrain, rollback, gate = (service.client.read_flow_run(run.id) for run in (*runs, not_begun))
+    assert retrain.state is not None
+    assert (retrain.state.name, retrain.state.message) == ("AwaitingRetry", f"{why}: its worker ended before it.")
+    assert rollback.state_name == "Crashed"
+    assert gate.state is not None
+    assert gate.state.is_scheduled()
+    for run in (retrain, gate):
+        service.client.set_flow_run_state(run.id, Cancelled())
+
+
+def test_of_the_scheduled_runs_that_were_missed_the_last_one_stands_and_what_a_person_started(service: Service) -> None:
+    from flows.service.work import skip_missed
+
+    service.kill_worker()
+    asked = service.start("prune/weekly-m")
+    _miss_five_years(service, "prune/weekly-m")
+    assert skip_missed(service.client) == 4
+    *missed, last = _due(service, "prune/weekly-m")
+    assert [run.state_name for run in missed] == ["Missed"] * 4
+    for run in (last, service.client.read_flow_run(asked.id)):
+        assert run.state is not None
+        assert run.state.is_scheduled()
+        service.client.set_flow_run_state(run.id, Cancelled())
 
 
 def test_a_rollback_waits_for_none_of_the_long_runs_that_are_due(service: Service) -> None:

@@ -130,6 +130,7 @@ def test_a_value_out_of_bounds_is_refused(wrong: dict[str, Any]) -> None:
         (["gate=lenient"], "gate"),
         (["trainer.max_epoch=3"], "trainer.max_epochs"),
         (["export.types=[pt2,onnx],[pt2,torchscript]"], "Add torchscript"),
+        (["datamodule.months=6,7"], "several data sets"),
     ],
 )
 def test_what_no_form_can_know_is_refused_before_any_data_is_touched(

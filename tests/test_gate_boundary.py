@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ratchet.data import Sample
-from ratchet.evaluation.boundary import boundary_counts, inner_band
+from ratchet.evaluation.boundary import count_bands, inner_band, inner_bands
 from ratchet.evaluation.scoring import BATCH, score_models
 from ratchet.evaluation.served import ModelCard, SilentModel
 
@@ -21,6 +21,10 @@ def eroded(mask: np.ndarray, distance: int) -> np.ndarray:
         height, width = mask.shape
         mask = np.all([padded[i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=0)
     return mask
+
+
+def boundary_counts(truth: np.ndarray, predicted: np.ndarray, *, classes: int) -> np.ndarray:
+    return count_bands(*(inner_bands(mask, classes=classes) for mask in (truth, predicted)))
 
 
 @pytest.mark.parametrize("distance", [1, 2, 5, 40])

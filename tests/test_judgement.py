@@ -21,8 +21,8 @@ from ratchet.errors import ModelFilesError
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.gate import Verdict, load_policy
 from ratchet.gate.record import replay
-from ratchet.judgement import OnImage, judge_version
-from ratchet.judgement.cache import LIMIT, CountsCache
+from ratchet.judgement.cache import CountsCache
+from ratchet.judgement.judging import OnImage, judge_version
 from ratchet.judgement.records import fetch_record, last_verdict
 
 pytestmark = pytest.mark.slow
@@ -361,16 +361,24 @@ def test_the_champions_counts_are_reused_on_the_same_images_and_those_of_a_chall
     assert not reused(registry.judge(registry.add(FAIR), **NOT_WORSE))
 
 
-def test_counts_on_other_images_are_not_reused(registry: Registry, images: Path, tmp_path: Path) -> None:
+def test_only_counts_of_the_same_images_are_reused(
+    registry: Registry, images: Path, home: Path, tmp_path: Path
+) -> None:
     registry.add(POOR, "production")
     challenger = registry.add(GOOD)
     before = registry.judge(challenger, **BETTER)
     shutil.copytree(images, tmp_path / "changed")
     path = tmp_path / "changed" / "masks" / "disc020.png"
     Image.fromarray(1 - np.asarray(Image.open(path))).save(path)
-    after = registry.judge(challenger, data_module(tmp_path / "changed"), **BETTER)
-    assert not reused(after)
+    told: list[tuple[int, int]] = []
+    after = registry.judge(challenger, data_module(tmp_path / "changed"), lambda *done: told.append(done), **BETTER)
+    assert "on 39 of these 40 images before" in " ".join(after.notes)
+    assert told[-1] == (41, 41)  # the challenger on all of them, the champion on the one
     assert after.champion_score != before.champion_score
+    (home / "counts").rename(tmp_path / "counts of before")
+    afresh = registry.judge(challenger, data_module(tmp_path / "changed"), **BETTER)
+    assert not reused(afresh)
+    assert afresh.counts == after.counts
 
 
 @pytest.mark.parametrize("damage", ["cut off", "changed", "of another model"])
@@ -384,8 +392,9 @@ def test_kept_counts_that_were_tampered_with_are_not_believed(registry: Registry
         path.write_bytes(path.read_bytes()[:-100])
     else:
         cache, name = CountsCache(home / "forged"), f"{path.name[:32]}-{path.stem[33:]}.parquet"
-        counts = some_counts(40, names=tuple(sample.name for sample in registry.data.samples["test"]))
-        cache.keep(counts, model="m", gate_set="g")
+        contents = [registry.data.contents[sample.name] for sample in registry.data.samples["test"]]
+        counts = some_counts(40, names=tuple(f"{content.image} {content.mask}" for content in contents))
+        cache.keep(counts, model="m", mask_values={})
         (forged,) = (home / "forged").iterdir()
         forged.replace(path if damage == "changed" else path.with_name(f"{name[:33]}{forged.stem[33:]}.parquet"))
         if damage == "of another model":
@@ -402,27 +411,38 @@ def some_counts(images: int, *, names: tuple[str, ...] | None = None, seed: int 
     return ImageCounts(names or tuple(map(str, range(images))), ("disc",), tp, fp, fn)
 
 
-def test_of_kept_counts_the_longest_unused_go_first(tmp_path: Path) -> None:
+def test_of_kept_counts_the_longest_unused_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, counts = CountsCache(tmp_path / "counts"), some_counts(2)
-    for number in range(LIMIT):
-        cache.keep(counts, model=str(number), gate_set="g")
-    assert cache.find(model="0", gate_set="g") is not None
-    cache.keep(counts, model="one more", gate_set="g")
-    assert len(list((tmp_path / "counts").iterdir())) == LIMIT
-    there = [cache.find(model=str(number), gate_set="g") is not None for number in (0, 1, 2)]
+    for number in range(4):
+        cache.keep(counts, model=str(number), mask_values={})
+    kept = list((tmp_path / "counts").iterdir())
+    monkeypatch.setattr("ratchet.judgement.cache.LIMIT", sum(path.stat().st_size for path in kept))
+    assert cache.find(model="0", mask_values={}) is not None
+    cache.keep(counts, model="one more", mask_values={})
+    assert len(list((tmp_path / "counts").iterdir())) == len(kept) == 4
+    there = [cache.find(model=str(number), mask_values={}) is not None for number in (0, 1, 2)]
     assert there == [True, False, True]
+
+
+def test_counts_where_masks_mean_something_else_are_others(tmp_path: Path) -> None:
+    cache, counts = CountsCache(tmp_path / "counts"), some_counts(2)
+    cache.keep(counts, model="m", mask_values={0: 0, 1: 1})
+    assert cache.find(model="m", mask_values={0: 0, 255: 1}) is None
+    found = cache.find(model="m", mask_values={1: 1, 0: 0})
+    assert found is not None
+    assert found.names == counts.names
 
 
 def _keep_often(folder: Path) -> None:
     for _ in range(20):
-        CountsCache(folder).keep(some_counts(500), model="m", gate_set="g")
+        CountsCache(folder).keep(some_counts(500), model="m", mask_values={})
 
 
 def test_writers_at_the_same_time_leave_one_whole_file(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         writers = [pool.submit(_keep_often, tmp_path / "counts") for _ in range(2)]
         while not all(writer.done() for writer in writers):
-            found = CountsCache(tmp_path / "counts").find(model="m", gate_set="g")
+            found = CountsCache(tmp_path / "counts").find(model="m", mask_values={})
             assert found is None or len(found.names) == 500
     assert [writer.exception() for writer in writers] == [None, None]
     assert len(list((tmp_path / "counts").iterdir())) == 1
@@ -433,6 +453,6 @@ def test_a_folder_that_takes_no_file_costs_time_and_nothing_else(
 ) -> None:
     (tmp_path / "counts").write_text("a file where the folder should be")
     cache = CountsCache(tmp_path / "counts")
-    cache.keep(some_counts(2), model="m", gate_set="g")
+    cache.keep(some_counts(2), model="m", mask_values={})
     assert "scored again" in caplog.text
-    assert cache.find(model="m", gate_set="g") is None
+    assert cache.find(model="m", mask_values={}) is None

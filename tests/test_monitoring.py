@@ -15,10 +15,10 @@ from ratchet import MlflowModelManager
 from ratchet.data.seen import SeenImages
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.gate import Policy, load_policy
-from ratchet.judgement import judge_version
-from ratchet.monitoring import MonitorSettings, take_reading
+from ratchet.judgement.judging import judge_version
 from ratchet.monitoring.images import choose_images
-from ratchet.monitoring.reading import Reading, judge_reading
+from ratchet.monitoring.reading import judge_reading, take_reading
+from ratchet.monitoring.values import MonitorSettings, Reading
 from ratchet.registry.tracking import client, ensure_experiment
 
 POLICY = Policy(resamples=1000)
@@ -252,6 +252,10 @@ def test_a_champion_is_read_on_all_that_came_and_on_the_gate_images_of_its_promo
     reading = take_reading("m", MonitorSettings(min_images=12), manager=manager)
     assert reading is not None
     assert (reading.images, reading.reference_images, reading.as_promoted) == (24, 4, True)
+    told: list[tuple[int, int]] = []
+    again = take_reading("m", MonitorSettings(min_images=12), manager=manager, on_image=lambda *done: told.append(done))
+    assert again == reading
+    assert told == []  # nothing is scored twice
     assert reading.metric == "dice"  # of the policy that promoted it, not of that which it was trained under
 
     shutil.rmtree(str(first.artifact_uri).removeprefix("file://"))  # as `mlflow gc` does

@@ -20,13 +20,16 @@ from conftest import TINY
 from ratchet.config import compose
 from ratchet.errors import TrialTakenError
 from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.run_names import CHECKPOINT_TAG, FAILURE_TAG, FINGERPRINT_TAG, NESTED_TAG, THREADS_TAG
 from ratchet.training import opening
 from ratchet.training.fitting import _keep_threads
 from ratchet.training.folder import Facts, Note, Snapshot, TrialFolder
 from ratchet.training.opening import Beginning, begin
 from ratchet.training.ownership import OWNER_TAG, Ownership, await_owner, machine
+from ratchet.training.plan import plan_trials
+from ratchet.training.progress import Progress
 from ratchet.training.run import TrialRun, close_dead_run
-from ratchet.training.run_names import CHECKPOINT_TAG, FAILURE_TAG, FINGERPRINT_TAG, NESTED_TAG, THREADS_TAG
+from ratchet.training.trial import run_trial
 from ratchet.training.upload import Uploads, withdraw
 
 FACTS = Facts(epoch=1, step=5, trained=False, stopped=False, seconds=1.0, peak_memory=1.0, best=None)
@@ -157,6 +160,32 @@ def test_who_lost_its_run_uploads_nothing_into_it_and_deletes_nothing_of_it(run:
         client().set_tag(run.run_id, OWNER_TAG, "there/1/2/3")
         uploads(Snapshot(path=tmp_path, facts=FACTS))
     assert run.names("checkpoints") == ["checkpoints/resume-9"]
+
+
+@pytest.mark.trains
+def test_a_training_that_lost_its_run_stops_at_the_next_beat_and_leaves_the_run_to_its_owner(
+    stored_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "Ownership", partial(Ownership, beat=0.1))
+    (trial,) = plan_trials([compose([*TINY, "trainer.max_epochs=500"])])
+    runs = list[str]()
+
+    def lose(progress: Progress) -> None:
+        if progress.phase == "training":
+            client().set_tag(runs[-1], OWNER_TAG, "there/1/2/3")  # at each step: a beat may just be writing its own
+
+    with pytest.raises(TrialTakenError, match="there/1/2/3 took over"):
+        run_trial(
+            trial.config,
+            name=trial.name,
+            fingerprint=trial.fingerprint,
+            tags={},
+            on_start=runs.append,
+            report=lose,
+        )
+    found = client().get_run(runs[-1])
+    assert (found.info.status, found.data.tags[OWNER_TAG]) == ("RUNNING", "there/1/2/3")
+    assert FAILURE_TAG not in found.data.tags
 
 
 def test_a_run_that_another_machine_has_claimed_since_it_was_read_is_not_closed(run: TrialRun) -> None:

@@ -18,8 +18,9 @@ from registry_backends import Backend, kinds
 
 from ratchet.errors import ChampionMovedError, ModelFilesError, QuarantinedError, RegistryError
 from ratchet.registry import EventKind, LedgerModelManager, MlflowModelManager, Stage
-from ratchet.registry.tracking import client, ensure_experiment
-from ratchet.registry.values import FILES_TAG, FINGERPRINT_TAG, PINNED_TAG
+from ratchet.registry.tracking import client, experiment_on
+from ratchet.registry.values import FILES_TAG, PINNED_TAG
+from ratchet.run_names import FINGERPRINT_TAG
 
 pytest_plugins = ["registry_backends"]
 pytestmark = pytest.mark.slow
@@ -353,7 +354,7 @@ def test_a_version_made_from_a_logged_model_is_looked_up_in_the_managers_own_sto
     backend: Backend, name: str, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = client(backend.address)
-    logged = opened.create_logged_model(ensure_experiment(f"experiment {name}", backend.address), "net")
+    logged = opened.create_logged_model(experiment_on(opened, f"experiment {name}", backend.address), "net")
     opened.log_model_artifacts(logged.model_id, str(make_model()))
     opened.finalize_logged_model(logged.model_id, "READY")
     opened.create_registered_model(name)

@@ -219,6 +219,27 @@ def test_a_rollback_to_files_that_changed_is_refused(backend: Backend, name: str
     assert (manager.versions(name), manager.history(name)) == before
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"no archive", r"torch cannot load model\.pt"), (None, r"holds no TorchScript file model\.pt")],
+    ids=["no archive", "missing"],
+)
+def test_a_rollback_to_a_model_that_does_not_load_is_refused(
+    backend: Backend, name: str, make_model: MakeModel, content: bytes | None, told: str
+) -> None:
+    manager, broken = backend.open(), make_model()
+    (broken / "model.pt").unlink()
+    if content is not None:
+        (broken / "model.pt").write_bytes(content)
+    for number, model in enumerate((broken, make_model()), start=1):
+        manager.register_model(str(model), name)
+        manager.promote(name, number)
+    before = manager.versions(name), manager.history(name)
+    with pytest.raises(ModelFilesError, match=told):
+        manager.rollback(name, "v2 is bad")
+    assert (manager.versions(name), manager.history(name)) == before
+
+
 def _spoil(location: str, backend: Backend) -> None:
     """Append a byte to a kept model.pt, wherever the back end keeps it."""
     if location.startswith("mlflow-artifacts:"):

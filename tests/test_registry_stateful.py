@@ -24,7 +24,7 @@ from ratchet.errors import (
 )
 from ratchet.registry import EventKind, LedgerModelManager, Stage
 from ratchet.registry.difference import difference_of
-from ratchet.registry.values import FINGERPRINT_TAG
+from ratchet.run_names import FINGERPRINT_TAG
 
 pytestmark = pytest.mark.slow  # real stores, many operations
 

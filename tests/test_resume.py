@@ -25,14 +25,13 @@ from registry_backends import http_address as http_address  # noqa: PLC0414 - a 
 from ratchet.config import compose
 from ratchet.registry import MlflowModelManager
 from ratchet.registry.tracking import client
+from ratchet.run_names import CHECKPOINT_TAG, ENDED_TAG, FAILURE_TAG, HEARTBEAT_TAG, THREADS_TAG
 from ratchet.training.folder import RESUME_FILE, TrialFolder
 from ratchet.training.opening import CONTINUED_TAG, RESUMED_TAG
-from ratchet.training.ownership import HEARTBEAT_TAG
 from ratchet.training.plan import PlannedTrial, plan_trials
 from ratchet.training.process import TrialOrder, TrialProcess
 from ratchet.training.progress import Progress, TrialEnd
 from ratchet.training.reuse import REUSED_TAG, TrainedBefore
-from ratchet.training.run_names import CHECKPOINT_TAG, ENDED_TAG, FAILURE_TAG, THREADS_TAG
 from ratchet.training.sweep import run_sweep
 from ratchet.training.trial import run_trial
 

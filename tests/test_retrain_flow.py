@@ -11,12 +11,13 @@ from conftest import TINY, WITHOUT_RULES
 
 from ratchet import MlflowModelManager
 from ratchet.data.shapes import generate
-from ratchet.errors import ConfigError
+from ratchet.errors import ConfigError, GateError
 from ratchet.gate.record import replay
-from ratchet.judgement import judgement_path
+from ratchet.judgement.records import judgement_path
 from ratchet.outcome import Outcome
+from ratchet.registry import Stage
 from ratchet.registry.tracking import client
-from ratchet.retraining import FlowRun, plan_retraining, select, train
+from ratchet.retraining import FlowRun, move, plan_retraining, select, train
 
 pytestmark = [pytest.mark.flow, pytest.mark.trains]
 
@@ -67,7 +68,34 @@ def test_one_model_from_the_first_training_to_its_replacement(home: Path) -> Non
     assert second.verdict.champion is not None
     assert second.verdict.champion.version == 1
     assert name == second.status
+    champion = manager.champion("m")
+    assert champion is not None
+    assert champion.version == second.champion == (2 if second.status == "promoted" else 1)
     _prune(manager)
+
+
+@pytest.mark.usefixtures("_prefect", "home")
+def test_a_rejected_challenger_stays_out_and_is_judged_again_when_production_is_another() -> None:
+    manager, mine = MlflowModelManager(), ("core.name=hopeless", "gate.floor=1.0", "optimizer.lr=0.01")
+    name, first = run(*WITHOUT_RULES, *mine, model="hopeless")
+    assert (name, first.status, first.version, first.champion) == ("rejected", "rejected", 1, None)
+    assert first.verdict is not None
+    plan = plan_retraining([*TINY, *WITHOUT_RULES, *mine, "retrain.model=hopeless"])
+    for stage in (Stage.STAGING, Stage.PRODUCTION):
+        with pytest.raises(GateError, match="Nothing is promoted"):
+            move(plan, first.verdict, stage)
+    assert run(*WITHOUT_RULES, *mine, model="hopeless")[0] == "skipped: unchanged since v1"
+    assert [str(event.kind) for event in manager.history("hopeless")] == ["registered", "gated"]
+    assert manager.version("hopeless", 1).stage is Stage.NONE
+
+    name, other = run(*WITHOUT_RULES, "core.name=hopeless", "optimizer.lr=0.02", model="hopeless")
+    assert (name, other.version, other.champion) == ("promoted", 2, 2)
+    name, again = run(*WITHOUT_RULES, *mine, model="hopeless")
+    assert (name, again.version, again.champion) == ("rejected", 1, 2)
+    assert again.verdict is not None
+    assert again.verdict.champion is not None
+    assert again.verdict.champion.version == 2
+    assert run(*WITHOUT_RULES, *mine, model="hopeless")[0] == "skipped: unchanged since v1"
 
 
 @pytest.mark.usefixtures("_prefect", "home")
@@ -184,7 +212,7 @@ def _check_artifacts(outcome: Outcome, home: Path) -> None:
     assert verdict is not None
     folder = home / "downloaded"
     folder.mkdir()
-    path = Path(client().download_artifacts(str(outcome.best_run), judgement_path(verdict), str(folder)))
+    path = Path(client().download_artifacts(str(outcome.best_run), judgement_path(verdict.digest), str(folder)))
     assert replay(path / "verdict.json", digest=verdict.digest) == verdict
     assert (path / "report.html").stat().st_size > 5000
 

@@ -11,16 +11,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+from click.testing import CliRunner
 from pydantic import ValidationError
 from registry_backends import free_port
 from rich.console import Console
 from sqlalchemy import make_url
 
+from flows.cli import main
 from flows.service.check import prefect_client
-from flows.service.doctor import _database, _mlflow
+from flows.service.doctor import _database, _disk, _mlflow
 from flows.service.journal import Journal
 from flows.service.models import ModelFile
 from flows.service.postgres import _initialise, addresses, find_binaries
@@ -132,6 +135,31 @@ def test_files_that_stayed_behind_when_the_home_was_moved_are_told_with_what_men
     stored_home.mkdir()
     (stored_home / "mlartifacts").symlink_to(moved / "mlartifacts")
     assert len(list(_mlflow())) == 1
+
+
+@pytest.mark.usefixtures("ratchet_home")
+@pytest.mark.parametrize(("gigabytes", "advised", "bad"), [(20, False, False), (9, True, False), (1, True, True)])
+def test_a_disk_that_fills_up_is_told_before_it_is_full(
+    gigabytes: int, advised: bool, bad: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = SimpleNamespace(free=gigabytes * 2**30)
+    monkeypatch.setattr("flows.service.doctor.shutil.disk_usage", lambda _: free)
+    (finding,) = _disk()
+    assert finding.found.startswith(f"{gigabytes}.0 GB free")
+    assert (bool(finding.advice), finding.bad) == (advised, bad)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("stored_home")
+def test_the_doctor_fails_where_something_must_be_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.chdir(tmp_path)  # where no model files are
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        done = CliRunner().invoke(main, ["doctor"])
+    assert done.exit_code == 1
+    assert "http://127.0.0.1:9/api" in done.output
+    assert "GPU" in done.output  # the checks that follow are made all the same
 
 
 @pytest.mark.parametrize("name", ["a#b", "a?b"])

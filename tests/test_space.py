@@ -150,6 +150,7 @@ def test_a_retraining_that_is_searched_keeps_its_plan_and_judges_all_its_trials_
     assert plan_retraining([*overrides[:-1], "sweep.max_trials=4"]).fingerprint != plan.fingerprint
     for searched in (
         "datamodule.split_seed=range(1,3)",
+        "datamodule.drift=interval(0.1,0.5)",
         "retrain.to=choice(staging,production)",
         "gate=glob(*)",
         "export=default,onnx",

@@ -236,12 +236,12 @@ def test_who_is_busy_with_something_else_for_long_does_not_look_dead(
     elsewhere: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ratchet.training.study_storage.BEAT_SECONDS", 1)
-    monkeypatch.setattr("ratchet.training.study_storage.STALE_SECONDS", 3)
+    monkeypatch.setattr("ratchet.training.study_storage.STALE_SECONDS", 6)  # a dozen beats: a disk may be slow
     study = SweepStudy(plan(), synchronous=True)
     asked = study.ask()
     assert asked is not None
-    time.sleep(5)
-    hasty = "import ratchet.training.study_storage as module\nmodule.BEAT_SECONDS, module.STALE_SECONDS = 1, 3"
+    time.sleep(8)
+    hasty = "import ratchet.training.study_storage as module\nmodule.BEAT_SECONDS, module.STALE_SECONDS = 1, 6"
     drawn = elsewhere("number, point = study.ask(); assert number == 1", first=hasty)
     assert asked[1] != {"optimizer.lr": drawn}
     assert study.begun() == 2

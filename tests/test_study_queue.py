@@ -8,10 +8,10 @@ from optuna.trial import TrialState
 
 from ratchet.config import compose_space
 from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.run_names import FINGERPRINT_TAG, PRUNED_TAG
 from ratchet.training.board import Board
 from ratchet.training.plan import SweepPlan, plan_sweep
 from ratchet.training.queue import Pruned, StudyQueue, Turn
-from ratchet.training.run_names import FINGERPRINT_TAG, PRUNED_TAG
 from ratchet.training.sweep import _at_work
 
 

@@ -23,8 +23,8 @@ from mlflow.entities import Run
 from ratchet import MlflowModelManager
 from ratchet.config import compose_space
 from ratchet.errors import MetricNotLoggedError, NoFinishedRunError, SweepFailedError
-from ratchet.registry.selection import SWEEP_RUN_TAG
 from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.run_names import FAILURE_TAG, NESTED_TAG, PRUNED_TAG, STOPPED_TAG, SWEEP_RUN_TAG
 from ratchet.training.caching import fill_cache
 from ratchet.training.halving import rungs
 from ratchet.training.ownership import OWNER_TAG
@@ -33,7 +33,6 @@ from ratchet.training.plan import plan_sweep
 from ratchet.training.preview import Preview, preview, rows
 from ratchet.training.results import SweepOutcome, TrialResult
 from ratchet.training.run import close_dead_run, end_run, metric_rows
-from ratchet.training.run_names import FAILURE_TAG, NESTED_TAG, PRUNED_TAG, STOPPED_TAG
 from ratchet.training.study import SweepStudy
 from ratchet.training.sweep import run
 

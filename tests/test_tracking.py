@@ -15,9 +15,9 @@ from ratchet.config import compose
 from ratchet.errors import RegistryError, ServerUnreachableError
 from ratchet.registry import MlflowModelManager
 from ratchet.registry.tracking import client
+from ratchet.run_names import CHECKPOINT_TAG
 from ratchet.training.ownership import Ownership
 from ratchet.training.run import TrialRun
-from ratchet.training.run_names import CHECKPOINT_TAG
 from ratchet.training.upload import withdraw
 
 pytestmark = pytest.mark.server

@@ -24,10 +24,10 @@ from ratchet.errors import ConfigError, SweepFailedError
 from ratchet.evaluation.served import ServedModel
 from ratchet.evaluation.signature import read_signature
 from ratchet.registry.tracking import client
+from ratchet.run_names import DATA_FINGERPRINT_TAG, FAILURE_TAG, FINGERPRINT_TAG
 from ratchet.training.examples import read_examples
 from ratchet.training.plan import plan_trials
 from ratchet.training.results import TrialResult
-from ratchet.training.run_names import DATA_FINGERPRINT_TAG, FAILURE_TAG, FINGERPRINT_TAG
 from ratchet.training.sweep import run_sweep
 
 pytestmark = pytest.mark.trains

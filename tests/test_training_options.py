@@ -5,22 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
 from conftest import TINY
+from mlflow import MlflowClient
+from mlflow.entities import Metric
 
 from ratchet.config import compose, compose_sweep, instantiate
 from ratchet.errors import ConfigError
 from ratchet.registry.tracking import client
+from ratchet.run_names import BATCH_SIZE_TAG
 from ratchet.training.fitting import Spending
 from ratchet.training.memory import free_bytes, has_memory_for, left_of_container, limited_to_what_is_free
 from ratchet.training.network import create_network
 from ratchet.training.plan import plan_trials
 from ratchet.training.results import TrialResult
-from ratchet.training.run_names import BATCH_SIZE_TAG
 from ratchet.training.sweep import run_sweep
+from ratchet.training.trial import run_trial
 
 SMALL = (*TINY, "export.types=[pt2]", "datamodule.batch_size=4")
 
@@ -190,9 +194,35 @@ def test_files_that_a_container_has_cached_are_not_memory_in_use(
     assert left_of_container(tmp_path) is None
 
 
-def test_memory_that_is_not_there_cannot_be_had_while_batches_are_tried() -> None:
+def test_memory_that_is_not_there_cannot_be_had_while_batches_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     free = free_bytes()
     assert free is not None
+    monkeypatch.setattr("ratchet.training.memory.free_bytes", lambda: free)  # another test may just give back its own
     with pytest.raises(RuntimeError, match="can't allocate memory"), limited_to_what_is_free():
         torch.empty(int(0.97 * free), dtype=torch.uint8)
     assert torch.empty(2**20).numel() == 2**20
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("stored_home")
+def test_the_values_of_an_epoch_take_few_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, log_batch = list[int](), MlflowClient.log_batch
+
+    def noted(store: MlflowClient, run_id: str, metrics: Sequence[Metric] = (), **rest: Any) -> Any:
+        sent.append(len(metrics))
+        return log_batch(store, run_id, metrics=metrics, **rest)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", noted)
+    overrides = ("trainer.max_epochs=2", "datamodule.batch_size=2", "logger.seconds=3600", "logger.batch=100000")
+    (trial,) = plan_trials([compose([*TINY, *overrides])])
+    end = run_trial(
+        trial.config,
+        name=trial.name,
+        fingerprint=trial.fingerprint,
+        tags={},
+        on_start=lambda _: None,
+        report=lambda _: None,
+    )
+    steps = len(client().get_metric_history(str(end.run_id), "loss_step"))
+    assert steps > 30
+    assert len(list(filter(None, sent))) <= 8  # two for each epoch, before a snapshot, and at the end

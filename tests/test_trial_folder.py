@@ -24,10 +24,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from ratchet.errors import TrialTakenError
 from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.run_names import HEARTBEAT_TAG
 from ratchet.training.checkpoint import Snapshots, StraightToDisk
 from ratchet.training.folder import FACTS_FILE, Facts, Snapshot, TrialFolder, link
 from ratchet.training.leftovers import prune
-from ratchet.training.ownership import HEARTBEAT_TAG, OWNER_TAG, Ownership, await_owner, machine
+from ratchet.training.ownership import OWNER_TAG, Ownership, await_owner, machine
 
 HOLD = """
 import sys, time
@@ -314,12 +315,12 @@ def test_a_run_is_never_taken_from_a_live_owner_and_only_once_from_a_dead_one(st
     freed = threading.Event()
 
     def wait() -> None:
-        await_owner(store, run.info.run_id, "here/1", on_wait=waited.append, stale=1.0, poll=0.05)
+        await_owner(store, run.info.run_id, "here/1", on_wait=waited.append, stale=4.0, poll=0.05)
         freed.set()
 
     waiter = threading.Thread(target=wait)
     waiter.start()
-    assert not freed.wait(3.0)  # three times as long as a silence may last
+    assert not freed.wait(8.0)  # twice as long as a silence may last
     assert waited == [alive.owner]
     alive.stop()
     assert freed.wait(60)
@@ -329,7 +330,7 @@ def test_a_run_is_never_taken_from_a_live_owner_and_only_once_from_a_dead_one(st
     heirs = [Ownership(store, f"here/{number}") for number in (1, 2)]
     claims: dict[str, bool] = {}
     threads = [
-        threading.Thread(target=lambda heir=heir: claims.update({heir.owner: heir.claim(found, settle=2.0)}))
+        threading.Thread(target=lambda heir=heir: claims.update({heir.owner: heir.claim(found, settle=4.0)}))
         for heir in heirs
     ]
     for thread in threads:
@@ -351,7 +352,7 @@ def test_a_run_is_never_taken_from_a_live_owner_and_only_once_from_a_dead_one(st
             found = await_owner(store, run.info.run_id, here, on_wait=yielded.append, poll=0.05)
             if found.info.status == "FINISHED":
                 return
-            if heir.claim(found, settle=2.0):
+            if heir.claim(found, settle=4.0):
                 took.append(heir.owner)
                 time.sleep(3.0)  # it fetches a checkpoint
                 heir.confirm()
@@ -361,7 +362,7 @@ def test_a_run_is_never_taken_from_a_live_owner_and_only_once_from_a_dead_one(st
 
     threads = [
         threading.Thread(target=take_up, args=(Ownership(store, f"heir/{number}", beat=0.2), after))
-        for number, after in enumerate((0.0, 1.0, 4.5))
+        for number, after in enumerate((0.0, 1.0, 5.5))
     ]
     for thread in threads:
         thread.start()

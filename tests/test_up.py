@@ -18,7 +18,7 @@ import pytest
 import yaml
 from conftest import TINY
 from prefect_service import QUICK, living, own_environment, waited
-from registry_backends import POSTGRES, free_port
+from registry_backends import free_port, require_postgres
 
 pytestmark = [pytest.mark.server, pytest.mark.flow, pytest.mark.slow]
 
@@ -33,7 +33,8 @@ class Up:
         self.folder = folder
         self.home = home or folder / "home"
         self.ports = {"--mlflow-port": free_port(), "--prefect-port": free_port()}
-        self.environment = own_environment(RATCHET_HOME=str(self.home), **QUICK)
+        # A HOME of its own: in that of whoever runs the tests, Prefect's profile may name a server.
+        self.environment = own_environment(HOME=str(folder), RATCHET_HOME=str(self.home), **QUICK)
         ports = [str(part) for pair in self.ports.items() for part in pair]
         self.process = subprocess.Popen(
             [RATCHET, "up", *ports, "--models", str(folder / "models"), *options],
@@ -113,7 +114,7 @@ def start(models: Path) -> Iterator[Callable[..., Up]]:
 def test_everything_comes_up_and_ends_and_an_interrupted_run_goes_on_the_next_time(
     start: Callable[..., Up], models: Path
 ) -> None:
-    first = start()
+    first = start("--data-root", str(models))
     first.said("ready after")
     assert "deployments: 10 created" in first.said("deployments:")
     found = first.call("deploy", "--models", "models")
@@ -126,9 +127,10 @@ def test_everything_comes_up_and_ends_and_an_interrupted_run_goes_on_the_next_ti
     assert again.returncode == 1
     assert f"a `ratchet up` serves {first.home} already" in again.stderr
 
-    run = [sys.executable, "-m", "prefect", "deployment", "run", "retrain/on-demand-m"]
-    address = {"PREFECT_API_URL": f"http://127.0.0.1:{first.ports['--prefect-port']}/api"}
-    subprocess.run(run, env=first.environment | address, check=True, capture_output=True, timeout=120)
+    _press_run(first, data="/elsewhere")
+    assert "ForbiddenPathError" in first.said("datamodule.data_path=/elsewhere is outside")
+    first.lines.clear()
+    _press_run(first)
     first.said("begins")
     family = {process.pid for process in first.family()}
     assert len(family) >= 5  # itself, both servers, the worker, the run
@@ -144,6 +146,13 @@ def test_everything_comes_up_and_ends_and_an_interrupted_run_goes_on_the_next_ti
     assert second.process.wait(60) == 1
     assert second.family() == []
     assert any("ServiceEndedError: mlflow ended" in line for line in second.lines)
+
+
+def _press_run(up: Up, **parameters: str) -> None:
+    command = [sys.executable, "-m", "prefect", "deployment", "run", "retrain/on-demand-m"]
+    command += ["--params", json.dumps(parameters)]
+    address = {"PREFECT_API_URL": f"http://127.0.0.1:{up.ports['--prefect-port']}/api"}
+    subprocess.run(command, env=up.environment | address, check=True, capture_output=True, timeout=120)
 
 
 def _the_doctor_names_the_folder_that_it_was_given(up: Up) -> None:
@@ -204,8 +213,8 @@ def test_without_a_model_file_and_under_another_name_it_comes_up_and_closing_the
 
 
 @pytest.mark.postgres
-@pytest.mark.skipif(not POSTGRES.is_dir(), reason="no Postgres binaries")
 def test_both_databases_may_be_a_postgres_of_our_own(start: Callable[..., Up]) -> None:
+    require_postgres()
     with tempfile.TemporaryDirectory(prefix="ratchet-up-") as folder:
         Path(folder).chmod(
             0o755
@@ -225,9 +234,9 @@ def _serve_from_postgres(up: Up) -> None:
 
 
 @pytest.mark.postgres
-@pytest.mark.skipif(not POSTGRES.is_dir(), reason="no Postgres binaries")
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives the database to another user")
 def test_a_home_that_the_database_server_cannot_reach_is_told(start: Callable[..., Up], models: Path) -> None:
+    require_postgres()
     closed = models / "closed"
     closed.mkdir(mode=0o700)
     up = start("--postgres", "embedded", home=closed / "home")

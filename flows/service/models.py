@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 
 from ratchet.errors import ConfigError, RegistryError
 from ratchet.form import Hours, RetrainForm, form_of, written
-from ratchet.monitoring import MonitorSettings
+from ratchet.monitoring.values import MonitorSettings
 from ratchet.registry.values import checked_model_name
 from ratchet.settings import Mode, Settings
 

@@ -83,7 +83,7 @@ class Processes:
         process = self._running.pop(name, None)
         if process is None:
             return
-        family = [process.pid, *(child.pid for child in _descendants(process.pid))]
+        family = _family(process.pid) if process.poll() is None else []  # else its number may be another's by now
         for sign in (*signals, signal.SIGKILL):
             _signal(family, sign)
             if _gone(family, _SECONDS_TO_END):
@@ -95,7 +95,7 @@ class Processes:
         """End every process that carries our mark, also those whose parents died before them."""
         for name in list(self._running):
             self.end(name, signal.SIGTERM)
-        strays = [process.pid for process in self.strays()]
+        strays = list(self.strays())
         _signal(strays, signal.SIGKILL)
         _gone(strays, _SECONDS_TO_END)
 
@@ -119,31 +119,33 @@ class Processes:
         return f"Its log: {self._logs / f'{name}.log'}"
 
 
-def _descendants(pid: int) -> list[psutil.Process]:
+def _family(pid: int) -> list[psutil.Process]:
+    """A process with all that it started and that still has its parents."""
     try:
-        return list(psutil.Process(pid).children(recursive=True))
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
     except psutil.Error:
         return []
 
 
-def _signal(pids: Sequence[int], sign: signal.Signals) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, sign)
+def _signal(processes: Sequence[psutil.Process], sign: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(sign)
 
 
-def _gone(pids: Sequence[int], seconds: float) -> bool:
+def _gone(processes: Sequence[psutil.Process], seconds: float) -> bool:
     """Wait until none of them lives any more; one that only waits for its parent to notice counts as gone."""
     deadline = time.monotonic() + seconds
-    while any(map(_lives, pids)):
+    while any(map(_lives, processes)):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
     return True
 
 
-def _lives(pid: int) -> bool:
+def _lives(process: psutil.Process) -> bool:
     try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False

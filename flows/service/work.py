@@ -17,8 +17,6 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
     WorkerFilter,
     WorkerFilterStatus,
-    WorkPoolFilter,
-    WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.events import emit_event
@@ -37,7 +35,7 @@ from ratchet.errors import RegistryError
 from ratchet.registry import EventKind
 from ratchet.registry.questions import deadline
 from tasks.approval import EXPIRED
-from tasks.runs import WITH_ALL, cancel_missed, missed_runs
+from tasks.runs import WITH_ALL, cancel_missed, missed_runs, read_all_runs
 
 if TYPE_CHECKING:
     from flows.service.up import Options
@@ -133,7 +131,7 @@ def ask_for_life(client: SyncPrefectClient) -> None:
 def end_questions(client: SyncPrefectClient) -> list[str]:
     """Take up the runs whose question's time ended while no server was there to see it. Returns their names."""
     ended = []
-    for run in client.read_flow_runs(flow_run_filter=_of(StateType.PAUSED)):
+    for run in read_all_runs(client, _of(StateType.PAUSED)):
         model = next((tag.removeprefix("model:") for tag in run.tags if tag.startswith("model:")), None)
         try:
             history = MlflowModelManager().history(model) if model else ()
@@ -147,8 +145,7 @@ def end_questions(client: SyncPrefectClient) -> list[str]:
 
 
 def _runs_of_the_pool(client: SyncPrefectClient, *types: StateType) -> list[FlowRun]:
-    pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL]))
-    return client.read_flow_runs(flow_run_filter=_of(*types), work_pool_filter=pool)
+    return read_all_runs(client, _of(*types), pool=POOL)
 
 
 def _of(*types: StateType) -> FlowRunFilter:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from ratchet.page_parts import round_ticks
+
 COLOURED = 6
 """The best trials have colours of their own; the others are grey, so that a sweep of many can be read too."""
 
@@ -43,10 +45,7 @@ class Scale:
             inside = [tick for tick in fine if self.low <= tick <= self.high]
             whole = [tick for tick in inside if math.isclose(math.log10(tick), round(math.log10(tick)))]
             return whole if len(whole) > 2 else inside or [self.low, self.high]  # noqa: PLR2004
-        rough = (self.high - self.low) / _TICKS
-        power = 10.0 ** math.floor(math.log10(rough))
-        step = next(power * times for times in (1, 2, 5, 10) if power * times >= rough)
-        return [step * n for n in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+        return round_ticks(self.low, self.high, _TICKS)
 
 
 def padded(values: Sequence[float], share: float = 0.05) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """The page's frame: structure and style, with `$names` where its parts go."""
 
-from ratchet.page_head import HEAD
+from ratchet.page_parts import HEAD
 
 PAGE = (
     HEAD

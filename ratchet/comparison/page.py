@@ -12,9 +12,9 @@ from ratchet.comparison.frame import PAGE
 from ratchet.comparison.gather import LOSSES, ComparedTrial, Comparison, Curve
 from ratchet.comparison.parallel import parallel
 from ratchet.duration import shown_duration
-from ratchet.training.results import Status
+from ratchet.page_parts import section
+from ratchet.training.results import ENDED
 
-_STATES: tuple[Status, ...] = ("finished", "reused", "pruned", "stopped", "failed")
 _COLUMNS = ("val_iou", "val_loss_epoch", "test_iou", "test_dice")
 
 
@@ -31,20 +31,20 @@ def draw_page(comparison: Comparison) -> str:
         stopped=f"<p class=note>{escape(comparison.stopped)}" if comparison.stopped else "",
         figures=_figures(comparison),
         table=_table(comparison),
-        curves=_section(
+        curves=section(
             "Curves",
-            f"{escape(metric)} by epoch. {_legend(comparison)}" if main else _legend(comparison),
             main + (f"<div class=pair>{small}</div>" if small else ""),
+            f"{escape(metric)} by epoch. {_legend(comparison)}" if main else _legend(comparison),
         ),
-        parallel=_section(
+        parallel=section(
             "What made the difference",
-            f"Each line is a trial: its values from left to right, and the {escape(metric)} that came of them.",
             parallel(trials, metric, comparison.logarithmic),
+            f"Each line is a trial: its values from left to right, and the {escape(metric)} that came of them.",
         ),
-        winners=_section(
+        winners=section(
             "What the best ones see",
-            "The same test images, as the best trials see them.",
             _winners(comparison),
+            "The same test images, as the best trials see them.",
         ),
         hover="\n".join(_hover(rank) for rank in range(len(trials))),
     )
@@ -62,7 +62,7 @@ def _sentence(comparison: Comparison) -> str:
 def _figures(comparison: Comparison) -> str:
     results = [trial.result for trial in comparison.trials]
     counts = Counter(result.status for result in results)
-    states = ", ".join(f"{counts[state]} {state}" for state in _STATES if counts[state])
+    states = ", ".join(f"{counts[state]} {state}" for state in ENDED if counts[state])
     figures = [(str(len(results)), f"trials: {states}")]
     seconds = sum(result.seconds for result in results)
     figures.append((shown_duration(seconds), "in this sweep's processes, all trials together"))
@@ -148,10 +148,6 @@ def _winners(comparison: Comparison) -> str:
 
 def _picture(address: str, words: str) -> str:
     return f'<img alt="{escape(words)}" src="{escape(address)}">'
-
-
-def _section(title: str, hint: str, body: str) -> str:
-    return f"<section><h2>{title}</h2><p class=hint>{hint}</p>{body}</section>" if body else ""
 
 
 def _hover(rank: int) -> str:

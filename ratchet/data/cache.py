@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -35,6 +36,7 @@ OnImage = Callable[[int, int], None]
 _FORM = 3  # of the file; goes up when reading or resizing gives other pixels for the same bytes
 _BLOCK = 256  # images decoded ahead of what is written, so that memory stays small
 _MOST_THREADS = 8  # each holds a decoded image, and the disk gives no more
+_DIGESTS = 64  # bytes: the SHA-256 of an image and of its mask
 _SPARE = 2**28  # bytes that are left free on the disk, for checkpoints and models
 _GIGABYTE = 10**9
 
@@ -59,21 +61,31 @@ class PixelSource:
         return np.dtype([("pixels", "u1", (4, self.height, self.width)), ("checksum", "<u4")])
 
     @property
-    def bytes(self) -> int:
-        """Size of the rows."""
-        return len(self.files) * self.dtype.itemsize
+    def byte_count(self) -> int:
+        """Size of the rows and of what follows them."""
+        return len(self.files) * (self.dtype.itemsize + _DIGESTS) + _DIGESTS
 
     @property
     def key(self) -> str:
         """SHA-256, in hexadecimal, of all that decides on the pixels."""
-        parts = {
+        rows = [(content.image, content.mask) for content in self.rows]
+        return hashlib.sha256(json.dumps({**self._meaning, "rows": rows}).encode()).hexdigest()
+
+    @property
+    def footer(self) -> list[bytes]:
+        """What follows the rows: of each, and at the end of what all of them mean, `_DIGESTS` bytes."""
+        meaning = hashlib.sha512(json.dumps(self._meaning).encode()).digest()
+        return [*(bytes.fromhex(content.image + content.mask) for content in self.rows), meaning]
+
+    @property
+    def _meaning(self) -> dict[str, object]:
+        """What decides on the pixels of a content."""
+        return {
             "form": _FORM,
             "size": (self.height, self.width),
             "mask_values": sorted(self.mask_values.items()),
             "code": version("pillow"),
-            "rows": [(content.image, content.mask) for content in self.rows],
         }
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 class PixelCache:
@@ -84,7 +96,7 @@ class PixelCache:
         self._path = path
         self._held = path.open("rb")
         fcntl.flock(self._held, fcntl.LOCK_SH)
-        self.records: np.ndarray = np.load(path, mmap_mode="r")
+        self.records: np.memmap[Any, Any] = np.load(path, mmap_mode="r")
 
     def read(self, row: int) -> NDArray[np.uint8] | None:
         """Red, green, blue and class index, uint8 (4, H, W); None where the row is damaged: the file is then given up."""
@@ -98,6 +110,15 @@ class PixelCache:
             return None
         return pixels
 
+    def rows(self, source: PixelSource) -> dict[PairContent, int]:
+        """The rows that another source has too; none where its pixels are made otherwise, or the file does not tell."""
+        self._held.seek(self.records.offset + self.records.nbytes)
+        footer = list(iter(lambda: self._held.read(_DIGESTS), b""))
+        if len(footer) != len(self.records) + 1 or footer[-1] != source.footer[-1]:
+            return {}
+        contents = [PairContent(digests[:32].hex(), digests[32:].hex()) for digests in footer[:-1]]
+        return {content: row for row, content in enumerate(contents) if content in source.files}
+
     def __reduce__(self) -> tuple[type[PixelCache], tuple[Path]]:
         """Travel to a worker as the file's name, not as its pixels."""
         return PixelCache, (self._path,)
@@ -108,6 +129,7 @@ def open_cache(
 ) -> PixelCache | None:
     """Open the cache of `source` in `folder`, made first where it is absent or not whole; None where there is no room.
 
+    What another cache in the folder holds already is copied: of images that grew in number, only the new ones are decoded.
     A process that asks for what another is making waits for it. All caches of the folder together take at most
     `limit_gb` (10^9 bytes); the least recently opened goes first, and one that is open in any process never.
 
@@ -119,16 +141,16 @@ def open_cache(
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             if (cache := _open_whole(path, source)) is None:
-                partial = path.with_suffix(".partial")
+                unfinished = path.with_suffix(".partial")
                 try:
                     with FileLock(folder / "room.lock"):  # two that are made at once must fit together
-                        _make_room(folder, path, source.bytes, round(limit_gb * _GIGABYTE))
-                        with partial.open("wb") as file:
-                            file.truncate(source.bytes)
-                    _write(partial, source, on_image)
-                    partial.replace(path)
+                        donor = _make_room_beside_donor(folder, path, source, round(limit_gb * _GIGABYTE))
+                        with unfinished.open("wb") as file:
+                            file.truncate(source.byte_count)
+                    _write(unfinished, source, donor, on_image)
+                    unfinished.replace(path)
                 finally:
-                    partial.unlink(missing_ok=True)
+                    unfinished.unlink(missing_ok=True)
                 cache = _open_whole(path, source)
             os.utime(path)
             return cache
@@ -138,15 +160,47 @@ def open_cache(
 
 
 def _open_whole(path: Path, source: PixelSource) -> PixelCache | None:
-    """A file that was cut short cannot be mapped; what is wrong inside a whole one, the rows' checksums tell."""
+    """What is wrong inside a file that is not cut short, the rows' checksums tell."""
     with suppress(OSError, ValueError, EOFError):
         cache = PixelCache(path)
-        if cache.records.dtype == source.dtype and cache.records.shape == (len(source.files),):
+        if cache.records.dtype == source.dtype and path.stat().st_size == cache.records.offset + source.byte_count:
             return cache
     return None
 
 
-def _write(path: Path, source: PixelSource, on_image: OnImage | None) -> None:
+class _Donor(NamedTuple):
+    """A cache, held open, and its rows that are copied."""
+
+    cache: PixelCache
+    rows: Mapping[PairContent, int]
+
+
+def _find_donor(folder: Path, source: PixelSource, most_bytes: int) -> _Donor | None:
+    """The cache of at most so many bytes that has the most of the rows, and was used last; None where none has any."""
+    donors: list[tuple[int, int, _Donor]] = []
+    for path in _own(folder, ".npy"):
+        with suppress(OSError, ValueError, EOFError):  # it has gone, or is none
+            if path.stat().st_size <= most_bytes:
+                cache = PixelCache(path)
+                donors.append((len(rows := cache.rows(source)), path.stat().st_mtime_ns, _Donor(cache, rows)))
+    most, _, best = max(donors, key=lambda found: found[:2], default=(0, 0, None))
+    return best if most else None
+
+
+def _make_room_beside_donor(folder: Path, path: Path, source: PixelSource, limit: int) -> _Donor | None:
+    """Make room, and return what is copied from; a donor that is in the way is let go. Raises OSError as `_make_room`."""
+    donor = _find_donor(folder, source, limit - source.byte_count)
+    try:
+        _make_room(folder, path, source.byte_count, limit)
+    except OSError:
+        if donor is None:
+            raise
+        donor = None  # nobody else may have it open: then it can be evicted now
+        _make_room(folder, path, source.byte_count, limit)
+    return donor
+
+
+def _write(path: Path, source: PixelSource, donor: _Donor | None, on_image: OnImage | None) -> None:
     """Write over the room that is taken; plain writes, because a full disk kills who writes through a map."""
     header = {
         "descr": np.lib.format.dtype_to_descr(source.dtype),
@@ -155,21 +209,28 @@ def _write(path: Path, source: PixelSource, on_image: OnImage | None) -> None:
     }
     with path.open("r+b") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for done, record in enumerate(_decode(source), start=1):
+        for done, record in enumerate(_records(source, donor), start=1):
             file.write(record)
             if on_image is not None:
                 on_image(done, len(source.files))
+        file.writelines(source.footer)
 
 
-def _decode(source: PixelSource) -> Iterator[bytes]:
+def _records(source: PixelSource, donor: _Donor | None) -> Iterator[bytes]:
     contents = list(source.rows)
 
-    def record(content: PairContent) -> bytes:
+    def pixels(content: PairContent) -> bytes:
+        row = None if donor is None else donor.rows.get(content)
+        if donor is not None and row is not None and (copied := donor.cache.read(row)) is not None:
+            return copied.tobytes()
         image, mask = read_pixels(*source.files[content], source.mask_values, height=source.height, width=source.width)
         if read_pair(source.files[content]) != content:
             raise UnreadableImageError(f"{source.files[content][0]} or its mask changed while it was read: start again")
-        pixels = image.tobytes() + mask.tobytes()
-        return pixels + zlib.crc32(pixels).to_bytes(4, "little")
+        return image.tobytes() + mask.tobytes()
+
+    def record(content: PairContent) -> bytes:
+        data = pixels(content)
+        return data + zlib.crc32(data).to_bytes(4, "little")
 
     with ThreadPoolExecutor(min(cores(), _MOST_THREADS)) as pool:  # decoding and resizing release the interpreter lock
         for start in range(0, len(contents), _BLOCK):
@@ -184,7 +245,7 @@ def _make_room(folder: Path, path: Path, needed: int, limit: int) -> None:
     pixels = f"the pixels take {needed / _GIGABYTE:.3g} GB"
     bound = f"more than datamodule.cache_gb={limit / _GIGABYTE:g}"
     if needed > limit:
-        raise OSError(f"{pixels}, {bound}")
+        raise OSError(f"{pixels}, {bound}: with {math.ceil(needed / _GIGABYTE)} they are cached")
     _remove_abandoned(folder, path)
     kept = []
     for file in _own(folder, ".npy"):

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from ratchet.data.digests import DigestIndex, FileContent, Stamp
 from ratchet.data.reading import read_size
 from ratchet.data.samples import Sample
 from ratchet.errors import MaskSizeError, SplitOverlapError, UnreadableImageError
 
 _THREADS = 8  # reading and hashing release the interpreter lock
-_BLOCK = 1024  # pairs queued at once: each takes 2 kB until it is read
+_BLOCK = (
+    512  # pairs queued at once: each takes 3 kB until it is read; what is read of them is kept, whatever comes then
+)
 
 
 @dataclass(frozen=True)
@@ -25,37 +29,51 @@ class PairContent:
     mask: str
 
 
-def read_contents(pairs: Mapping[str, tuple[Path, Path]]) -> dict[str, PairContent]:
+def read_contents(pairs: Mapping[str, tuple[Path, Path]], index: DigestIndex | None = None) -> dict[str, PairContent]:
     """Read every image and mask once: digest both, and compare the sizes that their headers give.
 
-    Pixels are not decoded here: a file that is broken behind its header, and a mask value that stands for no class,
-    show when the file is first read for training or scoring.
+    What the `index` knows, and nobody has touched since, is not read again. Pixels are not decoded here: a file that is
+    broken behind its header, and a mask value that stands for no class, show when the file is first read for training or
+    scoring.
 
     Raises:
         UnreadableImageError: a file cannot be read, or is no image.
         MaskSizeError: a mask has another size than its image.
     """
-    files, contents = list(pairs.values()), list[PairContent]()
+    named, contents = list(pairs.items()), dict[str, PairContent]()
     with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(files), _BLOCK):
-            contents += pool.map(read_pair, files[start : start + _BLOCK])
-    return dict(zip(pairs, contents, strict=True))
+        for start in range(0, len(named), _BLOCK):
+            block = named[start : start + _BLOCK]
+            read = _read_files(list({path: None for _, pair in block for path in pair}), pool, index)
+            contents |= {name: _pair_content(pair, read[pair[0]], read[pair[1]]) for name, pair in block}
+    return contents
+
+
+def _read_files(paths: list[Path], pool: ThreadPoolExecutor, index: DigestIndex | None) -> dict[Path, FileContent]:
+    if index is None:
+        return dict(zip(paths, pool.map(_read_file, paths), strict=True))
+    asked = time.time_ns()
+    found = zip(paths, pool.map(Stamp.of, paths), strict=True)
+    stamps = {path: stamp for path, stamp in found if stamp is not None}
+    known = index.find(stamps)
+    missing = [path for path in paths if path not in known]
+    read = dict(zip(missing, pool.map(_read_file, missing), strict=True))
+    index.keep(read, stamps, asked=asked)
+    return known | read
 
 
 def read_pair(pair: tuple[Path, Path]) -> PairContent:
     """Read one image and its mask: `read_contents` of a single pair."""
-    digests, sizes = [], []
-    for path in pair:
-        data = _read_bytes(path)
-        digests.append(hashlib.sha256(data).hexdigest())
-        sizes.append(read_size(data, path))
-    if sizes[0] != sizes[1]:
-        (width, height), (mask_width, mask_height) = sizes
+    return _pair_content(pair, _read_file(pair[0]), _read_file(pair[1]))
+
+
+def _pair_content(pair: tuple[Path, Path], image: FileContent, mask: FileContent) -> PairContent:
+    if (image.width, image.height) != (mask.width, mask.height):
         raise MaskSizeError(
-            f"{pair[1]} has {mask_width}x{mask_height} pixels, its image {pair[0]} {width}x{height}: "
+            f"{pair[1]} has {mask.width}x{mask.height} pixels, its image {pair[0]} {image.width}x{image.height}: "
             "a mask must have the size of its image"
         )
-    return PairContent(*digests)
+    return PairContent(image.digest, mask.digest)
 
 
 def position(digest: str, seed: int) -> float:
@@ -105,8 +123,9 @@ def fingerprint(samples: Iterable[Sample], contents: Mapping[str, PairContent], 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_file(path: Path) -> FileContent:
     try:
-        return path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise UnreadableImageError(f"{path}: cannot be read ({error.strerror})") from error
+    return FileContent(hashlib.sha256(data).hexdigest(), *read_size(data, path))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ratchet.data.cache import OnImage, PixelCache, PixelSource, open_cache
 from ratchet.data.classes import build_class_map
+from ratchet.data.content import PairContent
+from ratchet.data.digests import DigestIndex
 from ratchet.data.listing import Listing, read_metadata
 from ratchet.data.prepared import PreparedData, gate_split, prepare_data
 from ratchet.data.samples import SPLITS, InputFormat, Sample
@@ -96,7 +98,7 @@ class SegmentationDataModule:
         self.only: Collection[str] | None = None
         """Names of the images that may take part; others have not come yet. None: all. To be set before `prepare`."""
         self._prepared: PreparedData | None = None
-        self._caching = cache
+        self._caching = self._indexing = cache
         self._cache_folder = Path(cache_path).expanduser() if cache_path is not None else home() / "cache"
         self._cache_gb = cache_gb
         self._pixels: PixelCache | None = None
@@ -148,8 +150,12 @@ class SegmentationDataModule:
 
     def image_digests(self, split: str) -> dict[str, str]:
         """SHA-256, in hexadecimal, of the bytes of each image file of a split, by the sample's name."""
-        contents = self._prepare_once().contents
-        return {sample.name: contents[sample.name].image for sample in self.samples.get(split, ())}
+        return {sample.name: self.contents[sample.name].image for sample in self.samples.get(split, ())}
+
+    @property
+    def contents(self) -> Mapping[str, PairContent]:
+        """SHA-256 of the bytes of each sample's image and mask, by its name."""
+        return self._prepare_once().contents
 
     @property
     def mask_values(self) -> Mapping[int, int]:
@@ -225,7 +231,7 @@ class SegmentationDataModule:
         if self._pixels is None:
             self.fill_cache()
         rows = self._pixel_source().rows if self._pixels is not None else {}
-        contents = self._prepare_once().contents
+        contents = self.contents
         return SegmentationDataset(
             self.samples[split],
             mask_values=self.mask_values,
@@ -238,7 +244,7 @@ class SegmentationDataModule:
         )
 
     def _pixel_source(self) -> PixelSource:
-        contents = self._prepare_once().contents
+        contents = self.contents
         return PixelSource(
             files={contents[s.name]: (s.image, s.mask) for split in self.samples.values() for s in split},
             mask_values=self.mask_values,
@@ -269,6 +275,7 @@ class SegmentationDataModule:
             only=self.only,
             group_by=self.group_by,
             meaning={"classes": self.classes, "mask_values": sorted(self.mask_values.items())},
+            index=DigestIndex(self._cache_folder / "digests.db") if self._indexing else None,
         )
 
     def read_metadata(self) -> dict[str, dict[str, str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.data.content import PairContent, check_contents_disjoint, fingerprint, read_contents
+from ratchet.data.digests import DigestIndex
 from ratchet.data.listing import Listing, check_disjoint, check_pairs, read_metadata, read_split_list
 from ratchet.data.samples import SPLITS, Sample
 from ratchet.data.splitting import SplitSizes, assign_splits, check_groups_whole, choose_names, read_groups
@@ -36,8 +37,11 @@ def prepare_data(
     only: Collection[str] | None,
     group_by: str | None,
     meaning: Mapping[str, object],
+    index: DigestIndex | None = None,
 ) -> PreparedData:
     """Check, split and fingerprint what is listed. `files` are the lists of splits; `only` those names take part, if given.
+
+    The `index` knows what was read of files before.
 
     Raises:
         DataError: in one of its kinds, naming the file.
@@ -49,7 +53,7 @@ def prepare_data(
         names = tuple(sorted(set(names) & set(only)))
     check_pairs(listing, names, complete="train" not in lists and only is None)
     pairs = {name: (listing.images[name], listing.masks[name]) for name in names}
-    contents = read_contents(pairs)
+    contents = read_contents(pairs, index)
     metadata = read_metadata(metadata_file, listing.images)
     images = {name: content.image for name, content in contents.items()}
     groups = images if group_by is None else read_groups(group_by, names, metadata)

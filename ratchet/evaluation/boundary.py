@@ -1,4 +1,9 @@
-"""Counts on the contours only, for boundary IoU: a large object's inside no longer hides a ragged edge."""
+"""Counts on the contours only, for boundary IoU: a large object's inside no longer hides a ragged edge.
+
+Boundary IoU is the IoU of `G_d and G` with `P_d and P`, where G_d and P_d are the pixels within d of the contours of truth G
+and prediction P (Cheng, Girshick, Dollár, Berg & Kirillov, CVPR 2021, eq. 2); d is 2 % of the diagonal, at least one
+pixel. So the two bands are counted as two masks are for IoU.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +12,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-WIDTH = 0.02
-"""Width of the band as a share of the image's diagonal, as in the paper."""
+_WIDTH = 0.02  # of the band, as a share of the image's diagonal, as in the paper
 
 
-def boundary_counts(
-    truth: NDArray[np.integer], predicted: NDArray[np.integer], *, classes: int, width: float = WIDTH
-) -> NDArray[np.int64]:
-    """Tp, fp and fn of each foreground class on the inner bands of both contours: (3, C) from class indices (H, W).
-
-    Boundary IoU is the IoU of `G_d and G` with `P_d and P`, where G_d and P_d are the pixels within d of the contours
-    of truth G and prediction P (Cheng, Girshick, Dollár, Berg & Kirillov, CVPR 2021, eq. 2); d is `width`
-    times the diagonal, at least one pixel. So the two bands are counted as two masks are for IoU.
-    """
-    return count_bands(*(inner_bands(mask, classes=classes, width=width) for mask in (truth, predicted)))
-
-
-def inner_bands(mask: NDArray[np.integer], *, classes: int, width: float = WIDTH) -> NDArray[np.bool_]:
+def inner_bands(mask: NDArray[np.integer], *, classes: int) -> NDArray[np.bool_]:
     """The inner band of each foreground class's contour: (C, H, W) from class indices (H, W)."""
-    distance = max(1, round(width * math.hypot(*mask.shape)))
+    distance = max(1, round(_WIDTH * math.hypot(*mask.shape)))
     return np.stack([inner_band(mask == index, distance) for index in range(1, classes + 1)])
 
 

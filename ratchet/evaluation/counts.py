@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,37 @@ class ImageCounts:
             array = getattr(self, field.name)
             if isinstance(array, np.ndarray):
                 _check_array(field.name, array, shapes.get(field.name, (images,)))
+
+
+def select_images(counts: ImageCounts, chosen: NDArray[Any]) -> ImageCounts:
+    """The counts of some images: `chosen` are their positions (M,), or says of each whether it is (N,)."""
+    positions = np.arange(len(counts.names))[chosen]
+    return ImageCounts(
+        names=tuple(np.array(counts.names, dtype=object)[positions]),
+        classes=counts.classes,
+        metric_version=counts.metric_version,
+        **{name: np.take(array, positions, axis=_axis(name)) for name, array in _arrays(counts).items()},
+    )
+
+
+def join_images(first: ImageCounts, second: ImageCounts) -> ImageCounts:
+    """The counts of the images of both, by the same metric version and of the same classes; of what both were counted."""
+    arrays, others = _arrays(first), _arrays(second)
+    return ImageCounts(
+        names=first.names + second.names,
+        classes=first.classes,
+        metric_version=first.metric_version,
+        **{name: np.concatenate([arrays[name], others[name]], axis=_axis(name)) for name in arrays if name in others},
+    )
+
+
+def _arrays(counts: ImageCounts) -> dict[str, NDArray[np.int64]]:
+    values = ((field.name, getattr(counts, field.name)) for field in fields(counts))
+    return {name: value for name, value in values if isinstance(value, np.ndarray)}
+
+
+def _axis(name: str) -> int:
+    return 1 if name == "boundary" else 0
 
 
 def _check_array(name: str, array: NDArray[np.int64], shape: tuple[int, ...]) -> None:

@@ -3,32 +3,26 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ratchet.gate.digests import Metadata, counts_digest
+from ratchet.gate.digests import counts_digest
 from ratchet.gate.evidence import Cost, Evidence, LeakEvidence, ServesEvidence, find_leaks
 from ratchet.gate.judge import judge
 from ratchet.gate.load import load_policy
-from ratchet.gate.policy import Anchor, Budget, NonInferiority, Policy, Serves, Superiority
-from ratchet.gate.verdict import Check, Context, Decision, Interval, ModelRef, Verdict
+from ratchet.gate.policy import Budget, NonInferiority, Policy, Superiority
+from ratchet.gate.verdict import Context, ModelRef, Verdict
 
 if TYPE_CHECKING:
     from ratchet.gate.artifact import read_counts, write_counts
     from ratchet.gate.record import replay, write_record
 
 __all__ = [
-    "Anchor",
     "Budget",
-    "Check",
     "Context",
     "Cost",
-    "Decision",
     "Evidence",
-    "Interval",
     "LeakEvidence",
-    "Metadata",
     "ModelRef",
     "NonInferiority",
     "Policy",
-    "Serves",
     "ServesEvidence",
     "Superiority",
     "Verdict",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from html import escape
 
 from ratchet.gate.intervals import interval_range, interval_rows
 from ratchet.gate.verdict import Interval, Verdict
+from ratchet.page_parts import round_ticks
 
 _TICKS = 6
 _MINUS = "\N{MINUS SIGN}"
@@ -20,7 +19,9 @@ def interval_chart(verdict: Verdict) -> str:
         return ""
     ends = interval_range([interval for _, _, interval in rows])
     body = "".join(_row(label, state, interval, ends) for label, state, interval in rows)
-    ticks = "".join(f'<span style="left:{_place(tick, ends):.2f}%">{_tick(tick)}</span>' for tick in _ticks(ends))
+    ticks = "".join(
+        f'<span style="left:{_place(tick, ends):.2f}%">{_tick(tick)}</span>' for tick in round_ticks(*ends, _TICKS)
+    )
     return f"<div class=chart>{body}<div class=axis>{ticks}</div></div>"
 
 
@@ -45,14 +46,6 @@ def _row(label: str, state: str, interval: Interval, ends: tuple[float, float]) 
 def _place(value: float, ends: tuple[float, float]) -> float:
     """Where a value lies between both ends, in per cent."""
     return 100 * (value - ends[0]) / (ends[1] - ends[0])
-
-
-def _ticks(ends: tuple[float, float]) -> Sequence[float]:
-    """Round values between the ends, zero among them if it is there: 1, 2 or 5 times a power of ten apart."""
-    rough = (ends[1] - ends[0]) / _TICKS
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * times for times in (1, 2, 5, 10) if power * times >= rough)
-    return [step * n for n in range(math.ceil(ends[0] / step), math.floor(ends[1] / step) + 1)]
 
 
 def _tick(value: float) -> str:

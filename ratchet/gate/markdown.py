@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from html import escape
 
 from ratchet.gate import wording
 from ratchet.gate.verdict import Verdict
+from ratchet.page_parts import data_uri
 
 
 def markdown_report(verdict: Verdict, *, page: str | None = None) -> str:
@@ -21,8 +21,7 @@ def markdown_report(verdict: Verdict, *, page: str | None = None) -> str:
         cells = (wording.rule(check), check.slice, wording.MARKS[check.state], check.required, check.why)
         lines.append(f"| {' | '.join(map(cell, cells))} |")
     if picture := interval_png(verdict):
-        data = base64.b64encode(picture).decode()
-        lines += ["", f"![challenger minus champion](data:image/png;base64,{data})"]
+        lines += ["", f"![challenger minus champion]({data_uri(picture)})"]
     lines += ["", f"Verdict `{verdict.digest[:12]}`, policy *{cell(wording.policy_name(verdict.policy))}*."]
     if page:
         where = f"<{page}>" if page.startswith("http") else f"`{page.replace('`', '')}`"

@@ -1,6 +1,6 @@
 """The HTML page's frame: structure and style, with `$names` where the report puts its parts."""
 
-from ratchet.page_head import HEAD
+from ratchet.page_parts import HEAD
 
 PAGE = (
     HEAD

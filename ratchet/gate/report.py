@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from ratchet.gate import wording
 from ratchet.gate.chart import interval_chart
 from ratchet.gate.page import PAGE
 from ratchet.gate.verdict import Check, Verdict
+from ratchet.page_parts import data_uri, section
 
 _FEW = 12  # so many checks that passed are shown; more are folded away
 
@@ -61,18 +61,13 @@ def html_report(
     )
 
 
-def _section(title: str, body: str, hint: str = "") -> str:
-    shown = f"<p class=hint>{hint}</p>" if hint else ""
-    return f"<section><h2>{escape(title)}</h2>{shown}{body}</section>" if body else ""
-
-
 def _interval(verdict: Verdict) -> str:
     hint = (
         f"{escape(wording.capital(verdict.policy.metric_title))}, challenger minus champion. The dot is what was measured, "
         "the band holds the true difference with the check's confidence at each end, and a check that rests on enough images "
         "passes when its whole band is right of the upright line."
     )
-    return _section("The difference", interval_chart(verdict), hint)
+    return section("The difference", interval_chart(verdict), hint)
 
 
 def _checks(checks: Sequence[Check]) -> str:
@@ -82,7 +77,7 @@ def _checks(checks: Sequence[Check]) -> str:
     table = _check_table(shown) if shown else ""
     if len(shown) < len(ordered):
         table += f"<details><summary>{len(passed)} checks passed</summary>{_check_table(passed)}</details>"
-    return _section("Checks", table)
+    return section("Checks", table)
 
 
 def _check_table(checks: Sequence[Check]) -> str:
@@ -109,7 +104,7 @@ def _classes(verdict: Verdict) -> str:
             f"<tr><td>{escape(one.name)}<td class=n>{wording.number(one.challenger)}" for one in verdict.class_scores
         )
     title = f"{wording.capital(verdict.policy.metric_title)} of each class"
-    return _section(title, f"<div class=scroll><table class=narrow>{head}{rows}</table></div>")
+    return section(title, f"<div class=scroll><table class=narrow>{head}{rows}</table></div>")
 
 
 def _minus(one: float | None, other: float | None) -> float | None:
@@ -127,7 +122,7 @@ def _costs(verdict: Verdict) -> str:
         for (name, unit, one), (_, _, other) in pairs
     )
     head = "<tr><th>cost<th class=n>challenger<th class=n>champion<th class=n>ratio"
-    return _section("Speed and size", f"<div class=scroll><table class=narrow>{head}{rows}</table></div>")
+    return section("Speed and size", f"<div class=scroll><table class=narrow>{head}{rows}</table></div>")
 
 
 def _cost(value: float | None, unit: str) -> str:
@@ -141,7 +136,7 @@ def _examples(title: str, examples: Sequence[Example], colours: Colours, metric:
         f'<span><i style="background:rgb({r},{g},{b})"></i>{escape(name)}</span>' for name, (r, g, b) in colours.items()
     )
     body = f"<div class=legend>{legend}</div>" if legend and examples else ""
-    return _section(title, body + "".join(map(_example, examples)), hint)
+    return section(title, body + "".join(map(_example, examples)), hint)
 
 
 def _example(one: Example) -> str:
@@ -158,8 +153,7 @@ def _example(one: Example) -> str:
 
 
 def _image(data: bytes, alt: str) -> str:
-    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
-    return f'<img alt="{escape(alt)}" src="data:image/{kind};base64,{base64.b64encode(data).decode()}">'
+    return f'<img alt="{escape(alt)}" src="{data_uri(data)}">'
 
 
 def _again(verdict: Verdict) -> str:
@@ -172,4 +166,4 @@ def _again(verdict: Verdict) -> str:
         f"<details><summary>What it was made from</summary><table class=facts>{rows}</table></details>"
     )
     hint = "Derive the verdict again from the counts beside this page, bit for bit and without any model:"
-    return _section("Check it yourself", body, hint)
+    return section("Check it yourself", body, hint)

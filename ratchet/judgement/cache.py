@@ -1,4 +1,4 @@
-"""Counts of earlier judgements on this machine, for the very same model on the very same images; never a challenger's."""
+"""Counts of earlier scorings on this machine, of the very same model on the very same images; never a challenger's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,16 +17,17 @@ from ratchet.evaluation.counts import METRIC_VERSION, ImageCounts
 from ratchet.gate.artifact import read_counts, write_counts
 from ratchet.gate.digests import canonical, counts_digest
 
-LIMIT = 200  # files; 1,000 images with 5 classes take about 100 kB
+LIMIT = 10**9  # bytes; 1,000 images with 5 classes take about 200 kB
 
 _logger = logging.getLogger(__name__)
 
 
 class CountsCache:
-    """Per-image counts as Parquet files, named by what they are of and sealed by what they hold.
+    """Per-image counts as Parquet files, one for each model, named by what they are of and sealed by what they hold.
 
-    A file is reused where model, gate set (images, masks, classes and mask values by content), metric version, and the
-    versions of what decodes and computes are the same. The seal, in the file's name, is a digest over all of that and
+    The images in it go by what image and mask are by content, so that a set which grew is scored where it is new. A file is
+    reused where model, the meaning of mask values, metric version, and the versions of what decodes and computes are the
+    same. The seal, in the file's name, is a digest over all of that and
     the counts: a file that was cut off, changed, or moved to another name is not believed. Writers do not disturb each
     other: a file appears in one step.
     """
@@ -34,9 +36,9 @@ class CountsCache:
         """Keep the files in `folder`, which is made when the first is written."""
         self._folder = folder
 
-    def find(self, *, model: str, gate_set: str) -> ImageCounts | None:
-        """The counts of the model with this digest on the gate set with this fingerprint, or None."""
-        key = _key(model, gate_set)
+    def find(self, *, model: str, mask_values: Mapping[int, int]) -> ImageCounts | None:
+        """The counts of the model with this digest, on all images that it was scored on; None: on none."""
+        key = _key(model, mask_values)
         for path in self._folder.glob(f"{key}-*.parquet"):
             try:
                 counts = read_counts(path)
@@ -47,9 +49,9 @@ class CountsCache:
                 return counts
         return None
 
-    def keep(self, counts: ImageCounts, *, model: str, gate_set: str) -> None:
+    def keep(self, counts: ImageCounts, *, model: str, mask_values: Mapping[int, int]) -> None:
         """Write counts down, in place of any others of the same; a disk that takes none is a warning, no error."""
-        key = _key(model, gate_set)
+        key = _key(model, mask_values)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".tmp", delete=False) as file:
@@ -60,22 +62,26 @@ class CountsCache:
             _logger.warning("The counts of a model were not kept in %s, so it is scored again: %s", self._folder, error)
 
     def _evict(self, replaced: set[Path]) -> None:
-        files = sorted(((_modified(path), path) for path in self._folder.iterdir()), reverse=True)
-        for path in (*replaced, *(path for _, path in files[LIMIT:])):
-            path.unlink(missing_ok=True)
+        files = sorted(((*_used(path), path) for path in self._folder.iterdir()), reverse=True)
+        total = 0
+        for _, size, path in files:
+            total += size
+            if path in replaced or total > LIMIT:
+                path.unlink(missing_ok=True)
 
 
-def _modified(path: Path) -> float:
-    """When a file was last used; zero for one that another process has just removed."""
+def _used(path: Path) -> tuple[float, int]:
+    """When a file was last used, and its bytes; zero for one that another process has just removed."""
     try:
-        return path.stat().st_mtime
+        found = path.stat()
     except FileNotFoundError:
-        return 0.0
+        return 0.0, 0
+    return found.st_mtime, found.st_size
 
 
-def _key(model: str, gate_set: str) -> str:
+def _key(model: str, mask_values: Mapping[int, int]) -> str:
     code = {package: version(package) for package in ("ratchet", "numpy", "pillow", "torch")}
-    parts = [model, gate_set, METRIC_VERSION, READING, code, platform.machine()]
+    parts = [model, sorted(mask_values.items()), METRIC_VERSION, READING, code, platform.machine()]
     return hashlib.sha256(canonical(parts)).hexdigest()[:32]
 
 

@@ -13,11 +13,10 @@ from ratchet.config import instantiate
 from ratchet.errors import DatasetNotFoundError, ModelFilesError
 from ratchet.paths import check_data_paths
 from ratchet.registry.tracking import answering, client, tracking_uri
+from ratchet.run_names import CONFIG_FILE
 
 if TYPE_CHECKING:
     from ratchet.registry import ModelVersion
-
-CONFIG_FILE = "config.yaml"
 
 
 def configuration(versions: Iterable[ModelVersion]) -> Mapping[str, Any]:

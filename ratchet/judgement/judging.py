@@ -154,7 +154,7 @@ def _measure(
     digests = data.image_digests(data.gate_split)
     evidence = collect_evidence(policy, files, samples, {sample.name: digests[sample.name] for sample in samples})
     models = _load(files, usable=is_usable(evidence.serves))
-    scorer = Scorer(samples, data.mask_values, data.gate_fingerprint, policy.metric, CountsCache(home() / "counts"))
+    scorer = Scorer(samples, data.contents, data.mask_values, policy.metric, CountsCache(home() / "counts"))
     counts, cached = _score(scorer, models, champion, on_image)
     anchor = Anchor()
     if policy.anchor is not None:  # also while production is empty: there may have been champions
@@ -185,9 +185,8 @@ def _load(files: Mapping[str, Path], *, usable: bool) -> dict[str, ServedModel]:
 def _score(
     scorer: Scorer, models: Mapping[str, ServedModel], champion: ModelVersion | None, on_image: OnImage
 ) -> tuple[dict[str, ImageCounts], tuple[str, ...]]:
-    """Counts by role, and a note where the champion's are not from today."""
-    known = None if champion is None else scorer.known(champion)
-    if known is None:
-        return scorer.score(models, keep={"champion": champion} if champion else {}, on_image=on_image), ()
-    fresh = scorer.score({"challenger": models["challenger"]}, keep={}, on_image=on_image)
-    return fresh | {"champion": known}, ("the champion's counts are those that its files gave on these images before",)
+    """Counts by role, and a note where not all of the champion's are from today."""
+    images, before = len(scorer.samples), 0 if champion is None else scorer.images_before(champion)
+    counts = scorer.score(models, keep={} if champion is None else {"champion": champion}, on_image=on_image)
+    which = "these images" if before == images else f"{before} of these {images} images"
+    return counts, (f"the champion's counts are those that its files gave on {which} before",) if before else ()

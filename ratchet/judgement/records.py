@@ -16,6 +16,7 @@ from ratchet.registry import EventKind
 from ratchet.registry.mlflow_files import local_path
 from ratchet.registry.pages import artifact_page
 from ratchet.registry.tracking import answering, client, ensure_experiment, tracking_uri
+from ratchet.run_names import DATA_FINGERPRINT_TAG
 
 if TYPE_CHECKING:
     from ratchet.gate import Verdict
@@ -26,7 +27,7 @@ REPORT_FILE = "report.html"
 JUDGEMENTS = "ratchet-judgements"
 """The experiment that keeps the records of versions without a run of their own."""
 
-_ORIGIN = {"data": "ratchet.data_fingerprint", "code": "mlflow.source.git.commit"}
+_ORIGIN = {"data": DATA_FINGERPRINT_TAG, "code": "mlflow.source.git.commit"}
 
 
 def model_ref(version: ModelVersion) -> ModelRef:
@@ -40,31 +41,31 @@ def model_ref(version: ModelVersion) -> ModelRef:
     return ModelRef(version=version.version, digest=digest)
 
 
-def judgement_path(verdict: Verdict) -> str:
+def judgement_path(digest: str) -> str:
     """Where a verdict, its evidence and its report lie among the artifacts of the challenger's run."""
-    return _path(verdict.digest)
+    return f"gate/{digest[:12]}"
 
 
 def keep_record(folder: Path, verdict: Verdict, challenger: ModelVersion) -> str:
     """Upload a folder to the challenger's run, or to a new run where it has none; return the run's id."""
     run_id = challenger.run_id if challenger.run_id is not None and _is_there(challenger.run_id) else _new_run(verdict)
     with answering(tracking_uri()):
-        client().log_artifacts(run_id, str(folder), judgement_path(verdict))
+        client().log_artifacts(run_id, str(folder), judgement_path(verdict.digest))
     return run_id
 
 
 def keep_file(path: Path, verdict: Verdict, run_id: str) -> None:
     """Put a file into a record that is kept, in the place of the one with its name."""
     with answering(tracking_uri()):
-        client().log_artifact(run_id, str(path), judgement_path(verdict))
+        client().log_artifact(run_id, str(path), judgement_path(verdict.digest))
 
 
 def record_location(digest: str, run_id: str) -> str:
     """Where a person finds the record: a page of the tracking server, or a path where the store lies on this machine."""
     with answering(tracking_uri()):
         info = client().get_run(run_id).info
-    page = artifact_page(str(info.experiment_id), run_id, _path(digest))
-    return page or f"{local_path(info.artifact_uri) or info.artifact_uri}/{_path(digest)}"
+    page = artifact_page(str(info.experiment_id), run_id, judgement_path(digest))
+    return page or f"{local_path(info.artifact_uri) or info.artifact_uri}/{judgement_path(digest)}"
 
 
 def judgements(history: Iterable[Event]) -> list[Event]:
@@ -114,7 +115,7 @@ def fetch_record(event: Event, folder: Path) -> Path:
     """Download what a judgement left; return the path of its verdict. Raises `VerdictChangedError` if it is gone."""
     from mlflow.exceptions import MlflowException  # noqa: PLC0415 (two seconds)
 
-    path = _path(str(event.verdict_digest))
+    path = judgement_path(str(event.verdict_digest))
     folder.mkdir(parents=True, exist_ok=True)
     try:
         local = Path(client().download_artifacts(str(event.run_id), path, str(folder)))
@@ -169,10 +170,6 @@ def promoted_on(manager: LedgerModelManager, version: ModelVersion) -> Record | 
 def earlier_uses(history: Iterable[Event], gate_set: str, challenger: ModelVersion) -> int:
     """How many other challengers were judged on this gate set; one that was judged twice counts once."""
     return len({event.version for event in history if event.gate_set == gate_set} - {challenger.version})
-
-
-def _path(digest: str) -> str:
-    return f"gate/{digest[:12]}"
 
 
 def _is_there(run_id: str) -> bool:

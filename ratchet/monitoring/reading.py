@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +13,17 @@ from numpy.typing import NDArray
 from ratchet.data.samples import metadata_columns
 from ratchet.data.seen import SeenImages
 from ratchet.errors import ModelFilesError
-from ratchet.evaluation.counts import ImageCounts, class_scores, score, shown_classes
-from ratchet.evaluation.scoring import score_models
+from ratchet.evaluation.counts import ImageCounts, class_scores, score, select_images, shown_classes
 from ratchet.evaluation.served import ServedModel
 from ratchet.gate import Policy, load_policy
 from ratchet.gate.contrasts import dependence_note, find_groups
 from ratchet.gate.digests import Metadata
 from ratchet.gate.rules import finite
+from ratchet.home import home
+from ratchet.judgement.cache import CountsCache
 from ratchet.judgement.configuration import configuration, gate_data
 from ratchet.judgement.records import promoted_on
+from ratchet.judgement.scorer import Scorer
 from ratchet.monitoring.change import compare_sets
 from ratchet.monitoring.images import choose_images
 from ratchet.monitoring.values import MonitorSettings, Reading, State
@@ -65,8 +66,11 @@ def take_reading(
         files = manager.download_model(model, champion.version, Path(folder) / "model")
         chosen = choose_images(data, seen=_seen(files, champion), judged=judged)
         fresh = chosen.fresh[: settings.newest]
-        models, samples = {"champion": ServedModel(files)}, [*fresh, *chosen.reference]
-        counts = score_models(models, samples, data.mask_values, metric=policy.metric, on_image=on_image)["champion"]
+        champion = manager.version(model, champion.version)  # with its files' hashes, if it was registered without
+        samples = [*fresh, *chosen.reference]
+        scorer = Scorer(samples, data.contents, data.mask_values, policy.metric, CountsCache(home() / "counts"))
+        models, keep = {"champion": ServedModel(files)}, {"champion": champion}
+        counts = scorer.score(models, keep=keep, on_image=on_image)["champion"]
     return judge_reading(
         counts,
         np.arange(len(counts.names)) < len(fresh),
@@ -101,7 +105,7 @@ def judge_reading(
     count, not images. `as_promoted`: the others are what the version was promoted on, not all that the gate set holds today.
     `dependence` is what is to be said of images that depend on each other.
     """
-    new, old = _part(counts, fresh), _part(counts, ~fresh)
+    new, old = select_images(counts, fresh), select_images(counts, ~fresh)
     images = len(new.names)
     now, then = (_score(policy, part) for part in (new, old))
     groups, unknown = find_groups(policy, counts.names, metadata or {})
@@ -196,13 +200,3 @@ def _seen(files: Path, champion: ModelVersion) -> frozenset[str]:
             "new to it: it was trained elsewhere, or by an older Ratchet. Retrain it."
         )
     return seen.all
-
-
-def _part(counts: ImageCounts, keep: NDArray[np.bool_]) -> ImageCounts:
-    """The counts of some images."""
-    chosen: dict[str, Any] = {"names": tuple(np.array(counts.names, dtype=object)[keep])}
-    for field in fields(counts):
-        array = getattr(counts, field.name)
-        if isinstance(array, np.ndarray):
-            chosen[field.name] = array[:, keep] if field.name == "boundary" else array[keep]
-    return ImageCounts(classes=counts.classes, metric_version=counts.metric_version, **chosen)

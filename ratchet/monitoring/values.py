@@ -32,8 +32,8 @@ class MonitorSettings(Settings):
 class Reading(BaseModel):
     """The champion on labelled images that it never saw and that came after its training, beside its gate images.
 
-    Both are scored afresh, at the masks' own size. `change` is the score on the `images` new ones minus the one on the
-    `reference_images`: the gate images that the version was promoted on, or, where no record names them, not
+    Both are scored by what their files are today, at the masks' own size. `change` is the score on the `images` new ones
+    minus the one on the `reference_images`: the gate images that the version was promoted on, or, where no record names them, not
     `as_promoted` but today's. It lies between `low` and `high`, each with the confidence asked for. None: not a number,
     or not bounded by so few images.
     """

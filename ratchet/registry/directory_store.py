@@ -20,7 +20,8 @@ from ratchet.errors import ModelFilesError, RegistryError
 from ratchet.registry.events import Event, decode, encode
 from ratchet.registry.files import digests_of, manifest_digest, require_model
 from ratchet.registry.store import Found, Kept, Notes, Observed, Source, Store
-from ratchet.registry.values import FINGERPRINT_TAG, Stage
+from ratchet.registry.values import Stage
+from ratchet.run_names import FINGERPRINT_TAG
 
 _DELETED = "deleted"  # marks the directory of a deleted version, so that its number is not given again
 

@@ -6,7 +6,7 @@ conditions do not hold at its place is void.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -40,17 +40,21 @@ class State:
     @property
     def rollback_target(self) -> int | None:
         """The version that a rollback returns to: the last champion before this one that can still serve."""
-        return _target(self.previous, self.champion, self.stages, self.quarantined)
+        return next(iter(self.rollback_targets), None)
+
+    @property
+    def rollback_targets(self) -> tuple[int, ...]:
+        """The versions that rollbacks would go through, the next one first."""
+        return tuple(dict.fromkeys(_fit(self.previous, self.champion, self.stages, self.quarantined)))
 
 
-def _target(
-    previous: Iterable[int], champion: int | None, stages: Mapping[int, Stage], quarantined: Iterable[int]
-) -> int | None:
-    unfit = set(quarantined)
-    for version in reversed(tuple(previous)):
-        if version in stages and version not in unfit and version != champion:
-            return version
-    return None
+def _fit(
+    previous: Sequence[int], champion: int | None, stages: Container[int], quarantined: Container[int]
+) -> Iterator[int]:
+    """The former champions that can still serve, the last one first."""
+    for version in reversed(previous):
+        if version in stages and version not in quarantined and version != champion:
+            yield version
 
 
 @dataclass
@@ -74,7 +78,7 @@ class _Fold:
 
     @property
     def target(self) -> int | None:
-        return _target(self.previous, self.champion, self.stages, self.quarantined)
+        return next(_fit(self.previous, self.champion, self.stages, self.quarantined), None)
 
     def lay(self, event: Event) -> Event:
         """The event with its outcome. Its time never runs behind that of the event before it."""

@@ -22,7 +22,8 @@ from ratchet.registry.events import LONGEST_TEXT, Event, EventKind
 from ratchet.registry.fold import State, fold
 from ratchet.registry.rendering import render
 from ratchet.registry.store import Found, Notes, Observed, Store
-from ratchet.registry.values import AUTHOR_TAG, FINGERPRINT_TAG, Stage
+from ratchet.registry.values import AUTHOR_TAG, Stage
+from ratchet.run_names import FINGERPRINT_TAG
 
 _logger = logging.getLogger(__name__)
 

@@ -14,14 +14,8 @@ from ratchet.registry.reading import RegistryReader, number_of, shown, stage_of
 from ratchet.registry.refusal import refuse
 from ratchet.registry.registration import register
 from ratchet.registry.retention import HEAVY, PrunePlan, plan
-from ratchet.registry.values import (
-    FINGERPRINT_TAG,
-    VERDICT_TAG,
-    BestRun,
-    ModelVersion,
-    Stage,
-    checked_model_name,
-)
+from ratchet.registry.values import VERDICT_TAG, BestRun, ModelVersion, Stage, checked_model_name
+from ratchet.run_names import FINGERPRINT_TAG
 
 
 class Unset(Enum):

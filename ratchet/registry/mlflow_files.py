@@ -18,7 +18,7 @@ from ratchet.errors import ModelFilesError, RegistryError, ServerUnreachableErro
 from ratchet.registry.files import digests_of, manifest_digest, require_model
 from ratchet.registry.store import Kept, Source
 from ratchet.registry.tracking import answering, experiment_on
-from ratchet.registry.values import FINGERPRINT_TAG
+from ratchet.run_names import FINGERPRINT_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

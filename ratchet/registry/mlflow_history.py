@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ratchet.errors import RegistryError
 from ratchet.registry.events import Event, decode, encode
 from ratchet.registry.rendering import headline
+from ratchet.registry.selection import quoted_text
 from ratchet.registry.store import Notes, Store
-from ratchet.registry.tracking import answering, shown
+from ratchet.registry.tracking import all_pages, answering, shown
 from ratchet.registry.values import HISTORY_SUFFIX
 
 if TYPE_CHECKING:
@@ -56,25 +58,15 @@ class MlflowHistory(Store):
                     raise
 
     def _search(self, condition: str) -> list[MlflowVersion]:
-        found: list[MlflowVersion] = []
-        token: str | None = None
-        while True:
-            page = self._client.search_model_versions(
-                condition,
-                max_results=_VERSIONS,
-                order_by=["version_number ASC"],
-                page_token=token,
-            )
-            found.extend(page)
-            token = page.token
-            if not token:
-                return found
+        order = ["version_number ASC"]
+        search = partial(self._client.search_model_versions, condition, max_results=_VERSIONS, order_by=order)
+        return all_pages(lambda token: search(page_token=token))
 
     def log(self, model: str, since: int) -> list[Event]:
         """The versions of `model.history` from `since` on."""
         with self._asking():
             newer = f" and version_number >= {since}" if since else ""
-            entries = self._search(f"name={quoted(model + HISTORY_SUFFIX)}{newer}")
+            entries = self._search(f"name={quoted_text(model + HISTORY_SUFFIX)}{newer}")
         events = []
         for entry in entries:
             text = entry.tags.get(_EVENT_TAG)
@@ -186,9 +178,3 @@ def set_once(write: Callable[[], object]) -> None:
 def utc(milliseconds: int) -> datetime:
     """A time of MLflow's."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def quoted(text: str) -> str:
-    """A text in a condition of MLflow's search."""
-    quote = '"' if "'" in text else "'"
-    return f"{quote}{text}{quote}"

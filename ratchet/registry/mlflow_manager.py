@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Literal
 
+from ratchet.registry import tracking
 from ratchet.registry.manager import LedgerModelManager
 from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.mlflow_store import MlflowStore
 from ratchet.registry.selection import MlflowSelection
-from ratchet.registry.tracking import client, tracking_uri
 from ratchet.registry.values import BestRun, ModelVersion
 
 
@@ -30,8 +30,8 @@ class MlflowModelManager(LedgerModelManager):
 
         Raises `ServerUnreachableError` within seconds if nothing answers there.
         """
-        uri = tracking_uri or _default_uri()
-        opened = client(uri)
+        uri = tracking_uri or tracking.tracking_uri()
+        opened = tracking.client(uri)
         super().__init__(MlflowStore(opened, uri, stages=stages), who)
         self._selection = MlflowSelection(opened, uri, MlflowFiles(opened, uri))
 
@@ -68,7 +68,3 @@ class MlflowModelManager(LedgerModelManager):
         """Register the model of the best run; one whose files cannot be read gives way to the next best."""
         ranked = self._selection.candidates(experiment_name, metric, mode, run_tags, model_path)
         return self._register_first(ranked, model_name, description, tags)
-
-
-def _default_uri() -> str:
-    return tracking_uri()

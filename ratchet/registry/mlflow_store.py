@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet.registry.mlflow_files import MlflowFiles, is_version
-from ratchet.registry.mlflow_history import MlflowHistory, quoted, set_once, utc
+from ratchet.registry.mlflow_history import MlflowHistory, set_once, utc
+from ratchet.registry.selection import quoted_text
 from ratchet.registry.store import Found, Kept, Observed, Source
 from ratchet.registry.sweeps import trials_beside
+from ratchet.registry.tracking import all_pages
 from ratchet.registry.values import HISTORY_SUFFIX, Stage
 
 if TYPE_CHECKING:
@@ -32,15 +34,10 @@ class MlflowStore(MlflowHistory):
 
     def models(self) -> tuple[str, ...]:
         """All registered models but the histories, and but MLflow's prompts."""
-        names: list[str] = []
-        token: str | None = None
+        search = partial(self._client.search_registered_models, max_results=_MODELS)
         with self._asking():
-            while True:
-                page = self._client.search_registered_models(max_results=_MODELS, page_token=token)
-                names += [model.name for model in page if not model.name.endswith(HISTORY_SUFFIX)]
-                token = page.token
-                if not token:
-                    return tuple(sorted(names))
+            found = all_pages(lambda token: search(page_token=token))
+        return tuple(sorted(model.name for model in found if not model.name.endswith(HISTORY_SUFFIX)))
 
     def observe(self, model: str) -> Observed | None:
         """Aliases and description in one request, the versions in another."""
@@ -50,7 +47,7 @@ class MlflowStore(MlflowHistory):
         if registered is None:
             return None
         with self._asking():
-            versions = self._search(f"name={quoted(model)}")
+            versions = self._search(f"name={quoted_text(model)}")
         return Observed(
             description=registered.description or "",
             aliases={alias: int(version) for alias, version in registered.aliases.items()},
@@ -121,7 +118,7 @@ class MlflowStore(MlflowHistory):
     def is_shared(self, model: str, seen: Found) -> bool:
         """Ask for versions with the same files: their address, the logged model there, or another version's copy."""
         with self._asking():
-            same = self._search(f"source_path={quoted(seen.location)}")
+            same = self._search(f"source_path={quoted_text(seen.location)}")
             named = self._search("source_path LIKE 'models:/%'")
         logged = self._files.logged_model_at(seen.location)
         same += [v for v in named if v.source == logged or self._location(v) == seen.location]
@@ -131,9 +128,9 @@ class MlflowStore(MlflowHistory):
         """Delete below the run's artifacts, unless a version was made right from them rather than from a copy."""
         used = (f"runs:/{run_id}/", *filter(None, [self._files.artifacts_of(run_id)]))
         with self._asking():
-            made = self._search(f"run_id={quoted(run_id)}")
+            made = self._search(f"run_id={quoted_text(run_id)}")
             for root in used:  # MLflow notes the run only of what was registered as runs:/…
-                made += self._search(f"source_path LIKE {quoted(root + '%')}")
+                made += self._search(f"source_path LIKE {quoted_text(root + '%')}")
         others = [version for version in made if (version.name, int(version.version)) != going]
         if any(self._location(version).startswith(used) for version in others):
             return False

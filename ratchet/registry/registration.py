@@ -13,7 +13,8 @@ from ratchet.registry.difference import Look
 from ratchet.registry.files import digests_of
 from ratchet.registry.ledger import Ledger
 from ratchet.registry.store import Found, Kept, Source, Store
-from ratchet.registry.values import AUTHOR_TAG, FILES_TAG, FINGERPRINT_TAG, IDENTITY_TAG, SOURCE_TAG
+from ratchet.registry.values import AUTHOR_TAG, FILES_TAG, IDENTITY_TAG, SOURCE_TAG
+from ratchet.run_names import FINGERPRINT_TAG
 
 _LONGEST_TAG = 100_000  # characters; MLflow's column
 

@@ -9,9 +9,10 @@ from ratchet.registry.events import Event, EventKind
 from ratchet.registry.fold import State
 from ratchet.registry.questions import open_question
 from ratchet.registry.values import AUTHOR_TAG, ModelVersion, Stage
+from ratchet.run_names import CHECKPOINTS_PATH, MODEL_PATH
 
 _NOT_PROMOTED = ("reject", "inconclusive")
-HEAVY = ("deployment_model", "checkpoints")  # what weighs in a trial's run; its metrics, parameters and report stay
+HEAVY = (MODEL_PATH, CHECKPOINTS_PATH)  # what weighs in a trial's run; its metrics, parameters and report stay
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,6 @@ class PrunePlan:
     them.
     """
 
-    model: str
     goes: tuple[int, ...]
     stays: Mapping[int, str] = field(default_factory=dict)
     runs: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ def plan(
     """
     stays: dict[int, str] = {}
     spare, newest = list[ModelVersion](), 0
-    reachable = reachable_by_rollback(state)[:rollbacks]
+    reachable = state.rollback_targets[:rollbacks]
     # A model that was deleted and made anew gives its numbers again: what came before was another version.
     made = {event.version: event.number for event in events if event.kind is EventKind.REGISTERED and event.counts}
     own = [event for event in events if event.number >= made.get(event.version, 0)]
@@ -65,17 +65,7 @@ def plan(
     kept_runs = {version.run_id for version in versions if version.version in stays}
     runs = {version.run_id for version in spare if version.run_id is not None} - kept_runs
     goes = tuple(sorted(version.version for version in spare))
-    return PrunePlan(versions[0].model if versions else "", goes, stays, tuple(sorted(filter(None, runs))))
-
-
-def reachable_by_rollback(state: State) -> list[int]:
-    """The versions that rollbacks would go through, next one first."""
-    found: list[int] = []
-    for version in reversed(state.previous):
-        fit = version in state.stages and version not in state.quarantined and version != state.champion
-        if fit and version not in found:
-            found.append(version)
-    return found
+    return PrunePlan(goes, stays, tuple(sorted(filter(None, runs))))
 
 
 def _protection(

@@ -7,19 +7,15 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ratchet.registry.selection import SWEEP_RUN_TAG, quoted
-from ratchet.registry.values import FINGERPRINT_TAG
+from ratchet.registry.selection import one_of_runs, quoted_name
+from ratchet.registry.tracking import all_experiments, all_runs
+from ratchet.run_names import FINGERPRINT_TAG, HEARTBEAT_TAG, PARENT_RUN_TAG, SWEEP_PREFIX, SWEEP_RUN_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-SWEEP_PREFIX = "ratchet.sweep."  # a sweep's digest follows: the tag of all its trials' runs, of reused ones too
-_PARENT_RUN_TAG = "ratchet.parent_run"  # the run that a training took its first weights from
 YOUNG_SECONDS = 24 * 3600.0
-_HEARTBEAT_TAG = "ratchet.heartbeat"  # of a trial that is at work, every half a minute
-_ALL = 50_000  # MLflow's largest page
-_AT_ONCE = 50  # runs in one question, which is part of the address
 
 Stays = Callable[[str], bool]
 """Whether a version that stays, of whatever model, meets a condition of MLflow's search."""
@@ -33,13 +29,14 @@ def trials_beside(client: MlflowClient, run_id: str, stays: Stays) -> frozenset[
     go on from their checkpoints.
     """
     own = client.get_run(run_id)
-    trials = {tag: _search(client, [own.info.experiment_id], f"tags.{quoted(tag)} = 'true'") for tag in _sweeps(own)}
-    if any(_at_work(client, own.info.experiment_id, tag, runs) for tag, runs in trials.items()):
+    experiment = own.info.experiment_id
+    trials = {tag: all_runs(client, [experiment], f"tags.{quoted_name(tag)} = 'true'") for tag in _sweeps(own)}
+    if any(_at_work(client, experiment, tag, runs) for tag, runs in trials.items()):
         return None
     free = {tag for tag, runs in trials.items() if not _in_use(runs, stays)}
     ended = {run.info.run_id: run for tag in free for run in trials[tag] if run.info.status == "FINISHED"}
     alone = [run for key, run in ended.items() if key != run_id and _sweeps(run) <= free]
-    everywhere = [found.experiment_id for found in client.search_experiments(max_results=_ALL)] if alone else []
+    everywhere = [found.experiment_id for found in all_experiments(client)] if alone else []
     return frozenset(run.info.run_id for run in alone if not _needed(client, run, everywhere, stays))
 
 
@@ -50,29 +47,24 @@ def _sweeps(run: Run) -> set[str]:
 def _at_work(client: MlflowClient, experiment: str, tag: str, trials: Sequence[Run]) -> bool:
     """Whether one of its runs, its own among them, has given a sign of life within a day: the killed are marked as running."""
     young = (time.time() - YOUNG_SECONDS) * 1000
-    own = f"tags.{quoted(SWEEP_RUN_TAG)} = '{tag.removeprefix(SWEEP_PREFIX)}'"
-    return any(_last_sign(run) > young for run in (*trials, *_search(client, [experiment], own)))
+    own = f"tags.{quoted_name(SWEEP_RUN_TAG)} = '{tag.removeprefix(SWEEP_PREFIX)}'"
+    return any(_last_sign(run) > young for run in (*trials, *all_runs(client, [experiment], own)))
 
 
 def _last_sign(run: Run) -> float:
     """In milliseconds since 1970. Who opens a run again leaves it its old end."""
-    beat = run.data.tags.get(_HEARTBEAT_TAG)
+    beat = run.data.tags.get(HEARTBEAT_TAG)
     beaten = datetime.fromisoformat(beat).timestamp() * 1000 if beat else 0.0
     return float(max(run.info.start_time, run.info.end_time or 0, beaten))
 
 
 def _in_use(trials: Sequence[Run], stays: Stays) -> bool:
-    ids = [f"'{run.info.run_id}'" for run in trials]
-    parts = (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
-    return any(stays(f"run_id IN ({', '.join(part)})") for part in parts)
+    return any(stays(one_of) for one_of in one_of_runs([run.info.run_id for run in trials]))
 
 
 def _needed(client: MlflowClient, trial: Run, experiments: list[str], stays: Stays) -> bool:
     mark = trial.data.tags.get(FINGERPRINT_TAG)
-    if mark is not None and stays(f"tags.{quoted(FINGERPRINT_TAG)} = '{mark}'"):
+    if mark is not None and stays(f"tags.{quoted_name(FINGERPRINT_TAG)} = '{mark}'"):
         return True
-    return bool(_search(client, experiments, f"tags.{quoted(_PARENT_RUN_TAG)} = '{trial.info.run_id}'"))
-
-
-def _search(client: MlflowClient, experiments: list[str], condition: str) -> list[Run]:
-    return list(client.search_runs(experiments, condition, max_results=_ALL))
+    children = f"tags.{quoted_name(PARENT_RUN_TAG)} = '{trial.info.run_id}'"
+    return bool(client.search_runs(experiments, children, max_results=1))

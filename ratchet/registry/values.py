@@ -9,12 +9,12 @@ from datetime import datetime
 from enum import StrEnum
 
 from ratchet.errors import RegistryError, UnknownStageError, VersionNotFoundError
+from ratchet.run_names import FINGERPRINT_TAG
 
 # Tags that Ratchet writes on a version at registration. The prefix keeps them apart from the user's own.
 SOURCE_TAG = "ratchet.source"  # where the files were registered from
 IDENTITY_TAG = "ratchet.identity"  # equal for two registrations of the same model
 FILES_TAG = "ratchet.files"  # {path inside the model directory: sha256}, as JSON
-FINGERPRINT_TAG = "ratchet.fingerprint"  # of data, configuration and code; written by whoever trained the model
 AUTHOR_TAG = "ratchet.registered_by"  # who called register_model
 VERDICT_TAG = "ratchet.verdict"  # sha256 of the last verdict on the version
 PINNED_TAG = "ratchet.pinned"  # "true": retention leaves the version alone

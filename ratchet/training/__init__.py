@@ -7,18 +7,10 @@ if TYPE_CHECKING:
     from ratchet.training.logger import RunLogger
     from ratchet.training.module import SegmentationModule
     from ratchet.training.network import create_network
-    from ratchet.training.results import TrialResult
-    from ratchet.training.sweep import run_sweep
 
-__all__ = ["RunLogger", "SegmentationModule", "TrialResult", "create_network", "run_sweep"]
+__all__ = ["RunLogger", "SegmentationModule", "create_network"]
 
-_HOMES = {
-    "RunLogger": "logger",
-    "SegmentationModule": "module",
-    "TrialResult": "results",
-    "create_network": "network",
-    "run_sweep": "sweep",
-}
+_HOMES = {"RunLogger": "logger", "SegmentationModule": "module", "create_network": "network"}
 
 
 def __getattr__(name: str) -> Any:

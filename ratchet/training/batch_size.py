@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytorch_lightning as pl
 from pytorch_lightning.tuner.tuning import Tuner
 
+from ratchet.run_names import BATCH_SIZE_TAG
 from ratchet.training.memory import limited_to_what_is_free
-from ratchet.training.run_names import BATCH_SIZE_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from ratchet.page_parts import data_uri
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,4 +53,4 @@ def picture_uri(pixels: NDArray[np.uint8]) -> str:
     picture.thumbnail((_WIDTH, 2 * _WIDTH))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri(buffer.getvalue())

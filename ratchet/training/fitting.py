@@ -18,6 +18,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from ratchet.config import instantiate
 from ratchet.data.datamodule import SegmentationDataModule
 from ratchet.errors import ConfigError, TrainingError
+from ratchet.run_names import THREADS_TAG
 from ratchet.settings import TrialConfig
 from ratchet.training.batch_size import settle_batch_size
 from ratchet.training.callback import ProgressCallback
@@ -29,7 +30,6 @@ from ratchet.training.memory import peak_memory
 from ratchet.training.module import SegmentationModule
 from ratchet.training.progress import Report
 from ratchet.training.run import TrialRun
-from ratchet.training.run_names import THREADS_TAG
 from ratchet.training.upload import Uploads
 
 
@@ -135,7 +135,7 @@ def _build_trainer(work: Work, pause_at: int | None) -> pl.Trainer:
         minutes=config.sweep.checkpoint_minutes,
         pause_at=pause_at,
         ends_for_good=fixed_length(config) is not None and not any(map(_writes_checkpoints, callbacks)),
-        before=logger.save,
+        before=logger.send,
         after=Uploads(work.run, minutes=config.sweep.upload_minutes),
         seconds=work.spending.seconds,
         peak_memory=work.spending.peak_memory,

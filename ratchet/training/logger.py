@@ -52,10 +52,13 @@ class RunLogger(Logger):
         self._file.flush()
         late = time.monotonic() - self._sent >= self._seconds
         if late or len(self._waiting) >= self._batch or any(row.key.endswith("_epoch") for row in rows):
-            self.save()
+            self.send()
+
+    def save(self) -> None:
+        """Do nothing: Lightning calls this after each of its calls of `log_metrics`."""
 
     @rank_zero_only
-    def save(self) -> None:
+    def send(self) -> None:
         """Send what waits."""
         rows, self._waiting = self._waiting, []
         self._run.log_metrics(rows)
@@ -66,4 +69,4 @@ class RunLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Send what waits, whatever the status."""
-        self.save()
+        self.send()

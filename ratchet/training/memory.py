@@ -20,6 +20,7 @@ _SAID = re.compile(
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
 _SHARE = 0.9  # of the free memory may be tried out
+_VMSTAT = Path("/proc/vmstat")
 _CONTAINERS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory"))  # cgroups version 2 and 1
 _CONTAINER_FILES = (  # limit and use, and what of the latter is files that the kernel drops when memory is wanted
     ("memory.max", "memory.current", "inactive_file"),
@@ -63,7 +64,7 @@ def peak_of(pid: int) -> float:
 def out_of_memory_kills() -> int | None:
     """How many processes of this machine the kernel has killed for their memory; None where it does not say."""
     try:
-        found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(), re.M)
+        found = re.search(r"^oom_kill (\d+)$", _VMSTAT.read_text(), re.M)
     except OSError:
         return None
     return int(found[1]) if found else None

@@ -16,13 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from ratchet.errors import RatchetError
 from ratchet.registry.tracking import client, ensure_experiment
-from ratchet.settings import TrialConfig
-from ratchet.training.fingerprint import fixed_length, schedule_fingerprint, schedule_lengths
-from ratchet.training.folder import Note, Snapshot, TrialFolder
-from ratchet.training.ownership import OWNER_TAG, Ownership, await_owner, machine
-from ratchet.training.reuse import TrainedBefore
-from ratchet.training.run import TrialRun, close_dead_run, metric_history
-from ratchet.training.run_names import (
+from ratchet.run_names import (
     BATCH_SIZE_TAG,
     CHECKPOINT_TAG,
     CHECKPOINTS_PATH,
@@ -33,6 +27,12 @@ from ratchet.training.run_names import (
     SCHEDULE_TAG,
     THREADS_TAG,
 )
+from ratchet.settings import TrialConfig
+from ratchet.training.fingerprint import fixed_length, schedule_fingerprint, schedule_lengths
+from ratchet.training.folder import Note, Snapshot, TrialFolder
+from ratchet.training.ownership import OWNER_TAG, Ownership, await_owner, machine
+from ratchet.training.reuse import TrainedBefore
+from ratchet.training.run import TrialRun, close_dead_run, metric_history
 from ratchet.training.warm_start import copy_ancestry
 
 if TYPE_CHECKING:

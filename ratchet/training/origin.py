@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet.errors import ConfigError, ModelFilesError
+from ratchet.run_names import MODEL_PATH
 from ratchet.settings import TrialConfig
-from ratchet.training.run_names import MODEL_PATH
 
 if TYPE_CHECKING:
     from ratchet.registry import ModelVersion
 
 PRODUCTION = "production"
 WEIGHTS_FILE = "data/model.pt2"  # MLflow's pt2 form: read without unpickling
-PARENT_TAG = "ratchet.parent"
 MODEL_DIGEST_TAG = "ratchet.model_digest"
 
 _VERSION = re.compile(r"models:/(?P<model>[^/@]+)(/(?P<version>\d+)|@(?P<alias>[\w-]+))")

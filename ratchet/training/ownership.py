@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from mlflow.entities import RunTag
 
 from ratchet.errors import TrialTakenError
+from ratchet.run_names import HEARTBEAT_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OWNER_TAG = "ratchet.owner"
-HEARTBEAT_TAG = "ratchet.heartbeat"
 
 BEAT_SECONDS = 30.0
 STALE_SECONDS = 180.0

@@ -14,8 +14,8 @@ from mlflow.exceptions import MlflowException
 
 from ratchet.comparison import draw_page, gather
 from ratchet.errors import RatchetError
-from ratchet.registry.selection import SWEEP_RUN_TAG
 from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.run_names import FAILURE_TAG, NESTED_TAG, SWEEP_RUN_TAG
 from ratchet.settings import flatten
 from ratchet.space import Interval
 from ratchet.training.markdown import short_trial_table
@@ -23,7 +23,6 @@ from ratchet.training.plan import SweepPlan
 from ratchet.training.preview import Preview, rows
 from ratchet.training.results import SweepOutcome, TrialResult, best_of
 from ratchet.training.run import log_params, metric_rows, tag_run
-from ratchet.training.run_names import FAILURE_TAG, NESTED_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,23 +6,24 @@ import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation
 
 from ratchet.errors import ConfigError
 from ratchet.registry.tracking import is_new_store
+from ratchet.run_names import SWEEP_PREFIX
 from ratchet.settings import SweepSettings, TrialConfig, flatten
 from ratchet.space import Composed, Interval, Point, Space
 from ratchet.training.fingerprint import trial_fingerprint
 from ratchet.training.leftovers import interrupted
 from ratchet.training.origin import PRODUCTION, resolve
 from ratchet.training.process import start_server
-from ratchet.training.run_names import SWEEP_PREFIX
 
-# Keys of the datamodule that change neither the images nor their splits.
-_NOT_CONTENT = {
+NOT_CONTENT = {
     *("batch_size", "num_workers", "seed", "train_transform", "input_height", "input_width", "mean", "std"),
     *("cache", "cache_path", "cache_gb"),
 }
+"""Keys of the datamodule that change neither the images nor their splits."""
+
 _PLAIN = {"backbone.model.arch", "backbone.model.encoder_name"}  # their values speak for themselves
 
 
@@ -44,7 +45,9 @@ class PlannedTrial(_Value):
     asked: str
     data: str = ""
     images: int
-    samples: tuple[str, ...] | None = Field(default=None, exclude=True, repr=False)
+    # Frozen: Prefect goes through every list, tuple, set and dict that a task is given, name for name. Not validated, so that
+    # all trials hold the same one: 200,000 names are 8 MB.
+    samples: SkipValidation[frozenset[str] | None] = Field(default=None, exclude=True, repr=False)
     point: Point = {}
 
     def unforced(self) -> PlannedTrial:
@@ -136,7 +139,7 @@ class Planner:
         data.only = self._only
         key = content_key(config)
         if key not in self._contents:
-            samples = tuple(sample.name for split in data.samples.values() for sample in split)
+            samples = frozenset(sample.name for split in data.samples.values() for sample in split)
             self._contents[key] = data.fingerprint, len(data.samples["train"]), samples
         content, images, names = self._contents[key]
         fingerprint = trial_fingerprint(config, content)
@@ -156,7 +159,7 @@ class Planner:
 
 def content_key(config: TrialConfig) -> str:
     """What is equal for configurations with the same images in the same splits."""
-    return repr([item for item in sorted(config.datamodule.items()) if item[0] not in _NOT_CONTENT])
+    return repr([item for item in sorted(config.datamodule.items()) if item[0] not in NOT_CONTENT])
 
 
 def plan_sweep(composed: Composed, *, only: Collection[str] | None = None) -> SweepPlan:

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.duration import shown_duration
-from ratchet.registry.tracking import client
+from ratchet.registry.tracking import all_experiments, all_runs, client
+from ratchet.run_names import IMAGES_TAG
 from ratchet.training.halving import rungs
 from ratchet.training.plan import PlannedTrial, SweepPlan
-from ratchet.training.run_names import IMAGES_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _PAST_RUNS = 10
-_EXPERIMENTS = 1000
 
 
 class _Value(BaseModel):
@@ -91,7 +90,7 @@ def runs_of(plan: SweepPlan, condition: str) -> list[Run]:
     store = client()
     experiment = store.get_experiment_by_name(plan.config.core.name)
     wanted = f"{condition} and tags.`{plan.tag}` = 'true'"
-    return [] if experiment is None else list(store.search_runs([experiment.experiment_id], wanted))
+    return [] if experiment is None else all_runs(store, [experiment.experiment_id], wanted)
 
 
 def _expected(trials: Sequence[PlannedTrial], searched: Sequence[Run]) -> dict[str, float]:
@@ -112,7 +111,7 @@ def _expected(trials: Sequence[PlannedTrial], searched: Sequence[Run]) -> dict[s
 def _past_runs(arch: str, encoder: str) -> list[Run]:
     """The last finished runs of a network, in any experiment."""
     store = client()
-    experiments = [found.experiment_id for found in store.search_experiments(max_results=_EXPERIMENTS)]
+    experiments = [found.experiment_id for found in all_experiments(store)]
     condition = (
         f"attributes.status = 'FINISHED' and params.`backbone.model.arch` = '{arch}' "
         f"and params.`backbone.model.encoder_name` = '{encoder}' and metrics.duration > 0"

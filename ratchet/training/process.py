@@ -67,7 +67,7 @@ class TrialOrder:
     slot: int = 0
     gpus: str | None = None
     until_epoch: int | None = None
-    samples: tuple[str, ...] | None = None
+    samples: frozenset[str] | None = None
 
 
 @dataclass(eq=False)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from ratchet.run_names import PRUNED_TAG
 from ratchet.training.halving import exported_value, rungs
 from ratchet.training.plan import PlannedTrial, Planner, SweepPlan, point_name
 from ratchet.training.reuse import TrainedBefore
 from ratchet.training.run import validations
-from ratchet.training.run_names import PRUNED_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -46,9 +47,10 @@ class Pruned:
     run_id: str | None = None
 
 
-class TrialQueue(Protocol):
-    """What the engine asks for work. A queue is for one thread."""
+class TrialQueue:
+    """What the engine asks for work. By default nothing pauses, and nobody shares it. A queue is for one thread."""
 
+    @abstractmethod
     def next(self, *, new: bool = True) -> Turn | Pruned | None:
         """The next thing to do; None: nothing, before a trial that is worked on comes to its end.
 
@@ -63,18 +65,21 @@ class TrialQueue(Protocol):
 
     def pruned(self) -> set[str]:
         """The fingerprints of those that ended at a rung before this process began."""
+        return set()
 
     def may_come_back(self) -> bool:
         """Whether a trial that another machine works on may yet be handed out here: its process may be dead."""
+        return False
 
     def begun(self) -> int | None:
         """How many trials any process has begun; None where it is this one only that begins them."""
+        return None
 
     def close(self) -> None:
         """Nothing more is asked."""
 
 
-class TrialList:
+class TrialList(TrialQueue):
     """A grid: what has been trained before comes first, since it costs nothing."""
 
     def __init__(self, plan: SweepPlan, found: Mapping[str, Run]) -> None:
@@ -86,28 +91,8 @@ class TrialList:
         there = self._turns and (new or self._turns[0].found is not None)
         return self._turns.popleft() if there else None
 
-    def paused(self, turn: Turn, run_id: str) -> None:
-        """Nothing pauses here."""
 
-    def ended(self, turn: Turn, value: float | None) -> None:
-        """Nothing follows from it."""
-
-    def pruned(self) -> set[str]:
-        """Nothing is compared at rungs."""
-        return set()
-
-    def may_come_back(self) -> bool:
-        """Nobody shares a list."""
-        return False
-
-    def begun(self) -> None:
-        """Nobody shares a list."""
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-class StudyQueue:
+class StudyQueue(TrialQueue):
     """Trials that a study hands out: points of a space, or those of a grid that is halved.
 
     With one trial at a time, of a number that is known, those of a rung wait until all have come there; else each is judged

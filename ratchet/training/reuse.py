@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 
 from mlflow.entities import RunTag
 
-from ratchet.registry.tracking import client, ensure_experiment
-from ratchet.settings import TrialConfig
-from ratchet.training.ownership import HEARTBEAT_TAG, OWNER_TAG
-from ratchet.training.run import log_datasets, log_params, metric_history
-from ratchet.training.run_names import (
+from ratchet.registry.tracking import all_experiments, all_runs, client, ensure_experiment
+from ratchet.run_names import (
     CHECKPOINTS_PATH,
     FINGERPRINT_TAG,
+    HEARTBEAT_TAG,
     MODEL_PATH,
     NESTED_TAG,
     SCHEDULE_TAG,
     SWEEP_PREFIX,
 )
+from ratchet.settings import TrialConfig
+from ratchet.training.ownership import OWNER_TAG
+from ratchet.training.run import log_datasets, log_params, metric_history
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,7 +35,6 @@ _OF_THE_SOURCE = (
     "gate",
     CHECKPOINTS_PATH,
 )  # artifacts that a copy does without: its verdicts, and what is to go on from
-_EXPERIMENTS_A_PAGE = 1000
 
 
 class TrainedBefore:
@@ -43,12 +43,7 @@ class TrainedBefore:
     def __init__(self, store: MlflowClient | None = None) -> None:
         """Ask which experiments there are."""
         self._store = store or client()
-        self._experiments: dict[str, str] = {}
-        token = None
-        while token != "":
-            page = self._store.search_experiments(max_results=_EXPERIMENTS_A_PAGE, page_token=token)
-            self._experiments |= {found.experiment_id: found.name for found in page}
-            token = page.token or ""
+        self._experiments: dict[str, str] = {found.experiment_id: found.name for found in all_experiments(self._store)}
 
     def runs(self, fingerprint: str, *, condition: str = "") -> list[Run]:
         """Every run of this very trial, the newest first."""
@@ -129,8 +124,7 @@ class TrainedBefore:
         return self._store.get_run(run_id)
 
     def _search(self, condition: str) -> list[Run]:
-        order = ["attributes.start_time DESC"]
-        return list(self._store.search_runs([*self._experiments], condition, order_by=order))
+        return all_runs(self._store, [*self._experiments], condition)
 
     def _holds(self, run: Run, path: str) -> bool:
         return bool(self._store.list_artifacts(run.info.run_id, path))

@@ -21,11 +21,11 @@ from ratchet.errors import RatchetError, TrialTakenError
 from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.ranking import as_logged
 from ratchet.registry.tracking import client, ensure_experiment, tracking_uri
+from ratchet.run_names import DATA_FINGERPRINT_TAG, FAILURE_TAG, PRUNED_TAG, STOPPED_TAG
 from ratchet.settings import TrialConfig, flatten
 from ratchet.training.folder import link
 from ratchet.training.metric_names import logged_name
 from ratchet.training.ownership import OWNER_TAG, Ownership
-from ratchet.training.run_names import DATA_FINGERPRINT_TAG, FAILURE_TAG, PRUNED_TAG, STOPPED_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -142,6 +142,8 @@ class TrialRun:
     def log_metrics(self, rows: Sequence[Metric]) -> None:
         """Log metric values, but none twice for its step: a resumed training repeats the steps after its snapshot."""
         new = [row for row in rows if (row.key, row.step) not in self._logged]
+        if not new:
+            return
         self._client.log_batch(self.run_id, metrics=new)
         self._logged |= {(row.key, row.step) for row in new}
         self.rows += new

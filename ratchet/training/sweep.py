@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 from ratchet.consistency import require_exporter
 from ratchet.errors import DataError, RatchetError, SweepFailedError
 from ratchet.registry.tracking import client
+from ratchet.run_names import FINGERPRINT_TAG, PRUNED_TAG, STOPPED_TAG
 from ratchet.training.board import Board
 from ratchet.training.budget import Budget
 from ratchet.training.caching import cache_key, fill_cache
@@ -31,7 +32,6 @@ from ratchet.training.queue import Pruned, StudyQueue, TrialList, TrialQueue, Tu
 from ratchet.training.results import OnProgress, SweepOutcome, TrialResult
 from ratchet.training.reuse import TrainedBefore
 from ratchet.training.run import close_dead_run, end_run, last_values, owned_by
-from ratchet.training.run_names import FINGERPRINT_TAG, PRUNED_TAG, STOPPED_TAG
 from ratchet.training.slots import order, trials_at_once
 
 if TYPE_CHECKING:

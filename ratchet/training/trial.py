@@ -22,6 +22,7 @@ from ratchet.evaluation.packed import PackedMasks
 from ratchet.evaluation.scoring import score_batches
 from ratchet.evaluation.served import ModelCard
 from ratchet.registry.tracking import client
+from ratchet.run_names import CHECKPOINTS_PATH, CONFIG_FILE, ENDED_TAG, IMAGES_TAG, MODEL_PATH, PARAMETERS_TAG
 from ratchet.settings import TrialConfig
 from ratchet.training.export import export_network
 from ratchet.training.fingerprint import trial_fingerprint
@@ -36,7 +37,6 @@ from ratchet.training.progress import EXPORTING, Progress, Report, TrialEnd
 from ratchet.training.report import write_report
 from ratchet.training.reuse import TrainedBefore
 from ratchet.training.run import last_values, metric_rows
-from ratchet.training.run_names import CHECKPOINTS_PATH, ENDED_TAG, IMAGES_TAG, MODEL_PATH, PARAMETERS_TAG
 from ratchet.training.upload import keep_checkpoints, withdraw
 from ratchet.training.warm_start import inherited, warm_start
 
@@ -221,7 +221,7 @@ def _export(config: TrialConfig, module: SegmentationModule, data: Any, artifact
         classes=("background", *data.classes),
     )
     export_network(module.network, card, artifacts / MODEL_PATH, types=config.export.types)
-    (artifacts / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    (artifacts / CONFIG_FILE).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
 def _write_seen(data: Any, inherited: frozenset[str] | None, directory: Path) -> None:

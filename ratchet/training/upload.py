@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from ratchet.registry.tracking import tracking_uri
+from ratchet.run_names import CHECKPOINT_TAG, CHECKPOINTS_PATH, RESUME_PATH
 from ratchet.settings import TrialConfig
 from ratchet.training.fingerprint import fixed_length
 from ratchet.training.folder import FACTS_FILE, RESUME_FILE, Snapshot, link
 from ratchet.training.run import TrialRun
-from ratchet.training.run_names import CHECKPOINT_TAG, CHECKPOINTS_PATH, RESUME_PATH
 
 _TIMES_ITS_COST = 20  # at most 5 % of the time is spent on uploads
 

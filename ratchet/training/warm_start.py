@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from ratchet.data.seen import SEEN_FILE, SeenImages
 from ratchet.errors import WeightsUnavailableError
+from ratchet.run_names import PARENT_RUN_TAG, PARENT_TAG
 from ratchet.settings import TrialConfig
 from ratchet.training.folder import link
-from ratchet.training.origin import PARENT_TAG, WEIGHTS_FILE, fetch, planned
+from ratchet.training.origin import WEIGHTS_FILE, fetch, planned
 from ratchet.training.run import TrialRun
 
 if TYPE_CHECKING:
@@ -61,8 +62,9 @@ def warm_start(config: TrialConfig, network: nn.Module, run: TrialRun, work: Pat
         directory = fetch(origin, Path(folder) / "model")
         loaded = load_fitting(network, read_weights(directory, origin.reference), origin.reference)
         _keep_ancestry(run, directory)
-    tags = {"": origin.reference, "_digest": origin.digest, "_run": origin.run_id, "_loaded": str(loaded)}
-    run.tag({f"{PARENT_TAG}{name}": value for name, value in tags.items() if value is not None})
+    tags = {PARENT_TAG: origin.reference, PARENT_RUN_TAG: origin.run_id}
+    tags |= {f"{PARENT_TAG}_digest": origin.digest, f"{PARENT_TAG}_loaded": str(loaded)}
+    run.tag({name: value for name, value in tags.items() if value is not None})
     return f"starts from {origin.reference}: {loaded}"
 
 

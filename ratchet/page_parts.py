@@ -1,4 +1,10 @@
-"""What Ratchet's HTML pages share: self-contained, readable by day and by night, on paper and on a phone."""
+"""What Ratchet's pages share: self-contained, readable by day and by night, on paper and on a phone."""
+
+from __future__ import annotations
+
+import base64
+import math
+from html import escape
 
 # An <i> is a mark that is painted as a background, which browsers leave out on paper unless they are told not to.
 
@@ -34,3 +40,26 @@ code, pre { font: .86em ui-monospace, Menlo, Consolas, monospace; overflow-wrap:
 figure { margin: 0 }
 i { -webkit-print-color-adjust: exact; print-color-adjust: exact }
 """
+
+
+def section(title: str, body: str, hint: str = "") -> str:
+    """A part of a page below its title; empty where `body` is. Both `body` and `hint` are HTML."""
+    shown = f"<p class=hint>{hint}</p>" if hint else ""
+    return f"<section><h2>{escape(title)}</h2>{shown}{body}</section>" if body else ""
+
+
+def data_uri(picture: bytes) -> str:
+    """A PNG or a JPEG as an address that holds all of it."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def round_ticks(low: float, high: float, spaces: int) -> list[float]:
+    """Round values between two ends, zero among them if it is there: 1, 2 or 5 times a power of ten apart.
+
+    It is the smallest such distance that fits between the ends at most `spaces` times.
+    """
+    rough = (high - low) / spaces
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * times for times in (1, 2, 5, 10) if power * times >= rough)
+    return [step * n for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
