@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from importlib.util import find_spec
+from operator import attrgetter
 from typing import Any
 
 from ratchet.data.classes import foreground
@@ -13,11 +14,24 @@ from ratchet.training.metric_names import better, logged_name, metric_names
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime")  # the extra `onnx`
 _INPUT = ("input_height", "input_width", "mean", "std")
+_BASES = {
+    "datamodule": "/datamodule/base/segmentation@_here_",
+    "transforms.train_transform": "default",
+    "backbone.model": "smp",
+    "model": "smp",
+    "loss": "dice",
+    "optimizer": "adam",
+    "scheduler": "plateau",
+    "trainer": "default",
+    "logger": "mlflow",
+}
+"""Of each node, the entry that a file of one's own begins with, unless it says all that the node is."""
 
 
 def require_consistent(config: TrialConfig) -> None:
     """Raise `ConfigError` where a model would be trained on another input than it is served, chosen by what no trial logs or
     by its worst value, or where a trial cannot train."""
+    _require_targets(config)
     for key in _INPUT:
         served = getattr(config.transforms, key)
         trained = config.datamodule.get(key, served)
@@ -61,6 +75,16 @@ def require_exporter(config: TrialConfig) -> None:
         )
 
 
+def _require_targets(config: TrialConfig) -> None:
+    for key, base in _BASES.items():
+        node = attrgetter(key)(config)
+        if node is not None and "_target_" not in node:
+            raise ConfigError(
+                f"{key} names no _target_, so that nobody knows what it is: begin the file of your own with "
+                f"`defaults: [{base}, _self_]`, or give its _target_ too."
+            )
+
+
 def _require_metrics(config: TrialConfig) -> None:
     """Refuse a metric that no trial will log, two of one name, and a direction in which the worst is best."""
     classes = list(foreground(config.datamodule.get("idx_to_class", {})).values())
@@ -78,6 +102,11 @@ def _require_metrics(config: TrialConfig) -> None:
         raise ConfigError(
             f"retrain.metric={metric}: no trial logs that. Nearest: {', '.join(near)}. A metric of your own is none of the "
             "exported weights: it may choose the epoch (callbacks.model_checkpoint.monitor, with its mode), not the trial."
+        )
+    if metric == "val_loss_step" and config.trainer.get("log_every_n_steps") != 1:
+        raise ConfigError(
+            "retrain.metric=val_loss_step: it is logged only where every step is. Select by val_loss_epoch, or set "
+            "trainer.log_every_n_steps=1."
         )
     if better(metric) not in (None, config.retrain.mode):
         raise ConfigError(

@@ -63,3 +63,6 @@ def test_time_runs_out_and_without_a_bound_it_does_not() -> None:
     assert budget(max_time=1e-9).used_up([]) == "max_time 0s reached"
     assert budget(max_time="2h").used_up([]) is None
     assert budget().used_up([]) is None
+    waited = budget(max_time=1e-9)
+    waited.wait(60.0)  # for another sweep's GPU
+    assert waited.used_up([]) is None

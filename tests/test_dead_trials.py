@@ -115,7 +115,12 @@ def _grandchildren() -> set[psutil.Process]:
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
 )
 def test_an_allocator_that_fails_is_told_as_lack_of_memory(error: Exception) -> None:
     told = r"^killed: out of memory, peak .* GB; try datamodule\.batch_size=8$"

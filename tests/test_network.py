@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -29,12 +31,13 @@ from ratchet.evaluation.served import ModelCard, ServedModel, SilentModel
 from ratchet.settings import TrialConfig
 from ratchet.training.beside import beside
 from ratchet.training.callback import ProgressCallback
-from ratchet.training.export import export_network
-from ratchet.training.fitting import build_module, resolve_precision
+from ratchet.training.export import _other_forms, export_network
+from ratchet.training.fitting import build_module, resolve_trainer
 from ratchet.training.losses import CrossEntropyLoss, DiceLoss, FocalLoss
 from ratchet.training.memory import lack_of_memory_told
 from ratchet.training.network import create_network, load_encoder_weights
 from ratchet.training.progress import Progress
+from ratchet.training.trial import _leave_training
 
 TINY = ["backbone.model.encoder_name=mobilenet_v2", "backbone.model.encoder_weights=null"]
 
@@ -43,7 +46,7 @@ def fit_one_batch(config: TrialConfig, folder: Path, callbacks: Sequence[pl.Call
     """Train a network for two classes, with one batch in an epoch."""
     module = build_module(config, ("disc", "polygon"))
     trainer: pl.Trainer = instantiate(
-        config.trainer | {"precision": resolve_precision(config.trainer)},
+        resolve_trainer(config.trainer),
         callbacks=list(callbacks),
         default_root_dir=str(folder),
         logger=False,
@@ -119,6 +122,17 @@ def test_a_plateau_is_looked_for_only_in_epochs_with_a_validation(tmp_path: Path
     config = compose([*TINY, "scheduler=plateau", "trainer.accelerator=cpu", *epochs])
     trainer = fit_one_batch(config, tmp_path)
     assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 2
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_the_optimizers_state_is_gone_when_the_weights_are_scored_and_exported(tmp_path: Path) -> None:
+    trainer = fit_one_batch(compose([*TINY, "trainer.accelerator=cpu", "trainer.max_epochs=1"]), tmp_path)
+    module, optimizer = trainer.lightning_module, weakref.ref(trainer.optimizers[0])
+    del trainer
+    _leave_training(module)
+    assert optimizer() is None
+    assert all(parameter.grad is None for parameter in module.parameters())
 
 
 @pytest.mark.trains
@@ -229,6 +243,17 @@ def test_what_ends_work_beside_is_raised_where_its_answer_is_asked_for(
         answer()
 
 
+@pytest.mark.slow
+def test_the_forms_are_made_beside_also_where_the_process_has_used_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a GPU that torch finds, its exporter asks for the random numbers, which no copy can have."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    network, images = torch.nn.Conv2d(3, 1, 1).eval(), torch.rand(2, 3, 8, 8)
+    with beside(partial(_other_forms, network, images, tmp_path / "forms", ["onnx"])) as forms:
+        assert forms()["onnx"].shape == (1, 1, 8, 8)
+
+
 def test_work_beside_ends_with_its_process() -> None:
     script = (
         "import multiprocessing, os, time\nfrom ratchet.training.beside import beside\n"
@@ -311,6 +336,16 @@ def test_the_focal_loss_is_cross_entropy_without_focus_and_has_a_slope_everywher
     FocalLoss(num_outputs=outputs, gamma=0.5)(sure, torch.full((1, 1, 1), max(outputs - 1, 1))).backward()
     assert sure.grad is not None
     assert torch.isfinite(sure.grad).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_mean_over_pixels_is_taken_in_a_way_that_a_gpu_can_repeat(smoothing: float) -> None:
+    torch.manual_seed(0)
+    logits, mask = torch.randn(2, 3, 8, 8, requires_grad=True), torch.randint(0, 3, (2, 8, 8))
+    loss = CrossEntropyLoss(num_outputs=3, smoothing=smoothing)(logits, mask)
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, mask, label_smoothing=smoothing))
+    assert loss.grad_fn is not None
+    assert "Mean" in loss.grad_fn.name()
 
 
 def test_what_is_found_in_clean_images_costs_something() -> None:

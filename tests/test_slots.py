@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import torch
@@ -13,16 +19,57 @@ from conftest import TINY
 
 from ratchet.config import compose, compose_space
 from ratchet.errors import ConfigError
+from ratchet.settings import TrialConfig
 from ratchet.training.plan import PlannedTrial, plan_sweep
+from ratchet.training.process import _see_only
 from ratchet.training.queue import Turn
 from ratchet.training.results import SweepOutcome, TrialResult
-from ratchet.training.slots import order, own_gpu, trials_at_once
+from ratchet.training.slots import (
+    GpuLocks,
+    gpu_folder,
+    gpus,
+    gpus_are_shared,
+    gpus_to_take,
+    order,
+    trials_at_once,
+)
 from ratchet.training.sweep import run
 
 
-def test_each_slot_has_its_own_gpu_by_the_name_that_cuda_knows() -> None:
-    assert [own_gpu(slot, 2, None) for slot in range(3)] == ["0", "1", "0"]
-    assert [own_gpu(slot, 2, "5,GPU-7f") for slot in range(2)] == ["5", "GPU-7f"]
+def see_gpus(monkeypatch: pytest.MonkeyPatch, count: int, **visible: str) -> None:
+    """Be on a machine with so many of them, by CUDA's count."""
+    monkeypatch.setattr(sys, "platform", "of a machine whose drivers are elsewhere")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in visible.items():
+        monkeypatch.setenv(name, value)
+
+
+def turn_of(config: TrialConfig) -> Turn:
+    return Turn(PlannedTrial(name="a", config=config, fingerprint="f", asked="f", images=1))
+
+
+def test_each_slot_has_its_own_gpu_by_the_name_that_cuda_knows(
+    ratchet_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose([*TINY, "trainer.accelerator=gpu"])
+    see_gpus(monkeypatch, 2)
+    assert [order(turn_of(config), {}, slot, 3).gpus for slot in range(3)] == ["0", "1", "0"]
+    see_gpus(monkeypatch, 2, CUDA_VISIBLE_DEVICES="5, GPU-7f")
+    assert [order(turn_of(config), {}, slot, 2).gpus for slot in range(2)] == ["5", "GPU-7f"]
+
+
+def test_amds_gpus_are_named_and_hidden_by_the_variable_that_wins_there(
+    ratchet_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose([*TINY, "trainer.accelerator=gpu"])
+    see_gpus(monkeypatch, 2, CUDA_VISIBLE_DEVICES="0", HIP_VISIBLE_DEVICES="2,3")
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert gpus(config) == ["2", "3"]
+    for gpu, hidden in (("3", "3"), ("", "-1")):
+        _see_only(gpu)
+        assert (os.environ["CUDA_VISIBLE_DEVICES"], os.environ["HIP_VISIBLE_DEVICES"]) == (gpu, hidden)
 
 
 @pytest.mark.usefixtures("stored_home")
@@ -38,34 +85,132 @@ def test_a_form_whose_packages_are_not_there_is_refused_before_anything_is_train
 def test_on_cpus_one_trial_has_all_cores_and_sees_no_gpu(ratchet_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ratchet.training.slots.cores", lambda: 6)
     config = compose(list(TINY))
-    turn = Turn(PlannedTrial(name="a", config=config, fingerprint="f", asked="f", images=1))
+    turn = turn_of(config)
     alone, half = order(turn, {}, 0, trials_at_once(config)), order(turn, {}, 0, 2)
     assert trials_at_once(config) == 1
     assert (alone.gpus, alone.threads, half.threads) == ("", 6, 3)
 
 
-def test_a_gpu_that_is_named_is_the_only_one_and_has_its_name(
+def test_a_gpu_that_is_named_is_the_only_one_that_a_trial_sees(
     ratchet_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    every, named = (
-        compose([*TINY, "trainer.accelerator=gpu", devices]) for devices in ("trainer.devices=1", "trainer.devices=[1]")
+    every, named, missing = (
+        compose([*TINY, "trainer.accelerator=gpu", f"trainer.devices={devices}"]) for devices in ("1", "[1]", "[2]")
     )
-    monkeypatch.setattr(sys, "platform", "of a machine whose drivers are elsewhere")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    see_gpus(monkeypatch, 2)
     assert (trials_at_once(every), trials_at_once(named)) == (2, 1)
-    turn = Turn(PlannedTrial(name="a", config=named, fingerprint="f", asked="f", images=1))
-    assert order(turn, {}, 0, 1).gpus is None
-    assert order(turn, {}, 1, 2).gpus is None  # two on it
+    assert order(turn_of(named), {}, 0, 1).gpus == "1"
+    assert order(turn_of(named), {}, 1, 2).gpus == "1"  # two on it
+    with pytest.raises(ConfigError, match=r"trainer\.devices=\[2\]: no such GPU is among the 2"):
+        trials_at_once(missing)
 
 
 def test_the_slices_of_a_gpu_are_counted_by_their_names(ratchet_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = compose([*TINY, "trainer.accelerator=gpu"])
-    monkeypatch.setattr(sys, "platform", "of a machine whose drivers are elsewhere")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # as CUDA counts them
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
+    see_gpus(monkeypatch, 1, CUDA_VISIBLE_DEVICES="MIG-a,MIG-b")  # one, as CUDA counts them
     assert trials_at_once(config) == 2
-    turn = Turn(PlannedTrial(name="a", config=config, fingerprint="f", asked="f", images=1))
-    assert [order(turn, {}, slot, 2).gpus for slot in (0, 1)] == ["MIG-a", "MIG-b"]
+    assert [order(turn_of(config), {}, slot, 2).gpus for slot in (0, 1)] == ["MIG-a", "MIG-b"]
+
+
+def test_gpus_are_taken_where_each_trial_has_one_and_no_scheduler_gave_them_out(
+    ratchet_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, on_cpu = (compose([*TINY, f"trainer.accelerator={accelerator}"]) for accelerator in ("gpu", "cpu"))
+    see_gpus(monkeypatch, 2)
+    assert [gpus_to_take(config, slots) for slots in (1, 2, 3)] == [["0", "1"], ["0", "1"], []]
+    assert gpus_to_take(on_cpu, 1) == []
+    see_gpus(monkeypatch, 2, SLURM_JOB_ID="7")
+    assert gpus_to_take(config, 1) == []
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from ratchet.training.folder import lock_folder
+held = lock_folder(Path(sys.argv[1]), wait=False)
+print(held is not None, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def training_elsewhere(gpu: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that has the lock of a GPU until it is killed."""
+    command = [sys.executable, "-c", HOLDER, str(gpu_folder(gpu))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+            shutil.rmtree(gpu_folder(gpu))
+
+
+def test_a_gpu_is_one_sweeps_until_that_leaves_it_or_dies() -> None:
+    taken, free = f"GPU-{uuid4()}", f"GPU-{uuid4()}"
+    locks = GpuLocks()
+    with training_elsewhere(taken) as other:
+        assert locks.take([taken, free]) == free
+        assert locks.take([taken, free]) is None
+        locks.leave(free)
+        assert locks.take([taken, free]) == free
+        other.kill()
+        other.wait()
+        assert locks.take([taken, free]) == taken
+        locks.leave(taken)
+        locks.leave(free)
+    shutil.rmtree(gpu_folder(free))
+
+
+def test_a_lock_is_as_young_as_who_holds_it_and_one_that_cannot_be_made_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    locks = GpuLocks()
+    locks.take(["0"])
+    locks.leave("0")
+    os.utime(gpu_folder("0") / "lock", (0, 0))
+    assert locks.take(["0"]) == "0"
+    assert time.time() - (gpu_folder("0") / "lock").stat().st_mtime < 60
+    gpu_folder("1").write_text("a file where the folder should be")
+    with pytest.raises(ConfigError, match="cannot be locked"):
+        locks.take(["1"])
+
+
+@pytest.mark.trains
+def test_a_sweep_that_finds_all_gpus_taken_says_so_once_and_trains_when_one_is_left(
+    stored_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = f"GPU-{uuid4()}"
+    see_gpus(monkeypatch, 1, CUDA_VISIBLE_DEVICES=gpu)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("ratchet.training.slots._DRIVERS", (str(tmp_path),))
+    plan = plan_sweep(compose_space([*TINY, "trainer.accelerator=auto", "export.types=[pt2]"]))
+    told: list[str] = []
+
+    with training_elsewhere(gpu) as other:
+
+        def watch(results: Sequence[TrialResult]) -> None:
+            if results[0].progress.phase == "waiting for a GPU" and results[0].run_id is None:
+                told.append(results[0].status)
+                other.kill()
+
+        outcome = run(plan, on_progress=watch)
+    assert told == ["running"]
+    assert [trial.status for trial in outcome.trials] == ["finished"]
+
+
+def test_gpus_that_take_one_process_at_a_time_are_known_by_their_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus_are_shared()
+    script = tmp_path / "nvidia-smi"
+    for mode, shared in (("Default", True), ("Exclusive_Process", False)):
+        script.write_text(f"#!/bin/sh\necho Default\necho {mode}\n")
+        script.chmod(0o755)
+        assert gpus_are_shared() is shared
 
 
 SCRIPT = """

@@ -35,7 +35,8 @@ def test_what_another_process_has_ended_is_taken_as_it_is(force: str) -> None:
     first.ended(trained, 0.5)
     assert pruned.number is not None
     first._study.end(pruned.number, pruned=True)  # its run does not say so yet
-    found, told, own = second.next(), second.next(), second.next()
+    found, told, nothing, own = second.over(), second.over(), second.over(), second.next()
+    assert nothing is None
     assert isinstance(found, Turn)
     assert found.found is not None
     assert found.found.info.run_id == run.info.run_id

@@ -13,16 +13,20 @@ import torch
 from conftest import TINY
 from mlflow import MlflowClient
 from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
 
 from ratchet.config import compose, compose_sweep, instantiate
 from ratchet.errors import ConfigError
-from ratchet.registry.tracking import client
+from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.run_names import BATCH_SIZE_TAG
 from ratchet.training.fitting import Spending
+from ratchet.training.logger import RunLogger
 from ratchet.training.memory import free_bytes, has_memory_for, left_of_container, limited_to_what_is_free
 from ratchet.training.network import create_network
+from ratchet.training.ownership import Ownership
 from ratchet.training.plan import plan_trials
 from ratchet.training.results import TrialResult
+from ratchet.training.run import TrialRun
 from ratchet.training.sweep import run_sweep
 from ratchet.training.trial import run_trial
 
@@ -226,3 +230,18 @@ def test_the_values_of_an_epoch_take_few_requests(monkeypatch: pytest.MonkeyPatc
     steps = len(client().get_metric_history(str(end.run_id), "loss_step"))
     assert steps > 30
     assert len(list(filter(None, sent))) <= 8  # two for each epoch, before a snapshot, and at the end
+
+
+@pytest.mark.usefixtures("stored_home")
+def test_values_that_could_not_be_sent_stay_in_the_file(tmp_path: Path) -> None:
+    store = client()
+    run = store.create_run(ensure_experiment("away"))
+    logger = RunLogger(
+        run=TrialRun(store, run, Ownership(store, "here/1")), unsent=tmp_path / "unsent", batch=2, seconds=3600
+    )
+    logger.log_metrics({"loss_step": 0.5}, step=0)
+    store.delete_run(run.info.run_id)  # which takes nothing more
+    with pytest.raises(MlflowException):
+        logger.log_metrics({"loss_step": 0.4}, step=1)
+    logger.finalize("failed")
+    assert len((tmp_path / "unsent").read_text().splitlines()) == 2

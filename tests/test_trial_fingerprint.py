@@ -56,6 +56,13 @@ def test_code_that_cannot_be_imported_is_told_when_its_trials_are_planned(monkey
         trial_fingerprint(compose([*TINY, "+loss={_target_: nowhere_to_be_found.X}"]), "data")
 
 
+@pytest.mark.parametrize("override", ["trainer.devices=[1]", "trainer.log_every_n_steps=1"])
+def test_neither_which_gpu_it_is_nor_that_every_step_is_logged_makes_another_trial(override: str) -> None:
+    asked = compose([*TINY, override])
+    assert trial_fingerprint(asked, "data") == trial_fingerprint(compose(TINY), "data")
+    assert trial_fingerprint(asked, "data") != trial_fingerprint(compose([*TINY, "core.seed=7"]), "data")
+
+
 def test_a_cosine_of_its_own_length_and_a_bound_in_steps_are_told_apart() -> None:
     assert fixed_length(compose([*TINY, "scheduler=cosine", "scheduler.T_max=50"])) is None
     assert "max_steps" in str(fixed_length(compose([*TINY, "+trainer.max_steps=5"])))

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -64,6 +64,9 @@ def _work(work: Callable[[], object], parents: Connection, connection: Connectio
     parents.close()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)  # the others are the parent's: a copy has none of them
+    # Nor can it use a GPU that the parent has used: where torch finds one, it asks for its random numbers, which is an error.
+    cuda: Any = torch.cuda
+    cuda.is_available = lambda: False
     try:
         connection.send(work())
     except Exception as error:  # noqa: BLE001 - it is raised where the answer is asked for

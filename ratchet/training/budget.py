@@ -18,6 +18,10 @@ class Budget:
         self._metric, self._mode = metric, mode
         self._started = time.monotonic()
 
+    def wait(self, seconds: float) -> None:
+        """Do not count seconds in which the machine was another sweep's."""
+        self._started += seconds
+
     def used_up(self, finished: Iterable[Mapping[str, float]]) -> str | None:
         """Say why no further trial is to start, given the metrics of the finished ones; None: it may."""
         if self._target is not None:

@@ -76,6 +76,10 @@ def _parts(config: TrialConfig, data_fingerprint: str) -> dict[str, Any]:
         if not key.startswith(_SPEED) and not key.endswith(_PLACE)
     }
     parts["core"] = {"seed": config.core.seed, "deterministic": config.core.deterministic}
+    if isinstance(parts["trainer"].get("devices"), list):  # whichever GPU it is
+        parts["trainer"]["devices"] = 1
+    if parts["trainer"].get("log_every_n_steps") == "auto":  # which was 1 once: what was trained then is found
+        parts["trainer"]["log_every_n_steps"] = 1
     for key in ("encoder_weights", "checkpoint_path"):  # the latter is timm's
         value = config.backbone.model.get(key)
         if value and Path(value).is_file():

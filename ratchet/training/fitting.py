@@ -32,6 +32,8 @@ from ratchet.training.progress import Report
 from ratchet.training.run import TrialRun
 from ratchet.training.upload import Uploads
 
+_STEPS_ON_A_GPU = 10  # from one that is logged, and so waited for, to the next
+
 
 class Spending:
     """What a trial has cost: its time in seconds and its largest memory in MiB, over all processes that worked on it.
@@ -152,7 +154,7 @@ def _writes_checkpoints(callback: pl.Callback) -> bool:
 def _trainer(work: Work, **parts: Any) -> pl.Trainer:
     config = work.config
     trainer: pl.Trainer = instantiate(
-        config.trainer | {"precision": resolve_precision(config.trainer)},
+        resolve_trainer(config.trainer),
         default_root_dir=str(work.folder.work),
         deterministic=config.core.deterministic,
         enable_progress_bar=False,
@@ -239,6 +241,17 @@ def build_module(config: TrialConfig, classes: tuple[str, ...]) -> SegmentationM
         classes=classes,
     )
     return module
+
+
+def resolve_trainer(trainer: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn `auto` into what suits the device, and a GPU that is named into the only one that the trial's process sees."""
+    resolved = {**trainer, "precision": resolve_precision(trainer)}
+    if trainer.get("log_every_n_steps") == "auto":
+        on_gpu = trainer.get("accelerator") != "cpu" and torch.accelerator.is_available()
+        resolved["log_every_n_steps"] = _STEPS_ON_A_GPU if on_gpu else 1
+    if isinstance(trainer.get("devices"), list):
+        resolved["devices"] = 1
+    return resolved
 
 
 def resolve_precision(trainer: Mapping[str, Any]) -> str:

@@ -59,7 +59,9 @@ class RunLogger(Logger):
 
     @rank_zero_only
     def send(self) -> None:
-        """Send what waits."""
+        """Send what waits; what cannot be sent stays in the file."""
+        if not self._waiting:
+            return
         rows, self._waiting = self._waiting, []
         self._run.log_metrics(rows)
         self._sent = time.monotonic()

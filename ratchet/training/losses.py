@@ -45,7 +45,8 @@ class CrossEntropyLoss(nn.Module):
             target = mask.unsqueeze(1).to(logits.dtype)
             target = target * (1 - self._smoothing) + self._smoothing / 2
             return nn.functional.binary_cross_entropy_with_logits(logits, target)
-        return nn.functional.cross_entropy(logits, mask, label_smoothing=self._smoothing)
+        # Its own mean over pixels has no deterministic form on a GPU.
+        return nn.functional.cross_entropy(logits, mask, label_smoothing=self._smoothing, reduction="none").mean()
 
 
 class FocalLoss(nn.Module):

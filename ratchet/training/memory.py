@@ -13,9 +13,10 @@ from typing import Any
 
 from ratchet.errors import TrialFailedError
 
-# How torch's and oneDNN's allocators and the loaders' workers say it on a CPU, where they raise a plain RuntimeError.
+# How torch's and oneDNN's allocators, the loaders' workers and CUDA's libraries say it in a plain RuntimeError.
 _SAID = re.compile(
-    r"can't allocate memory|out of memory|bad_alloc|Cannot allocate memory|could not create a memory", re.I
+    r"can't allocate memory|out of memory|bad_alloc|Cannot allocate memory|could not create a memory|_STATUS_ALLOC_FAILED",
+    re.I,
 )
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)

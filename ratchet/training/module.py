@@ -23,8 +23,8 @@ Batch = dict[str, Tensor]
 class SegmentationModule(pl.LightningModule):
     """Trains on batches of `image` float32 (B, 3, H, W) and `mask` int64 (B, H, W).
 
-    Logs `loss` and `val_loss` per step and epoch, `lr`, and `val_iou`, `val_dice` overall (the mean over the foreground
-    classes that the validation images show) and per class.
+    Logs `loss` and `val_loss` per step and epoch (the latter per step only where every step is logged), `lr`, and `val_iou`,
+    `val_dice` overall (the mean over the foreground classes that the validation images show) and per class.
     """
 
     def __init__(
@@ -63,8 +63,10 @@ class SegmentationModule(pl.LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the loss of one batch."""
         loss = self._loss_in_float32(self(batch["image"]), batch["mask"])
-        self.log("loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch["image"]))
-        self.log("lr", self.optimizers().param_groups[0]["lr"], on_step=True, batch_size=1)  # type: ignore[union-attr]
+        self.log("loss", loss, on_step=True, on_epoch=True, batch_size=len(batch["image"]))
+        rate = self.optimizers().param_groups[0]["lr"]  # type: ignore[union-attr]
+        # Of a number, Lightning makes a tensor on the device: a copy that waits for all that a GPU has still to do.
+        self.log("lr", torch.as_tensor(rate, dtype=torch.float32), on_step=True, batch_size=1)
         return loss
 
     def _loss_in_float32(self, logits: Tensor, mask: Tensor) -> Tensor:
@@ -80,12 +82,16 @@ class SegmentationModule(pl.LightningModule):
         """Log the loss of one batch and add up its counts."""
         logits = self(batch["image"])
         loss = self._loss_in_float32(logits, batch["mask"])
-        self.log("val_loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(logits))
+        each = self.trainer.log_every_n_steps == 1  # type: ignore[attr-defined]  # a GPU would be waited for at each
+        self.log("val_loss", loss, on_step=each, on_epoch=True, logger=each, batch_size=len(logits))
+        if not each:  # an epoch's value is called so by Lightning only beside those of batches
+            self.log("val_loss_epoch", loss, batch_size=len(logits))
         self._counts += confusion(predict_classes(logits), batch["mask"], len(self.classes)).sum(dim=0)
 
     def on_validation_epoch_end(self) -> None:
         """Log IoU and Dice from the counts."""
-        tp, fp, fn = self._counts.cpu().numpy().astype(float).T
+        self._counts = self._counts.cpu()  # what stays on a GPU is lost to the next trial
+        tp, fp, fn = self._counts.numpy().astype(float).T
         for metric in LOGGED_METRICS:
             per_class = metric_of(metric, tp, fp, fn)
             self.log(f"val_{metric}", mean_over_shown(per_class, tp, fn))

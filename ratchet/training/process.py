@@ -157,8 +157,6 @@ def _main(
     os.environ.clear()  # the fork server's is that of its first user
     os.environ.update({name: value for name, value in environment.items() if name not in _ONE_OF_MANY})
     os.chdir(folder)
-    if order.gpus is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = order.gpus
     with order.log.open("w", buffering=1) as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
@@ -176,6 +174,8 @@ def _main(
             os.nice(_LEAST)
         connection.send(("progress", progress))
 
+    if order.gpus is not None:
+        _see_only(order.gpus)
     rank_zero_only.rank = 0  # type: ignore[attr-defined]  # the fork server's is one of many
     torch.set_num_threads(order.threads)
     keep_freed_memory()
@@ -199,6 +199,15 @@ def _main(
     else:
         connection.send(("ended", end))
     connection.close()
+
+
+def _see_only(gpus: str) -> None:
+    """Let this process see these GPUs. On AMD's, the second name is the one that counts, and hides none where it is empty."""
+    import torch  # noqa: PLC0415 - see above
+
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    if torch.version.hip:
+        os.environ["HIP_VISIBLE_DEVICES"] = gpus or "-1"
 
 
 def _end_with_parent(lifeline: Connection) -> None:

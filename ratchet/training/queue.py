@@ -57,6 +57,10 @@ class TrialQueue:
         Without `new`, no trial is begun by it: the rest comes all the same.
         """
 
+    def over(self) -> Turn | Pruned | None:
+        """The next that needs no training, where others have ended it; None: nothing."""
+        return None
+
     def paused(self, turn: Turn, run_id: str) -> None:
         """Take a trial that came to the epoch where it was to pause."""
 
@@ -130,6 +134,14 @@ class StudyQueue(TrialQueue):
             else:
                 return None
         return self._ready.popleft()
+
+    def over(self) -> Turn | Pruned | None:
+        """As the study tells."""
+        if not self._ready:
+            self._ready.extend(self._ended_elsewhere())
+        first = self._ready[0] if self._ready else None
+        is_over = isinstance(first, Pruned) or (first is not None and first.found is not None)
+        return self._ready.popleft() if is_over else None
 
     def paused(self, turn: Turn, run_id: str) -> None:
         """Judge it now, or when the others of its rung are here."""

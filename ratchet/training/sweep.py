@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from ratchet.training.queue import Pruned, StudyQueue, TrialList, TrialQueue, Tu
 from ratchet.training.results import OnProgress, SweepOutcome, TrialResult
 from ratchet.training.reuse import TrainedBefore
 from ratchet.training.run import close_dead_run, end_run, last_values, owned_by
-from ratchet.training.slots import order, trials_at_once
+from ratchet.training.slots import GpuLocks, gpus, gpus_are_shared, gpus_to_take, order, trials_at_once
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 OnPlan = Callable[[Preview], None]
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+_FOR_A_GPU = "waiting for a GPU"
 
 
 def run_sweep(trials: Sequence[PlannedTrial], *, on_progress: OnProgress = lambda _: None) -> list[TrialResult]:
@@ -85,7 +87,8 @@ def run(
             outcome = board.outcome(stopped, begun=begun)
             if not any(result.trained for result in outcome.trials):
                 reasons = [f"{result.name}: {result.error}" for result in outcome.trials if result.error]
-                if begun and not reasons and not any(result.run_id for result in outcome.trials):
+                nobody_else = engine.waits_for_a_gpu
+                if begun and not nobody_else and not reasons and not any(result.run_id for result in outcome.trials):
                     reasons = ["other processes work on all of them: wait for those, or raise sweep.max_trials"]
                     sweep_run.leave_open()
                 raise SweepFailedError(f"no trial finished. {'; '.join([*filter(None, [outcome.stopped]), *reasons])}")
@@ -124,8 +127,8 @@ class _Engine:
         self._plan, self._board, self._queue, self._tags = plan, board, queue, tags
         self._slots = slots
         self._free = list(reversed(range(slots)))
-        # With a target, there may be no next trial.
-        self._overlaps = plan.settings.overlap and plan.settings.target is None
+        self._gpus = GpuLocks()
+        self._held: Turn | None = None  # until another sweep leaves a GPU
         self._running: dict[TrialProcess, _Work] = {}
         self._caches: dict[str, Any] = {}
         self._before = TrainedBefore()
@@ -142,12 +145,17 @@ class _Engine:
                         self._leave(stopped)
                 if self._running:
                     self._listen()
+                elif stopped is None and self.waits_for_a_gpu:
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+                    self._budget.wait(_SECONDS_BETWEEN_LOOKS)
                 elif stopped is None and self._queue.may_come_back():
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
                 else:
                     return stopped, self._queue.begun()
         finally:
             self._end(self._running)
+            for process in self._running:
+                self._leave_slot(process)
             try:
                 for process in self._running:
                     stopped_tag = {STOPPED_TAG: "the sweep was stopped"}
@@ -159,15 +167,29 @@ class _Engine:
         """Start as many trials as there is room for; return the reason if no more may be trained. What is there is free."""
         while True:
             reason = self._budget.used_up(result.metrics for result in self._board.results if result.trained)
-            turn = self._queue.next(new=reason is None) if self._has_room() else None
+            turn = self._next(new=reason is None) if self._has_room() else None
             if isinstance(turn, Pruned):
                 self._prune(turn)
             elif turn is not None and turn.found is not None:
                 self._reuse(turn)
             elif turn is None or reason is not None:
                 return reason
-            else:
-                self._begin(turn)
+            elif not self._begin(turn):
+                return None
+
+    def _next(self, *, new: bool) -> Turn | Pruned | None:
+        """The turn that waits for a GPU, or else what the queue hands out; without `new` neither that nor a new one."""
+        if self._held is None or not new:
+            return self._queue.next(new=new)
+        over = self._queue.over()  # others may have reached the target meanwhile
+        if over is None:
+            over, self._held = self._held, None
+        return over
+
+    @property
+    def waits_for_a_gpu(self) -> bool:
+        """Whether a trial that was handed out waits until another sweep leaves it a GPU."""
+        return self._held is not None
 
     def _has_room(self) -> bool:
         """Whether there is a slot. A trial that is exported leaves its own, to no more than two, where exports take longer."""
@@ -177,6 +199,7 @@ class _Engine:
     def _leave_slot(self, process: TrialProcess) -> None:
         if process.slot is not None:
             self._free.append(process.slot)
+            self._gpus.leave(process.order.gpus)
             process.slot = None
 
     def _reuse(self, turn: Turn) -> None:
@@ -194,8 +217,11 @@ class _Engine:
         run_id = pruned.run_id or before.run_id
         self._board.update(pruned.trial, status="pruned", note=pruned.why, run_id=run_id)
 
-    def _begin(self, turn: Turn) -> None:
-        """Start its process; where its images cannot be cached, it fails alone, unless nothing has been trained yet."""
+    def _begin(self, turn: Turn) -> bool:
+        """Start its process, or hold it where other sweeps have all GPUs; return whether there may be room for another.
+
+        Where its images cannot be cached, it fails alone, unless nothing has been trained yet.
+        """
         try:
             self._fill_cache(turn.trial)
         except DataError as error:
@@ -203,11 +229,24 @@ class _Engine:
                 raise
             self._board.update(turn.trial, status="failed", error=f"{type(error).__name__}: {error}")
             self._queue.ended(turn, None)
-            return
+            return True
+        names = gpus_to_take(turn.trial.config, self._slots)
+        gpu = self._gpus.take(names)
+        if names and gpu is None:
+            self._hold(turn)
+            return False
         before, slot = self._board.add(turn.trial), self._free.pop()
-        process = TrialProcess.start(order(turn, self._tags, slot, self._slots))
+        process = TrialProcess.start(order(turn, self._tags, slot, self._slots, gpu))
         process.run_id = before.run_id
         self._running[process] = _Work(turn, time.monotonic(), before.seconds)
+        return True
+
+    def _hold(self, turn: Turn) -> None:
+        """Keep it until there is a GPU for it, and tell so once."""
+        self._held, known = turn, self._board.add(turn.trial).progress
+        if known.phase != _FOR_A_GPU:
+            progress = known.model_copy(update={"phase": _FOR_A_GPU})
+            self._board.update(turn.trial, status="running", progress=progress)
 
     def _fill_cache(self, trial: PlannedTrial) -> None:
         """Decode the images that it needs, once for all trials that need them; a cache that is held stays in place."""
@@ -231,6 +270,9 @@ class _Engine:
             self._leave_slot(process)
             status = "waiting" if process.run_id is None else "paused"  # without a run it had not begun
             self._board.update(work.turn.trial, status=status, run_id=process.run_id, seconds=work.seconds)
+        if self._held is not None:
+            begun = self._board.add(self._held.trial).run_id is not None
+            self._board.update(self._held.trial, status="paused" if begun else "waiting")
         ended = {process.run_id: process.owner for process in training}
         for result in self._board.stop(reason):
             end_run(result.run_id, "KILLED", {STOPPED_TAG: reason}, owner=ended.get(result.run_id))
@@ -243,16 +285,23 @@ class _Engine:
         for process in processes:
             process.end()
 
+    @cached_property
+    def _overlaps(self) -> bool:
+        """Whether the next trial trains while one is exported. With a target, there may be no next trial."""
+        settings, config = self._plan.settings, self._plan.config
+        return settings.overlap and settings.target is None and (not gpus(config) or gpus_are_shared())
+
     def _listen(self) -> None:
         ready = wait([process.connection for process in self._running], timeout=_SECONDS_BETWEEN_LOOKS)
         for process in self._running:
             process.look()
         for process in [process for process in self._running if process.connection in ready]:
             over = self._receive(process, self._running[process])
+            if over:
+                process.end()  # before its GPU is another sweep's
             if over or (process.exporting and self._overlaps and has_memory_for(process.peak)):
                 self._leave_slot(process)
             if over:
-                process.end()
                 del self._running[process]
 
     @staticmethod

@@ -145,6 +145,7 @@ def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:
 def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> tuple[dict[str, float], list[str]]:
     """Score and export the weights of a training that is over; with the metrics, what is to be known of them."""
     config, data, run, folder = work.config, work.data, work.run, work.folder
+    _leave_training(module)
     folder.begin()
     artifacts = folder.work / "artifacts"
     keep_checkpoints(config, snapshot, load_exported(config, module, snapshot), artifacts / CHECKPOINTS_PATH)
@@ -175,12 +176,20 @@ def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> tup
     return metrics, notes
 
 
+def _leave_training(module: SegmentationModule) -> None:
+    """Let go of what only the training needed: gradients, and with Lightning's trainer the optimiser's state."""
+    module.zero_grad()
+    module.trainer = None
+    gc.collect()
+
+
 def _make_way(module: SegmentationModule) -> None:
     """Leave the GPU and the memory to the next trial."""
-    module.cpu().zero_grad()
-    gc.collect()  # the optimiser's state
+    module.cpu()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
     give_back_memory()
 
 
