@@ -250,4 +250,6 @@ def _fault(kind: str, loc: tuple[int | str, ...], message: str, value: object) -
     key = ".".join(map(str, loc))
     if kind == "extra_forbidden":
         return f"{key}: there is no such key{nearest(str(loc[-1]), keys_at(TrialConfig, loc[:-1]))}"
+    if kind == "missing":  # its value is all that the key lies in
+        return f"{key}: this key is missing"
     return f"{key}={value!r}: {message}"

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.approval import Answer
+from ratchet.data.samples import unlisted_note
 from ratchet.errors import ConfigError
 from ratchet.gate import Verdict
 from ratchet.planning import ARRIVED, STOOD_TAG, Plan, failed_tag, titled
@@ -26,6 +27,7 @@ class Outcome(BaseModel):
     version: int
     champion: int | None
     summary: str
+    note: str = ""
     sweep: SweepOutcome | None = None
     best_run: str | None = None
     verdict: Verdict | None = None
@@ -35,6 +37,11 @@ class Outcome(BaseModel):
     def trials(self) -> tuple[TrialResult, ...]:
         """The trials as they ended; none where it was skipped."""
         return () if self.sweep is None else self.sweep.trials
+
+    @property
+    def message(self) -> str:
+        """The summary, and what else is to be known."""
+        return "; ".join(filter(None, [self.summary, self.note]))
 
     @property
     def title(self) -> str:
@@ -103,6 +110,7 @@ def skip(plan: Plan) -> Outcome:
         version=version,
         champion=champion.version if champion else None,
         summary=f"skipped: unchanged since v{version}",
+        note=unlisted_note(plan.sweep.trials[0].unlisted),
     )
 
 

@@ -22,8 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ratchet.errors import ConfigError, RatchetError, UnknownKeyError
 from ratchet.grammar import read_space
+from ratchet.settings import TrialConfig
 from ratchet.space import Origin
-from ratchet.trees import CONFIGS, user_trees
+from ratchet.spelling import takes_any
+from ratchet.trees import CONFIGS, entries, user_trees
 
 _DOWNLOADS = ("download_url", "checksums")
 _OPERATORS = tuple(f"datamodule.{key}" for key in _DOWNLOADS)
@@ -87,10 +89,12 @@ def translated(overrides: Sequence[str]) -> Iterator[None]:
         message = " ".join(str(error).split())
         if "not in struct" in message or "Could not override" in message:
             advice = _nearest(message, overrides)
-            if advice.startswith(_TO_REPLACE):  # of a table: Hydra's own advice, to append, would be refused
-                message = message.split(" To append")[0]
+            if advice.startswith(_TO_REPLACE) or not _can_be_added(message):
+                message = message.split(" To append")[0]  # Hydra's own advice, which would be refused
             raise UnknownKeyError(f"{message}{advice}") from error
-        raise ConfigError(f"{message.split(' Config search path')[0]}{_nearest_entry(message)}") from error
+        if twice := _chosen_twice(message, overrides):
+            raise ConfigError(twice) from error
+        raise ConfigError(f"{message.split(' Config search path')[0]}{_nearest_entry(str(error))}") from error
     except OmegaConfBaseException as error:
         message = str(error).splitlines()[0]
         key = getattr(error, "full_key", None)
@@ -100,13 +104,39 @@ def translated(overrides: Sequence[str]) -> Iterator[None]:
     except ValueError as error:  # Hydra's own, of a group that is given no name
         if isinstance(error, RatchetError):
             raise
-        raise ConfigError(str(error)) from error
+        raise ConfigError(_no_name(overrides) or str(error)) from error
 
 
 def _replacing(override: str) -> str:
     """How a table is replaced whole."""
     key, _, value = override.lstrip("+").partition("=")
     return f"{_TO_REPLACE}'~{key}' and '+{key}={value}'." if key in _TABLES else " Give it by its own key."
+
+
+def _can_be_added(message: str) -> bool:
+    """Whether the key that Hydra's message is about may be added with a `+`."""
+    wanted = re.search(r"Could not override '([^']+)'", message)
+    key = wanted[1].split(".") if wanted else [""]
+    return key[0] != "gate" and takes_any(TrialConfig, key)  # a policy's keys are its own, too
+
+
+def _chosen_twice(message: str, overrides: Sequence[str]) -> str | None:
+    """What to do about an override that adds an entry to a group that has one; None if the message is about another thing."""
+    group = re.search(r"Multiple values for (\S+)\. To override", message)
+    added = next((o for o in overrides if group and o.startswith(f"+{group[1]}=")), None)
+    return f"{added}: this would be a second entry of its group: leave out the +." if added else None
+
+
+def _no_name(overrides: Sequence[str]) -> str | None:
+    """What to do about an override that gives a group null or a number; None if there is none."""
+    given = [override for override in overrides if "=" in override and not override.startswith(("-", "~"))]
+    for override in OverridesParser.create().parse_overrides(given):
+        group, value = override.key_or_group, override.value()
+        if _is_group(group) and (value is None or isinstance(value, int | float)):
+            constant = " For a learning rate that stays as it is: scheduler=constant." if group == "scheduler" else ""
+            known = ", ".join(entries(group))
+            return f"{override.input_line}: {group} takes the name of an entry ({known}): give one, or leave this out.{constant}"
+    return None
 
 
 def _policy_keys() -> list[str]:
@@ -136,13 +166,22 @@ def _nearest(message: str, overrides: Sequence[str]) -> str:
     return f" Nearest known: {', '.join(close)}." if close else ""
 
 
-def _nearest_entry(message: str) -> str:
-    """Name the entries of the tree that look most like the one that Hydra could not find."""
-    found = re.search(r"Could not find '([^']+)'", message)
+def _nearest_entry(told: str) -> str:
+    """Name the entries of the tree that look most like the one that Hydra could not find, and where it looked."""
+    found = re.search(r"Could not find '([^']+)'", told)
+    if found is None:
+        return ""
     trees = [Path(tree.removeprefix("file://")) for tree in user_trees() if tree.startswith("file://")]
-    entries = [str(path.relative_to(t).with_suffix("")) for t in (*trees, CONFIGS) for path in t.rglob("*.yaml")]
-    close = difflib.get_close_matches(found.group(1), dict.fromkeys(entries), n=3) if found else []
-    return f" Nearest: {', '.join(entry.replace('/', '=', 1) for entry in close)}." if close else ""
+    files = [str(path.relative_to(t).with_suffix("")) for t in (*trees, CONFIGS) for path in t.rglob("*.yaml")]
+    known = dict.fromkeys(file for file in files if _is_group(file.partition("/")[0]))
+    close = difflib.get_close_matches(found[1], known, n=3)
+    near = f" Nearest: {', '.join(entry.replace('/', '=', 1) for entry in close)}." if close else ""
+    sources = re.findall(r"provider=(.+), path=(.+)", told)  # Hydra's list, with its own two
+    places = [path.removeprefix("file://") for provider, path in sources if provider not in ("hydra", "schema")]
+    return (
+        f"{near} Looked in {', '.join(places)}. RATCHET_SEARCH_PATH names folders of your own: those that hold experiment/, "
+        "gate/ and so on."
+    )
 
 
 def _is_group(key: str) -> bool:

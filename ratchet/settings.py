@@ -129,7 +129,7 @@ class TrialConfig(Settings):
     model: Node
     loss: Node
     optimizer: Node
-    scheduler: Node | None
+    scheduler: Node | None = None
     transforms: TransformSettings
     trainer: Node
     callbacks: dict[str, Node | None]

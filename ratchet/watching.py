@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ratchet.config import compose_space, instantiate
+from ratchet.data.datamodule import SegmentationDataModule
 from ratchet.data.watching import Look, look
-from ratchet.errors import ModelNotFoundError, VersionNotFoundError
+from ratchet.errors import DatasetNotFoundError, ModelNotFoundError, VersionNotFoundError
+from ratchet.settings import Node
 
 
 def look_at_data(model: str, overrides: Sequence[str], before: Look | None, *, settle: timedelta) -> tuple[Look, Path]:
@@ -19,15 +21,27 @@ def look_at_data(model: str, overrides: Sequence[str], before: Look | None, *, s
     """
     node = compose_space(overrides).configs[0].datamodule
     folder = Path(node["data_path"]).expanduser()
-    found = look(
-        folder,
-        before,
-        now=datetime.now(UTC),
-        settle=settle,
-        fingerprint=lambda: str(instantiate(node).fingerprint),
-        known=lambda: trained_on(model),
-    )
+
+    def read() -> tuple[str, int]:
+        data = _data_module(node)
+        return data.fingerprint, data.unlisted
+
+    found = look(folder, before, now=datetime.now(UTC), settle=settle, read=read, known=lambda: trained_on(model))
+    if not found.signature and not makes_its_data(node):
+        raise DatasetNotFoundError(
+            f"there is no folder {folder}: bring it back, let this machine see it, or correct `data` in the model file"
+        )
     return found, folder
+
+
+def makes_its_data(datamodule: Node) -> bool:
+    """Whether the data are generated or downloaded where they are missing: then their folder comes with the first training."""
+    return type(_data_module(datamodule)).fetch is not SegmentationDataModule.fetch
+
+
+def _data_module(node: Node) -> SegmentationDataModule:
+    made: SegmentationDataModule = instantiate(node | {"train_transform": None})  # which would import torchvision
+    return made
 
 
 def trained_on(model: str) -> str | None:

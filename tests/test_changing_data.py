@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import TINY
-from parts import write_pair, write_parts
+from parts import write_list, write_pair, write_parts
 
 from ratchet.config import compose_space
 from ratchet.errors import ConfigError, SweepFailedError
+from ratchet.outcome import skip
 from ratchet.planning import plan_retraining
 from ratchet.registry.tracking import client
 from ratchet.run_names import DATA_FINGERPRINT_TAG, IMAGES_TAG
 from ratchet.training.plan import SweepPlan, plan_sweep
+from ratchet.training.preview import preview
 from ratchet.training.sweep import run
 
 SEARCH = ("optimizer.lr=interval(0.001,0.01)", "sweep.max_trials=1")
@@ -127,3 +129,19 @@ def test_the_names_of_the_images_cost_prefect_nothing_when_a_plan_goes_to_a_task
     again = cloudpickle.loads(cloudpickle.dumps(many))
     assert [len(trial.samples or ()) for trial in again.trials] == 4 * [10_000]
     assert "image_0" not in many.to_yaml()
+
+
+@pytest.mark.usefixtures("stored_home")
+def test_images_that_no_list_names_are_told_before_it_begins_and_where_it_is_skipped(folder: Path) -> None:
+    for split, numbers in (("train", range(20)), ("val", range(20, 30)), ("test", range(30, 39))):
+        write_list(folder, split, *numbers)
+    planned = plan_retraining([*overrides(folder), "retrain.model=m"])
+    assert planned.trials[0].unlisted == 1
+    assert preview(planned.sweep, {}, at_once=1).sentence.endswith("1 image is in no list, and takes no part")
+    outcome = skip(planned.model_copy(update={"unchanged_since": 7}))
+    assert (outcome.summary, outcome.note) == (
+        "skipped: unchanged since v7",
+        "1 image is in no list, and takes no part",
+    )
+    write_list(folder, "test", *range(30, 40))
+    assert "no list" not in preview(plan(folder), {}, at_once=1).sentence

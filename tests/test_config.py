@@ -308,6 +308,7 @@ def test_a_batch_of_what_fits_just_then_is_no_part_of_a_deterministic_training()
         ("trainer.devices=2", False),
         ("+trainer.num_nodes=2", False),
         ("retrain.metric=val_loss_epoch", True),
+        ("retrain={metric: val_loss_step, mode: min}", True),
         ("callbacks.model_checkpoint.monitor=val_iou", True),
     ],
 )
@@ -394,10 +395,62 @@ def test_a_form_cannot_say_where_data_are_downloaded_from(monkeypatch: pytest.Mo
             compose([*pets, told])
 
 
-@pytest.mark.parametrize("override", ["scheduler=null", "loss=5", "datamodule/base=segmentation"])
-def test_a_group_that_is_given_what_is_no_entry_is_told_in_a_message(override: str) -> None:
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("scheduler=null", "scheduler=null: .* scheduler=constant"),
+        ("loss=5", r"loss=5: loss takes the name of an entry \(cross_entropy, dice"),
+        ("datamodule/base=segmentation", "datamodule/base"),
+        ("+experiment=generic/shapes/segmentation/smp", r"\+experiment=.*leave out the \+"),
+    ],
+)
+def test_a_group_that_is_given_what_is_no_entry_is_told_in_a_message(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
         compose([override])
+
+
+@pytest.mark.parametrize(
+    ("override", "can_be_added"),
+    [
+        ("core.upload_models=true", False),
+        ("retran.to=staging", False),
+        ("gate.clas_floor=0.4", False),
+        ("backbone.model.depth=5", True),
+    ],
+)
+def test_adding_a_key_is_advised_only_where_it_can_be_added(override: str, can_be_added: bool) -> None:
+    with pytest.raises(UnknownKeyError) as told:
+        compose([override])
+    assert (f"+{override}" in str(told.value)) == can_be_added
+
+
+def test_of_what_is_left_out_only_the_name_is_told_and_a_scheduler_may_be() -> None:
+    with pytest.raises(ConfigError) as told:
+        compose(["~callbacks"])
+    assert str(told.value) == "the configuration cannot be used: callbacks: this key is missing"
+    assert compose(["~scheduler"]).scheduler is None
+
+
+@pytest.mark.parametrize(
+    ("group", "text"),
+    [
+        ("datamodule", "data_path: /data\nidx_to_class: {1: scratch}\n"),
+        ("loss", "smooth: 0.5\n"),
+        ("optimizer", "lr: 0.1\n"),
+    ],
+)
+def test_a_file_of_ones_own_without_a_target_is_told_how_it_begins(
+    group: str, text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / group / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text(text)
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match=f"{group} names no _target_") as told:
+        compose([f"{group}=mine"])
+    (beginning,) = re.findall("`(defaults: .*)`", str(told.value))
+    file.write_text(f"{beginning}\n{text}")
+    assert "_target_" in getattr(compose([f"{group}=mine"]), group)
 
 
 def test_a_forbidden_target_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,6 +484,21 @@ def test_an_entry_of_a_users_own_tree_is_named_to_who_misspelt_it(
     for override, nearest in (("experiment=parts/scratch", "experiment=parts/scratches"), ("gate=mine2", "gate=mine")):
         with pytest.raises(ConfigError, match=f"Nearest: {nearest}"):
             compose([override])
+
+
+@pytest.mark.parametrize("named", ["", "experiment"])
+def test_where_an_entry_was_looked_for_is_told_and_what_a_folder_of_ones_own_must_hold(
+    named: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entry = tmp_path / "experiment" / "parts" / "scratches.yaml"
+    entry.parent.mkdir(parents=True)
+    entry.write_text("# @package _global_\n")
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path / named) if named else "")
+    with pytest.raises(ConfigError, match="RATCHET_SEARCH_PATH names folders of your own") as told:
+        compose(["experiment=parts/scratches"])
+    places = [str(tmp_path / named), str(CONFIGS)] if named else [str(CONFIGS)]
+    assert f"Looked in {', '.join(places)}. " in str(told.value)
+    assert "parts=scratches" not in str(told.value)
 
 
 def test_a_callback_that_nobody_chose_is_told_with_what_to_choose() -> None:

@@ -45,10 +45,16 @@ def test_the_experiment_file_of_the_docs_composes_from_a_tree_of_ones_own(
     assert data.classes == ("scratch", "dent")
 
 
-def test_the_files_of_the_docs_for_code_of_ones_own_compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_of_the_docs_for_a_tree_of_ones_own_compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     docs = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
-    files = dict(re.findall(r"```yaml\n# (\w+/\w+)\.yaml\n(.*?)```", docs.partition("## Code of your own")[2], re.S))
-    assert files.keys() == {"loss/tversky", "backbone/mynet", "transforms/bright", "callbacks/watched"}
+    files = dict(re.findall(r"```yaml\n# (\w+/\w+)\.yaml\n(.*?)```", docs, re.S))
+    assert files.keys() == {
+        "datamodule/parts",
+        "loss/tversky",
+        "backbone/mynet",
+        "transforms/bright",
+        "callbacks/watched",
+    }
     for name, text in files.items():
         path = tmp_path / f"{name}.yaml"
         path.parent.mkdir(exist_ok=True)
@@ -56,6 +62,7 @@ def test_the_files_of_the_docs_for_code_of_ones_own_compose(tmp_path: Path, monk
     monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path))
     monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "losses;mynets.unet;augmentations;callbacks")
     config = compose([name.replace("/", "=") for name in files])
+    assert (config.datamodule["mask_values"], config.datamodule["val_size"]) == ({0: 0, 255: 1}, 0.2)
     assert (config.loss["alpha"], config.backbone.model["_target_"]) == (0.7, "mynets.unet.UNet")
     assert config.backbone.model["num_classes"] >= 1
     assert config.transforms.train_transform == {"_target_": "augmentations.Brighter"}

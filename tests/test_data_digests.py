@@ -138,3 +138,38 @@ def test_names_and_inodes_of_any_kind_are_kept_by_several_at_once(index: Path) -
     path = next(iter(stamps))
     for other in (Stamp(2, 2**63, 5, 6), Stamp(1, 2**63 + 1, 5, 6), Stamp(1, 2**63, 6, 6), Stamp(1, 2**63, 5, 7)):
         assert DigestIndex(index).find({path: other}) == {}
+
+
+@pytest.mark.usefixtures("at_rest")
+def test_a_stale_answer_to_stat_is_not_believed(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a client of NFS gives it for a minute, but not to one who opens the file."""
+    before = cached(folder, index).fingerprint
+    stale, stat = {path: path.stat() for path in folder.rglob("*.png")}, Path.stat
+    path = folder / "masks" / "part_17.png"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    monkeypatch.setattr(Path, "stat", lambda asked, **how: stale.get(asked) or stat(asked, **how))
+    assert cached(folder, index).fingerprint == module(folder).fingerprint != before
+
+
+def test_an_index_that_cannot_be_looked_for_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = module(folder, cache=True, cache_path=folder / ("x" * 300))
+    assert data.fingerprint == module(folder).fingerprint
+    assert "digests.db cannot be used" in caplog.text
+
+
+@pytest.mark.usefixtures("at_rest")
+def test_what_is_old_is_looked_for_once(folder: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, connect = list[str](), sqlite3.connect
+
+    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
+        made = connect(*args, **options)
+        made.set_trace_callback(said.append)
+        return made
+
+    monkeypatch.setattr("ratchet.data.digests.sqlite3.connect", traced)
+    monkeypatch.setattr("ratchet.data.content._BLOCK", 4)
+    cached(folder, index).prepare()
+    assert sum(text.startswith("INSERT") for text in said) == 80
+    assert sum(text.startswith("DELETE") for text in said) == 1

@@ -58,6 +58,14 @@ def test_a_test_list_alone_leaves_the_other_images_to_train_and_val(folder: Path
     assert len(data.samples["train"]) + len(data.samples["val"]) == 30
 
 
+def test_images_that_take_no_part_because_no_list_names_them_are_counted(folder: Path) -> None:
+    write_list(folder, "test", *range(10))
+    assert module(folder).unlisted == 0
+    write_list(folder, "train", *range(10, 30))
+    write_list(folder, "val", *range(30, 36))
+    assert module(folder).unlisted == 4
+
+
 def test_a_list_may_have_columns_comments_paths_and_suffixes(folder: Path) -> None:
     (folder / "train.txt").write_text("# comment\n\npart_00 1 2\nimages/part_01.png\npart_02.png\r\npart_03\n")
     write_list(folder, "val", 4)

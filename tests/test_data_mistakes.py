@@ -49,6 +49,12 @@ def test_a_mask_without_image_is_named(folder: Path) -> None:
         module(folder).prepare()
 
 
+def test_a_mask_of_another_name_is_named_beside_the_image_that_lacks_it(folder: Path) -> None:
+    (folder / "masks" / "part_05.png").rename(folder / "masks" / "part_05_mask.png")
+    with pytest.raises(MissingMaskError, match=r"no mask of the name 'part_05'.*Is it .*/part_05_mask\.png\? Rename"):
+        module(folder).prepare()
+
+
 def test_what_no_list_names_may_be_incomplete(folder: Path) -> None:
     write_list(folder, "train", 0, 1)
     write_list(folder, "val", 2)
@@ -61,6 +67,12 @@ def test_what_no_list_names_may_be_incomplete(folder: Path) -> None:
 def test_a_listed_image_that_is_not_there_is_named_with_its_line(folder: Path) -> None:
     write_list(folder, "train", 0, 77)
     with pytest.raises(MissingImageError, match=r"train\.txt, line 2: there is no image 'part_77'"):
+        module(folder).prepare()
+
+
+def test_a_whole_path_in_a_list_is_told_what_a_line_holds(folder: Path) -> None:
+    (folder / "train.txt").write_text(f"{folder}/images/part_00.png\n")
+    with pytest.raises(MissingImageError, match=r"part_00\.png' below images/, and its path there is"):
         module(folder).prepare()
 
 
@@ -147,6 +159,10 @@ def test_the_same_image_twice_in_one_split_is_allowed(folder: Path) -> None:
         ({"idx_to_class": {}}, "idx_to_class"),
         ({"idx_to_class": {1: "a", 3: "b"}}, "without gaps"),
         ({"idx_to_class": {1: "a", 2: "a"}}, "same name"),
+        ({"idx_to_class": {255: "scratch"}}, r"datamodule\.mask_values says what they stand for"),
+        ({"idx_to_class": "2:dent"}, r"in quotes: 'datamodule\.idx_to_class=\{1: scratch, 2: dent\}'"),
+        ({"mask_values": "255:1"}, r"in quotes: 'datamodule\.mask_values=\{0: 0, 255: 1\}'"),
+        ({"mask_values": {255: "scratch"}}, "a class index for each value"),
         ({"mask_values": {0: 0, 255: 3}}, "class index 3"),
         ({"val_size": 0.6, "test_size": 0.4}, "nothing is left"),
         ({"batch_size": 0}, "batch_size"),

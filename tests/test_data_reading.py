@@ -209,6 +209,26 @@ def test_sixteen_bits_in_separate_planes_are_never_read_as_eight(tmp_path: Path)
         read_image(path)
 
 
+def test_a_band_besides_the_colours_is_refused_and_transparency_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Image.new("RGBX", (4, 4)).save(path)
+    with pytest.raises(UnreadableImageError, match=r"a\.tif.*a TIFF of 4 bands.*save three"):
+        read_image(path)
+    with pytest.raises(UnreadableImageError, match="4 bands"):
+        read_size(path.read_bytes(), path)
+    Image.new("RGBA", (4, 4), (*RED, 0)).save(path)
+    assert tuple(read_image(path)[0, 0]) == RED
+
+
+def test_a_tiff_that_pillow_does_not_read_is_still_called_one(tmp_path: Path) -> None:
+    tags = [(256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (273, 122), (277, 5), (278, 1), (279, 5)]  # of five bands
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4 + 5))
+    with pytest.raises(UnreadableImageError, match=r"a\.tif.*a TIFF .* of a kind that Pillow does not read"):
+        read_image(path)
+
+
 def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 9

@@ -1,17 +1,19 @@
 """An image keeps its split, and no image is in two."""
 
 import hashlib
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from parts import module, write_list
+from parts import module, names, write_list, write_pair
 
 from ratchet.data.content import PairContent, position
-from ratchet.data.splitting import SplitSizes, assign_splits, choose_names
-from ratchet.errors import ConfigError, EmptySplitError, MetadataError, SplitOverlapError
+from ratchet.data.splitting import SplitSizes, assign_splits, choose_names, refuse_split_folders
+from ratchet.errors import ConfigError, DatasetNotFoundError, EmptySplitError, MetadataError, SplitOverlapError
 
 
 def contents(count: int, start: int = 0) -> dict[str, PairContent]:
@@ -128,6 +130,27 @@ def test_lists_that_part_a_group_and_images_without_one_are_refused(of_patients:
         module(of_patients, group_by="patient", val_size=0.4).prepare()
     with pytest.raises(MetadataError, match=r"40 images have no 'site' in .*the first is 'part_00'"):
         module(of_patients, group_by="site").prepare()
+
+
+def test_folders_that_are_called_as_splits_are_refused_with_the_command_that_writes_the_lists(tmp_path: Path) -> None:
+    for number, name in enumerate(("train/a b", "train/c", "val/d", "valid/e", "test/f")):
+        write_pair(tmp_path, name, number)
+    (tmp_path / "images" / "train" / ".hidden").touch()
+    with pytest.raises(DatasetNotFoundError, match="folders are no splits") as told:
+        module(tmp_path).prepare()
+    (commands,) = re.findall(r"Write the lists \((.*)\), or rename", str(told.value))
+    subprocess.run(["sh", "-c", commands], check=True)
+    data = module(tmp_path)
+    assert [names(data, split) for split in ("train", "val", "test")] == [
+        ["train/a b", "train/c"],
+        ["val/d", "valid/e"],
+        ["test/f"],
+    ]
+
+
+@pytest.mark.parametrize("found", [["train/a", "train/b"], ["train/a", "lot_7/b"], ["train/a", "test"]])
+def test_folders_of_other_names_are_only_folders(found: list[str]) -> None:
+    refuse_split_folders(found, Path("parts"))
 
 
 @given(st.text(), st.integers())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from exported_models import BEST, Brightness, export
+from parts import write_list, write_parts
 
 from ratchet.data.watching import Look, look, sign
 from ratchet.errors import DatasetNotFoundError
@@ -28,14 +29,12 @@ class Watcher:
         self.minutes, self.read = 0, 0
 
     def look(self) -> Look:
-        def fingerprint() -> str:
+        def read() -> tuple[str, int]:
             self.read += 1
-            return (self.folder / "image").read_text()
+            return (self.folder / "image").read_text(), 0
 
         now = START + timedelta(minutes=self.minutes)
-        self.before = look(
-            self.folder, self.before, now=now, settle=SETTLE, fingerprint=fingerprint, known=lambda: self.known
-        )
+        self.before = look(self.folder, self.before, now=now, settle=SETTLE, read=read, known=lambda: self.known)
         self.minutes += 5
         return self.before
 
@@ -105,11 +104,37 @@ def test_the_signature_sees_names_sizes_and_times_at_any_depth_and_no_hidden_fil
     assert sign(folder / "absent") is None
 
 
+OWN = ("datamodule=base/segmentation", "datamodule.idx_to_class={1: scratch, 2: dent}")
+BEFORE = Look(signature="another", since=START, fingerprint="another")
+
+
 @pytest.mark.parametrize("search", ["optimizer.lr=interval(1e-4,1e-2)", "sweep.sampler=tpe"])
 def test_the_data_of_trials_that_are_searched_are_watched_too(folder: Path, search: str) -> None:
-    data = ["datamodule=base/segmentation", "datamodule.idx_to_class={1: scratch}", f"datamodule.data_path={folder}"]
-    found, watched = look_at_data("m", [*data, search], None, settle=SETTLE)
+    found, watched = look_at_data("m", [*OWN, f"datamodule.data_path={folder}", search], BEFORE, settle=SETTLE)
     assert (watched, found.signature) == (folder, sign(folder))
+
+
+def test_a_folder_that_is_not_there_is_told_unless_its_data_are_yet_to_be_made(tmp_path: Path) -> None:
+    absent = f"datamodule.data_path={tmp_path / 'absent'}"
+    with pytest.raises(DatasetNotFoundError, match=r"there is no folder .*/absent: "):
+        look_at_data("m", [*OWN, absent], BEFORE, settle=SETTLE)
+    found, _ = look_at_data("m", ["experiment=generic/shapes/segmentation/smp", absent], BEFORE, settle=SETTLE)
+    assert (found.signature, found.settled, found.fingerprint) == ("", False, "another")
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_images_that_are_in_no_list_are_told_until_they_are(tmp_path: Path) -> None:
+    data = write_parts(tmp_path / "parts")
+    for split, numbers in {"train": range(20), "val": range(20, 25), "test": range(25, 30)}.items():
+        write_list(data, split, *numbers)
+    asked = [*OWN, f"datamodule.data_path={data}"]
+    found, _ = look_at_data("m", asked, BEFORE, settle=timedelta(0))
+    again, _ = look_at_data("m", asked, found, settle=timedelta(0))
+    assert (found.previous, again.previous) == ("another", None)
+    assert found.note == again.note == "10 images are in no list, and take no part"
+    write_list(data, "train", *range(20), *range(30, 40))
+    listed, _ = look_at_data("m", asked, again, settle=timedelta(0))
+    assert (listed.previous, listed.note) == (found.fingerprint, None)
 
 
 def test_a_link_to_nothing_is_left_out_and_what_cannot_be_looked_at_is_told(folder: Path) -> None:

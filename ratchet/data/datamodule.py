@@ -148,6 +148,11 @@ class SegmentationDataModule:
         """The same fingerprint of the gate set alone."""
         return self._prepare_once().gate_fingerprint
 
+    @property
+    def unlisted(self) -> int:
+        """How many images take no part because no list names them; 0 without a list for `train`."""
+        return self._prepare_once().unlisted
+
     def image_digests(self, split: str) -> dict[str, str]:
         """SHA-256, in hexadecimal, of the bytes of each image file of a split, by the sample's name."""
         return {sample.name: self.contents[sample.name].image for sample in self.samples.get(split, ())}

@@ -36,7 +36,8 @@ class FileContent:
 
 
 class Stamp(NamedTuple):
-    """What the file system says of a file, times in ns. Whoever writes to it changes `changed`, which nobody can set."""
+    """What the file system says of a file, times in ns. Whoever writes to it changes `changed`, which nobody can set
+    where the file system keeps it."""
 
     bytes: int
     inode: int
@@ -45,9 +46,12 @@ class Stamp(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> Stamp | None:
-        """The stamp of a file now; None where it is gone, or cannot be asked."""
+        """The stamp of a file now; None where it is gone, or cannot be read."""
         try:
-            found = path.stat()
+            with path.open(
+                "rb", buffering=0
+            ) as file:  # NFS asks its server where one opens; to `stat` it repeats itself
+                found = os.fstat(file.fileno())
         except OSError:
             return None
         return cls(found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
@@ -68,16 +72,16 @@ class DigestIndex:
     def __init__(self, path: Path) -> None:
         """Use the file at `path`, which is made when something is first kept."""
         self._path = path
-        self._broken = False
+        self._broken = self._has_forgotten = False
 
     def find(self, stamps: Mapping[Path, Stamp]) -> dict[Path, FileContent]:
         """What those files were read as that are as they were then."""
         found: dict[Path, FileContent] = {}
-        if self._broken or not self._path.exists():
-            return found
         paths = {_key(path): path for path in stamps}
         keys, today, unnoted = list(paths), _today(), []
         try:
+            if self._broken or not self._path.exists():
+                return found
             with closing(sqlite3.connect(self._path, timeout=_SECONDS_TO_WAIT)) as index, index:
                 index.execute(_TABLE)
                 for start in range(0, len(keys), _AT_ONCE):
@@ -88,7 +92,7 @@ class DigestIndex:
                             found[paths[key]] = FileContent(digest, width, height)
                             unnoted += [(today, key)] if asked < today - _NOTED_AGAIN_DAYS else []
                 index.executemany("UPDATE files SET asked = ? WHERE path = ?", unnoted)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._give_up(error)
         return found
 
@@ -107,7 +111,9 @@ class DigestIndex:
             with closing(sqlite3.connect(self._path, timeout=_SECONDS_TO_WAIT)) as index, index:
                 index.execute(_TABLE)
                 index.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
-                index.execute("DELETE FROM files WHERE asked < ?", [today - _FORGOTTEN_DAYS])
+                if not self._has_forgotten:  # it looks at every row
+                    index.execute("DELETE FROM files WHERE asked < ?", [today - _FORGOTTEN_DAYS])
+                self._has_forgotten = True
         except (sqlite3.Error, OSError) as error:
             self._give_up(error)
 

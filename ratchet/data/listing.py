@@ -21,6 +21,7 @@ from ratchet.errors import (
     SplitOverlapError,
     UnreadableImageError,
 )
+from ratchet.spelling import closest
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,15 @@ def check_pairs(listing: Listing, names: Iterable[str], *, complete: bool) -> No
     Raises:
         MissingMaskError: an image without its mask, or a mask without its image.
     """
+    orphans = sorted(listing.masks.keys() - listing.images.keys())
     if without := [name for name in names if name not in listing.masks]:
         first, many = without[0], _counted(len(without), "image")
-        raise MissingMaskError(f"{listing.images[first]} has no mask of the name {first!r} ({many}): add the mask")
-    orphans = sorted(listing.masks.keys() - listing.images.keys()) if complete else []
-    if orphans:
+        near = closest(first, orphans)
+        rename = f". Is it {listing.masks[near]}? Rename masks to the names of their images" if near else ""
+        raise MissingMaskError(
+            f"{listing.images[first]} has no mask of the name {first!r} ({many}): add the mask{rename}"
+        )
+    if complete and orphans:
         raise MissingMaskError(
             f"{listing.masks[orphans[0]]} has no image of the name {orphans[0]!r} ({_counted(len(orphans), 'mask')}): "
             "add the image, or remove the mask"
@@ -86,7 +91,10 @@ def read_split_list(path: Path, images: Mapping[str, Path]) -> tuple[str, ...]:
             continue
         name = next((form for form in _spellings(entry) if form in images), None)
         if name is None:
-            raise MissingImageError(f"{path}, line {number}: there is no image {entry!r}: add it, or remove the line")
+            raise MissingImageError(
+                f"{path}, line {number}: there is no image {entry!r} below images/, and its path there is what a line holds: "
+                "correct or remove the line, or add the image"
+            )
         names[name] = None
     return tuple(names)
 

@@ -10,7 +10,14 @@ from ratchet.data.content import PairContent, check_contents_disjoint, fingerpri
 from ratchet.data.digests import DigestIndex
 from ratchet.data.listing import Listing, check_disjoint, check_pairs, read_metadata, read_split_list
 from ratchet.data.samples import SPLITS, Sample
-from ratchet.data.splitting import SplitSizes, assign_splits, check_groups_whole, choose_names, read_groups
+from ratchet.data.splitting import (
+    SplitSizes,
+    assign_splits,
+    check_groups_whole,
+    choose_names,
+    read_groups,
+    refuse_split_folders,
+)
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,7 @@ class PreparedData:
     """The samples by split, the hashes of their files by name, and the fingerprints of all of them and of the gate set.
 
     `gate_samples` are those that the gate judges on: of images with the same bytes the first by name, since copies are no
-    independent images.
+    independent images. `unlisted` images take no part, since there is a list for `train` and no list names them.
     """
 
     samples: Mapping[str, tuple[Sample, ...]]
@@ -26,6 +33,7 @@ class PreparedData:
     contents: Mapping[str, PairContent]
     fingerprint: str
     gate_fingerprint: str
+    unlisted: int
 
 
 def prepare_data(
@@ -48,7 +56,10 @@ def prepare_data(
     """
     lists = {split: read_split_list(path, listing.images) for split, path in files.items()}
     check_disjoint(lists)
+    if not lists:
+        refuse_split_folders(listing.images, metadata_file.parent)
     names = choose_names(listing.images, lists)
+    unlisted = len(listing.images) - len(names)
     if only is not None:
         names = tuple(sorted(set(names) & set(only)))
     check_pairs(listing, names, complete="train" not in lists and only is None)
@@ -73,6 +84,7 @@ def prepare_data(
         contents=contents,
         fingerprint=fingerprint(samples, contents, meaning),
         gate_fingerprint=fingerprint(gate_samples, contents, meaning),
+        unlisted=unlisted,
     )
 
 

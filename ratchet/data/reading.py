@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import PREFIXES, TiffImageFile
 
 from ratchet.errors import MaskValueError, UnreadableImageError
 
@@ -32,10 +32,11 @@ _TRANSPOSES = {
 _BMP_HEADER_SIZE, _BMP_BITS, _BMP_COLOURS = 14, 28, 46  # where a BMP says it
 _BMP_OS2 = 12  # the size of OS/2's header
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANAR, _TIFF_SEPARATE = 258, 262, 284, 2
+_TIFF_BANDS, _TIFF_EXTRA, _TIFF_UNSPECIFIED = 277, 338, 0
 # What in a PNG may tell an orientation: the names of its chunks and texts are never compressed.
 _PNG_ORIENTATION = (b"eXIf", b"tEXtexif\0", b"XML:com.adobe.xmp", b"Raw profile type exif")
-READING = 2
-"""Goes up when the same bytes give other pixels: counts of before are of other images."""
+READING = 3
+"""Goes up when the same bytes give other pixels, or none: counts of before are of other images."""
 
 _FIRST_SIDEWAYS = 5  # orientations from here on exchange width and height
 _SIXTEEN_TO_EIGHT_BITS = 257  # 65535 / 255
@@ -46,11 +47,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
     The EXIF orientation is applied, wherever in the file Pillow finds one. Gray is repeated to three channels, a palette
     is resolved, transparency is left out (the stored colours stay), 16 bits are scaled to 8, and of several frames the
-    first is taken. Pixels of 32-bit float images have no agreed range and are refused. A truncated file is an error,
-    never gray pixels.
+    first is taken. Pixels of 32-bit float images have no agreed range and are refused, as are bands besides colours and
+    transparency. A truncated file is an error, never gray pixels.
 
     Raises:
-        UnreadableImageError: the file does not decode, or its pixels have no agreed range.
+        UnreadableImageError: the file does not decode, its pixels have no agreed range, or it has other bands.
     """
     image = _decode(path)
     if image.mode.startswith("I"):
@@ -98,7 +99,7 @@ def read_size(data: bytes, path: Path) -> tuple[int, int]:
         UnreadableImageError: the bytes are no image.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with _open(data) as image:
             _require_understood(image, data)
             width, height = image.size
             return (height, width) if _orientation(image, data) >= _FIRST_SIDEWAYS else (width, height)
@@ -111,7 +112,7 @@ def _decode(path: Path, *, is_mask: bool = False) -> Image.Image:
     try:
         # From memory: a file that Pillow maps, it maps in the shape that a turned TIFF has only when it is turned.
         data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
+        with _open(data) as image:
             _require_understood(image, data)
             halved = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in image.tile)
             inverted = image.mode in ("1", "L") and _zero_is_white(image)
@@ -130,6 +131,16 @@ def _decode(path: Path, *, is_mask: bool = False) -> Image.Image:
     return turned
 
 
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """As `Image.open`, but of a TIFF that Pillow does not know `ValueError` tells that it is one."""
+    try:
+        return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        if data.startswith(tuple(PREFIXES)):
+            raise ValueError("a TIFF cut short, or of a kind that Pillow does not read: its bands or bits") from error
+        raise
+
+
 def _require_understood(image: Image.Image, data: bytes) -> None:
     """Refuse what Pillow decodes, without an error, to other pixels than those that the file means.
 
@@ -140,7 +151,12 @@ def _require_understood(image: Image.Image, data: bytes) -> None:
         raise ValueError("a BMP of more than 1 bit a pixel with a palette of black and white: save it as PNG")
     if image.mode.startswith("I") and _zero_is_white(image):
         raise ValueError("a TIFF of 16 bits in which 0 is white: save it as PNG, or with 0 as black")
-    if not isinstance(image, TiffImageFile) or not any(tile[0] == "raw" for tile in image.tile):
+    if not isinstance(image, TiffImageFile):
+        return
+    bands = image.tag_v2.get(_TIFF_BANDS, 1)
+    if bands > 3 and _TIFF_UNSPECIFIED in image.tag_v2.get(_TIFF_EXTRA, ()):  # noqa: PLR2004 - red, green, blue
+        raise ValueError(f"a TIFF of {bands} bands, and images are read as RGB: save three bands")
+    if not any(tile[0] == "raw" for tile in image.tile):
         return
     planar = image.tag_v2.get(_TIFF_PLANAR) == _TIFF_SEPARATE
     if planar and max(image.tag_v2.get(_TIFF_BITS, (1,))) > 8:  # noqa: PLR2004 - bits

@@ -42,3 +42,11 @@ class InputFormat:
     width: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+def unlisted_note(images: int) -> str:
+    """What whoever brought so many images that no split list names should know; nothing where there are none."""
+    if not images:
+        return ""
+    them, take = ("1 image is", "takes") if images == 1 else (f"{images} images are", "take")
+    return f"{them} in no list, and {take} no part"

@@ -74,11 +74,17 @@ def generate(
 
     Raises:
         ConfigError: numbers out of their range.
-        DatasetNotFoundError: `path` holds shapes of another seed, size or version of the generator, or other images.
+        DatasetNotFoundError: `path` holds shapes of another seed, size or version of the generator, or other files.
     """
     _check(months, images_per_month, size, drift, label_noise)
     path = Path(path)
-    present = read_manifest(path)
+    empty = not path.is_dir() or all(entry.name.startswith(".") for entry in path.iterdir())
+    present = read_manifest(path)  # looked for last: it is written before anything else
+    if present is None and not empty:
+        raise DatasetNotFoundError(
+            f"{path} holds files that were not generated here. To train on a folder of your own add "
+            "datamodule=base/segmentation; to generate, name an empty folder"
+        )
     if present is not None and len(present.months) >= months:
         _check_same(path, present, seed, size)
         return ()
@@ -113,7 +119,8 @@ def read_manifest(path: Path) -> Manifest | None:
         return Manifest(months=months, **stored)
     except (ValueError, TypeError, KeyError) as error:
         raise DatasetNotFoundError(
-            f"{file} is not a manifest of generated shapes ({error}); remove the folder"
+            f"{file} is not a manifest of generated shapes ({error}). To train on a folder of your own add "
+            "datamodule=base/segmentation; to generate, name an empty folder"
         ) from error
 
 
@@ -134,9 +141,6 @@ def _check_same(path: Path, present: Manifest, seed: int, size: int) -> None:
 
 
 def _begin(path: Path, seed: int, size: int) -> Manifest:
-    for entry in ("images", "masks", "metadata.csv"):
-        if (path / entry).exists():
-            raise DatasetNotFoundError(f"{path / entry} was not generated here: choose another data_path")
     manifest = Manifest(GENERATOR_VERSION, seed, size, ())
     _write_manifest(path, manifest)  # before anything else, so that a run that is killed next can be taken up
     return manifest

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ratchet.data.content import split_by_content
 from ratchet.data.samples import SPLITS
-from ratchet.errors import ConfigError, EmptySplitError, MetadataError, SplitOverlapError
+from ratchet.errors import ConfigError, DatasetNotFoundError, EmptySplitError, MetadataError, SplitOverlapError
+
+# What people call the folders of their splits, and the list that would name the same images.
+_CALLED = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "gate": "gate"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,25 @@ def choose_names(images: Mapping[str, object], lists: Mapping[str, tuple[str, ..
     if "train" not in lists:
         return tuple(images)
     return tuple(name for names in lists.values() for name in names)
+
+
+def refuse_split_folders(names: Iterable[str], folder: Path) -> None:
+    """Check that the images of a data set without lists, in `folder`, do not all lie in folders that are called as splits.
+
+    Raises:
+        DatasetNotFoundError: they do, in several: who made these wants no others.
+    """
+    tops = sorted({name.partition("/")[0] if "/" in name else "" for name in names})
+    if len(tops) <= 1 or not all(top.lower() in _CALLED for top in tops):
+        return
+    lists: dict[str, list[str]] = {}
+    for top in tops:
+        lists.setdefault(_CALLED[top.lower()], []).append(f"images/{top}")
+    commands = [f"find -L {' '.join(found)} -type f -not -name '.*' > {split}.txt" for split, found in lists.items()]
+    raise DatasetNotFoundError(
+        f"the images of {folder} lie in folders called {', '.join(tops)}, but folders are no splits: without lists, all images "
+        f"would be shared out anew. Write the lists (cd {shlex.quote(str(folder))}; {'; '.join(commands)}), or rename the folders"
+    )
 
 
 def assign_splits(

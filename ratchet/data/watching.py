@@ -11,15 +11,16 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from ratchet.data.samples import unlisted_note
 from ratchet.errors import DatasetNotFoundError
 
 
 class Look(BaseModel):
     """What one look at a folder found, and the next one is told.
 
-    `signature` is of the names, sizes and times of all files, and `since` when it was first seen. `fingerprint` is the
-    content once the files had settled, and until then the one before. `previous` is set by the one look that found the
-    content changed: to what it was.
+    `signature` is of the names, sizes and times of all files, empty where there is no folder, and `since` when it was first
+    seen. `fingerprint` is the content once the files had settled, and until then the one before. `previous` is set by the one
+    look that found the content changed: to what it was. `unlisted` images of that content are in no split list.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -29,6 +30,12 @@ class Look(BaseModel):
     settled: bool = False
     fingerprint: str | None = None
     previous: str | None = None
+    unlisted: int = 0
+
+    @property
+    def note(self) -> str | None:
+        """What whoever brought the images should know."""
+        return unlisted_note(self.unlisted) or None
 
 
 def look(
@@ -37,13 +44,14 @@ def look(
     *,
     now: datetime,
     settle: timedelta,
-    fingerprint: Callable[[], str],
+    read: Callable[[], tuple[str, int]],
     known: Callable[[], str | None],
 ) -> Look:
     """Look at a folder again. The content is read only when the files changed and then stayed as they are for `settle`.
 
-    `known` gives the content to compare with where there was no look before; None: whatever is there is not new. Raises
-    what `fingerprint` and `known` raise; the next look then begins where this one did.
+    `read` gives its fingerprint, and how many images are in no split list. `known` gives the content to compare with where
+    there was no look before; None: whatever is there is not new. Raises what `read` and `known` raise; the next look then
+    begins where this one did.
     """
     signature = sign(folder)
     remembered = known() if before is None else before.fingerprint
@@ -53,10 +61,15 @@ def look(
         return Look(signature=signature or "", since=since, fingerprint=remembered)
     if before is not None and before.settled and before.signature == signature:
         return before.model_copy(update={"previous": None})
-    found = fingerprint()
+    found, unlisted = read()
     changed = remembered is not None and found != remembered
     return Look(
-        signature=signature, since=since, settled=True, fingerprint=found, previous=remembered if changed else None
+        signature=signature,
+        since=since,
+        settled=True,
+        fingerprint=found,
+        previous=remembered if changed else None,
+        unlisted=unlisted,
     )
 
 

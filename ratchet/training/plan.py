@@ -36,7 +36,7 @@ class PlannedTrial(_Value):
 
     `asked` is the fingerprint of what was asked for: that `production` is another model now does not change it. `data` is
     the fingerprint of its data, `images` the number of those it trains on; `samples` are the names of all that take part,
-    which more may join meanwhile (None where the plan was written down and read again).
+    which more may join meanwhile (None where the plan was written down and read again). `unlisted` images are in no split list.
     """
 
     name: str
@@ -48,6 +48,7 @@ class PlannedTrial(_Value):
     # Frozen: Prefect goes through every list, tuple, set and dict that a task is given, name for name. Not validated, so that
     # all trials hold the same one: 200,000 names are 8 MB.
     samples: SkipValidation[frozenset[str] | None] = Field(default=None, exclude=True, repr=False)
+    unlisted: int = 0
     point: Point = {}
 
     def unforced(self) -> PlannedTrial:
@@ -126,7 +127,9 @@ class Planner:
     def __init__(self, planned: Iterable[PlannedTrial] = (), *, only: Collection[str] | None = None) -> None:
         self._only = only
         self._contents = {
-            content_key(trial.config): (trial.data, trial.images, trial.samples) for trial in planned if trial.data
+            content_key(trial.config): (trial.data, trial.images, trial.samples, trial.unlisted)
+            for trial in planned
+            if trial.data
         }
 
     def trial(self, given: TrialConfig, point: Point, name: str) -> PlannedTrial:
@@ -140,8 +143,8 @@ class Planner:
         key = content_key(config)
         if key not in self._contents:
             samples = frozenset(sample.name for split in data.samples.values() for sample in split)
-            self._contents[key] = data.fingerprint, len(data.samples["train"]), samples
-        content, images, names = self._contents[key]
+            self._contents[key] = data.fingerprint, len(data.samples["train"]), samples, data.unlisted
+        content, images, names, unlisted = self._contents[key]
         fingerprint = trial_fingerprint(config, content)
         production = given.backbone.init_from == PRODUCTION
         asked = trial_fingerprint(given, content) if production else fingerprint
@@ -153,6 +156,7 @@ class Planner:
             data=content,
             images=images,
             samples=names,
+            unlisted=unlisted,
             point=point,
         )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
+from ratchet.data.samples import unlisted_note
 from ratchet.duration import shown_duration
 from ratchet.registry.tracking import all_experiments, all_runs, client
 from ratchet.run_names import IMAGES_TAG
@@ -174,6 +175,7 @@ def _sentence(
         time += f", as if the {untimed} that were never timed were like the others" if untimed else ""
     bound = plan.settings.max_time
     parts += [time, f"at most {shown_duration(bound)}" if bound is not None else ""]
+    parts += [unlisted_note(plan.trials[0].unlisted)]
     return ", ".join(filter(None, parts))
 
 
