@@ -89,6 +89,8 @@ def judged(version: str, code: int, outcome: str) -> None:
     done = gate("discs", version)
     assert (done.exit_code, done.output.split(":")[0]) == (code, outcome), done.output
     assert f"{record(int(version))}/report.html" in done.output
+    told = f"nothing was moved: ratchet promote discs {version} --replacing "
+    assert (told in done.output) == (outcome == "promote")
 
 
 def gate(*arguments: str) -> Result:

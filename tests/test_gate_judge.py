@@ -10,6 +10,7 @@ from ratchet.errors import CountsMismatchError, EmptyGateSetError, InvalidCounts
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.gate import Context, ModelRef, Policy, Superiority, Verdict, judge, load_policy
 from ratchet.gate.rules import beside
+from ratchet.gate.verdict import Interval
 
 TRUTH = 7_000
 
@@ -108,13 +109,15 @@ def test_a_copy_of_the_champion_under_a_new_version_is_rejected_as_the_same_file
     assert "same files as v1" in verdict.sentence
 
 
-def test_a_class_that_no_gate_image_holds_is_rejected_and_named() -> None:
+def test_a_class_that_no_gate_image_holds_is_rejected_and_named_with_what_to_do() -> None:
     good = counts(100, 0.8, 1)
     tp, fn = good.tp.copy(), good.fn.copy()
     tp[:, 1] = fn[:, 1] = 0
     verdict = verdict_of(ImageCounts(good.names, good.classes, tp, good.fp, fn), None)
     assert verdict.outcome == "reject"
     assert "'dog'" in verdict.sentence
+    for remedy in ("gate.txt", "datamodule.gate_size", "datamodule.idx_to_class"):
+        assert remedy in verdict.sentence
 
 
 def test_an_output_that_is_not_finite_is_rejected_whatever_the_score() -> None:
@@ -235,6 +238,36 @@ def test_a_figure_beside_a_bound_is_shown_on_its_side_of_it() -> None:
     found = ImageCounts(("a",), ("cat",), tp, tp * 0, 100_000 - tp)
     (check,) = (c for c in judge(**given(found, None, {"floor": 0.5, "anchor": None})).checks if c.rule == "floor")
     assert (check.passed, check.why) == (False, "IoU is 0.49996, but must be at least 0.5")
+
+
+@pytest.mark.parametrize(
+    ("value", "line", "low", "high"),
+    [
+        (-0.08442, 0.0, "-0.0845", "-0.0844"),
+        (0.00002, 0.0, "+0.00002", "+0.0001"),
+        (-0.00002, 0.0, "-0.0001", "-0.00002"),
+        (0.0, 0.0, "+0.0000", "+0.0000"),
+        (0.1, 0.05, "+0.1000", "+0.1000"),
+        (-0.02999996, -0.03, "-0.02999996", "-0.0299"),
+        (5e-17, 0.0, "+0.00000000000000005", "+0.0001"),
+        (None, 0.0, None, None),
+    ],
+)
+def test_an_end_of_an_interval_is_rounded_outwards_and_shown_on_its_side_of_the_line(
+    value: float | None, line: float, low: str | None, high: str | None
+) -> None:
+    shown = Interval(
+        estimate=value,
+        low=value,
+        high=value,
+        standard_error=None,
+        confidence=0.95,
+        line=line,
+        images=100,
+        effective=80,
+        images_needed=None,
+    )
+    assert (shown.low_told, shown.high_told) == (low, high)
 
 
 SCORES_ONLY = {"leak": False, "serves": None, "budget": None, "anchor": None, "resamples": 1_000}

@@ -58,6 +58,7 @@ def test_a_verdict_by_another_statistic_is_told_apart_from_one_that_was_changed(
     verdict = record(tmp_path)
     for versions, told in (
         (verdict.context.versions | {STATISTIC: "1"}, "version 1 of the statistic, and this is version"),
+        (verdict.context.versions | {STATISTIC: "4"}, "version 4 of the statistic, and this is version"),
         (verdict.context.versions, "does not follow from its artifacts: images_needed"),
     ):
         context = verdict.context.model_copy(update={"versions": versions})
@@ -65,6 +66,20 @@ def test_a_verdict_by_another_statistic_is_told_apart_from_one_that_was_changed(
         (tmp_path / "verdict.json").write_text(other.to_json(), encoding="utf-8")
         with pytest.raises(VerdictChangedError, match=told):
             replay(tmp_path / "verdict.json")
+
+
+def test_a_verdict_in_the_words_of_another_version_is_derived_again(tmp_path: Path) -> None:
+    verdict = record(tmp_path)
+    for version, derived in (("4", True), (verdict.context.versions[STATISTIC], False)):
+        context = verdict.context.model_copy(update={"versions": verdict.context.versions | {STATISTIC: version}})
+        checks = tuple(check.model_copy(update={"why": "as it was worded"}) for check in verdict.checks)
+        other = verdict.model_copy(update={"context": context, "checks": checks})
+        (tmp_path / "verdict.json").write_text(other.to_json(), encoding="utf-8")
+        if derived:
+            assert replay(tmp_path / "verdict.json").to_json() == other.to_json()
+        else:
+            with pytest.raises(VerdictChangedError, match="does not follow from its artifacts: checks"):
+                replay(tmp_path / "verdict.json")
 
 
 def test_counts_survive_the_file_with_all_that_is_optional(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The report: everything a person needs, inside one page, whatever the names look like."""
 
 import re
+import warnings
 import zlib
 from html import escape
 from html.parser import HTMLParser
@@ -14,6 +15,7 @@ from browser import chromium as chromium  # noqa: PLC0414 - a fixture
 
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.gate import Context, Cost, Evidence, ModelRef, Policy, Verdict, judge, wording
+from ratchet.gate.chart import interval_chart
 from ratchet.gate.intervals import interval_rows
 from ratchet.gate.markdown import markdown_report
 from ratchet.gate.pictures import interval_figure, interval_png
@@ -107,7 +109,8 @@ def test_the_markdown_says_the_decision_first_and_names_the_verdict() -> None:
 
 def test_the_picture_has_a_row_for_every_comparison() -> None:
     verdict = verdict_of(tuple(f"c{i}" for i in range(30)))
-    assert [label for label, _, _ in interval_rows(verdict)] == ["better than v1", *(f"class: c{i}" for i in range(30))]
+    labels = [label[2:] for label, _, _ in interval_rows(verdict)]
+    assert labels == ["better than v1", *(f"class: c{i}" for i in range(30))]
     picture = interval_png(verdict)
     assert picture is not None
     assert picture.startswith(PNG)
@@ -117,9 +120,45 @@ def test_long_names_and_those_that_look_like_formulas_can_be_drawn() -> None:
     names = ("rust_$_and_$\\mold", "scratch_" * 10, "dent")
     figure = interval_figure(verdict_of(names))
     assert figure is not None
-    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert shown == ["better than v1", f"class: {names[0]}", f"class: {names[1]}"[:39] + "…", "class: dent"]
+    shown = [label.get_text()[2:] for label in figure.axes[0].get_yticklabels()]
+    assert shown == ["better than v1", f"class: {names[0]}", f"class: {names[1]}"[:37] + "…", "class: dent"]
     assert interval_png(verdict_of(names)) is not None
+
+
+def test_marks_are_drawn_and_names_in_letters_that_the_font_lacks_stand_as_their_codes() -> None:
+    verdict = verdict_of(("划痕",), superiority={"min_gain": 0.5})
+    figure = interval_figure(verdict)
+    assert figure is not None
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert shown == ["✗ better than v1", "✓ class: \\u5212\\u75d5"]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Glyph")
+        assert interval_png(verdict) is not None
+    for label in ("✗ better than v1", "✓ class: 划痕"):
+        assert f"<div class=label>{label}</div>" in interval_chart(verdict)
+
+
+def test_the_markdown_has_no_picture_of_more_comparisons_than_fit_into_a_request() -> None:
+    drawn, many = (markdown_report(verdict_of(tuple(f"c{i}" for i in range(classes)))) for classes in (39, 40))
+    assert "](data:image/png" in drawn
+    assert len(drawn.encode()) < 500_000
+    assert "data:image" not in many
+    assert "| class: c39 |" in many
+
+
+def test_an_end_of_an_interval_has_the_same_figure_wherever_it_is_told() -> None:
+    verdict = verdict_of(("cat",))
+    (check,) = (one for one in verdict.checks if one.rule == "superiority")
+    assert check.interval is not None
+    assert f"between {check.interval.low_told} and {check.interval.high_told}" in check.why
+    lower = check.interval.model_copy(update={"estimate": -0.02, "low": -0.08442, "high": 0.00001})
+    told = verdict.model_copy(update={"interval": lower, "checks": (check.model_copy(update={"interval": lower}),)})
+    figure = interval_figure(told)
+    assert figure is not None
+    for text in (interval_chart(told), figure.axes[0].texts[0].get_text()):
+        assert "-0.0845 to +0.0001" in text
+    assert "at least -0.0845 with" in told.reason
+    assert dict(wording.figures(told))["at least, with 95 % confidence"] == "-0.0845"
 
 
 PROVEN = "would be proven to be above"

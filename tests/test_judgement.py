@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ from torch import nn
 from ratchet import MlflowModelManager
 from ratchet.data import FolderDataModule
 from ratchet.data.seen import SeenImages
-from ratchet.errors import ModelFilesError
+from ratchet.errors import ModelFilesError, UnreadableImageError
 from ratchet.evaluation.counts import ImageCounts
+from ratchet.evaluation.served import ServedModel
 from ratchet.gate import Verdict, load_policy
 from ratchet.gate.record import replay
 from ratchet.judgement.cache import CountsCache
+from ratchet.judgement.configuration import gate_data
 from ratchet.judgement.judging import OnImage, judge_version
 from ratchet.judgement.records import fetch_record, last_verdict
+from ratchet.judgement.scorer import Scorer
 
 pytestmark = pytest.mark.slow
 
@@ -394,7 +398,7 @@ def test_kept_counts_that_were_tampered_with_are_not_believed(registry: Registry
         cache, name = CountsCache(home / "forged"), f"{path.name[:32]}-{path.stem[33:]}.parquet"
         contents = [registry.data.contents[sample.name] for sample in registry.data.samples["test"]]
         counts = some_counts(40, names=tuple(f"{content.image} {content.mask}" for content in contents))
-        cache.keep(counts, model="m", mask_values={})
+        cache.keep(counts, model="m", mask_values={}, contours=False)
         (forged,) = (home / "forged").iterdir()
         forged.replace(path if damage == "changed" else path.with_name(f"{name[:33]}{forged.stem[33:]}.parquet"))
         if damage == "of another model":
@@ -414,35 +418,94 @@ def some_counts(images: int, *, names: tuple[str, ...] | None = None, seed: int 
 def test_of_kept_counts_the_longest_unused_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, counts = CountsCache(tmp_path / "counts"), some_counts(2)
     for number in range(4):
-        cache.keep(counts, model=str(number), mask_values={})
+        cache.keep(counts, model=str(number), mask_values={}, contours=False)
     kept = list((tmp_path / "counts").iterdir())
     monkeypatch.setattr("ratchet.judgement.cache.LIMIT", sum(path.stat().st_size for path in kept))
-    assert cache.find(model="0", mask_values={}) is not None
-    cache.keep(counts, model="one more", mask_values={})
+    assert cache.find(model="0", mask_values={}, contours=False) is not None
+    cache.keep(counts, model="one more", mask_values={}, contours=False)
     assert len(list((tmp_path / "counts").iterdir())) == len(kept) == 4
-    there = [cache.find(model=str(number), mask_values={}) is not None for number in (0, 1, 2)]
+    there = [cache.find(model=str(number), mask_values={}, contours=False) is not None for number in (0, 1, 2)]
     assert there == [True, False, True]
 
 
 def test_counts_where_masks_mean_something_else_are_others(tmp_path: Path) -> None:
     cache, counts = CountsCache(tmp_path / "counts"), some_counts(2)
-    cache.keep(counts, model="m", mask_values={0: 0, 1: 1})
-    assert cache.find(model="m", mask_values={0: 0, 255: 1}) is None
-    found = cache.find(model="m", mask_values={1: 1, 0: 0})
+    cache.keep(counts, model="m", mask_values={0: 0, 1: 1}, contours=False)
+    assert cache.find(model="m", mask_values={0: 0, 255: 1}, contours=False) is None
+    found = cache.find(model="m", mask_values={1: 1, 0: 0}, contours=False)
     assert found is not None
     assert found.names == counts.names
 
 
+def test_rows_of_others_and_of_counts_with_contours_stay(tmp_path: Path) -> None:
+    cache, many, few = CountsCache(tmp_path), some_counts(5), some_counts(2, names=("x", "y"))
+    cache.keep(many, model="m", mask_values={}, contours=False)
+    cache.keep(few, model="m", mask_values={}, contours=False)  # by one who had not read the others
+    bands = replace(few, boundary=np.zeros((3, 2, 1), dtype=np.int64))
+    cache.keep(bands, model="m", mask_values={}, contours=True)
+    for contours, names in ((False, {*many.names, "x", "y"}), (True, {"x", "y"})):
+        found = cache.find(model="m", mask_values={}, contours=contours)
+        assert found is not None
+        assert set(found.names) == names
+        assert (found.boundary is not None) == contours
+
+
+def test_counts_that_are_replaced_while_they_are_read_still_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = CountsCache(tmp_path)
+    cache.keep(some_counts(2), model="m", mask_values={}, contours=False)
+    (path,) = tmp_path.iterdir()
+
+    def meanwhile(*_: Any) -> None:
+        path.unlink()
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("ratchet.judgement.cache.os.utime", meanwhile)
+    assert cache.find(model="m", mask_values={}, contours=False) is not None
+
+
+def test_counts_of_a_mask_that_changed_since_it_was_hashed_are_refused(
+    registry: Registry, images: Path, home: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(images, tmp_path / "moving")
+    data = data_module(tmp_path / "moving")
+    data.prepare()
+    path = tmp_path / "moving" / "masks" / "disc020.png"
+    Image.fromarray(1 - np.asarray(Image.open(path))).save(path)
+    registry.add(POOR - 0.003, "production")
+    challenger = registry.add(GOOD - 0.003)
+    before = set((home / "counts").glob("*"))
+    with pytest.raises(UnreadableImageError, match=r"disc020.*changed"):
+        registry.judge(challenger, data, **BETTER)
+    assert set((home / "counts").glob("*")) == before
+
+
+def test_a_model_is_scored_on_no_image_as_on_none(tmp_path: Path) -> None:
+    model = ServedModel(export(tmp_path / "model", Brightness(BEST)))
+    scorer = Scorer([], {}, {0: 0, 1: 1}, "iou", CountsCache(tmp_path / "counts"))
+    assert scorer.score({"champion": model}, keep={})["champion"].names == ()
+
+
+def test_who_judges_has_a_cache_of_their_own(images: Path, home: Path) -> None:
+    node = {"_target_": "ratchet.data.FolderDataModule", "data_path": str(images), "idx_to_class": {1: "disc"}}
+    node |= {"input_height": 8, "input_width": 8, "mean": [0.0] * 3, "std": [1.0] * 3}
+    node |= {"cache": True, "cache_path": str(images / "of who trained")}
+    gate_data({"datamodule": node}).fill_cache()
+    assert not (images / "of who trained").exists()
+    assert list((home / "cache").glob("*.npy"))
+
+
 def _keep_often(folder: Path) -> None:
     for _ in range(20):
-        CountsCache(folder).keep(some_counts(500), model="m", mask_values={})
+        CountsCache(folder).keep(some_counts(500), model="m", mask_values={}, contours=False)
 
 
 def test_writers_at_the_same_time_leave_one_whole_file(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
         writers = [pool.submit(_keep_often, tmp_path / "counts") for _ in range(2)]
         while not all(writer.done() for writer in writers):
-            found = CountsCache(tmp_path / "counts").find(model="m", mask_values={})
+            found = CountsCache(tmp_path / "counts").find(model="m", mask_values={}, contours=False)
             assert found is None or len(found.names) == 500
     assert [writer.exception() for writer in writers] == [None, None]
     assert len(list((tmp_path / "counts").iterdir())) == 1
@@ -453,6 +516,6 @@ def test_a_folder_that_takes_no_file_costs_time_and_nothing_else(
 ) -> None:
     (tmp_path / "counts").write_text("a file where the folder should be")
     cache = CountsCache(tmp_path / "counts")
-    cache.keep(some_counts(2), model="m", mask_values={})
+    cache.keep(some_counts(2), model="m", mask_values={}, contours=False)
     assert "scored again" in caplog.text
-    assert cache.find(model="m", mask_values={}) is None
+    assert cache.find(model="m", mask_values={}, contours=False) is None

@@ -1,8 +1,11 @@
-"""Pictures of predictions: the colour of each class, classes coloured over an image, and the score of each image."""
+"""Pictures of predictions: the colour of each class, its name as it can be drawn, classes coloured over an image, and
+the score of each image."""
 
 from __future__ import annotations
 
 import colorsys
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +25,27 @@ def palette(classes: int) -> tuple[tuple[int, int, int], ...]:
     """A colour (RGB, 0 to 255) for each foreground class; beyond the seven, lighter and darker hues round the circle."""
     further = (colorsys.hls_to_rgb((k * _GOLDEN) % 1, (0.35, 0.72)[k % 2], 0.75) for k in range(classes - len(PALETTE)))
     return (*PALETTE, *((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in further))[:classes]
+
+
+def font_file() -> Path:
+    """The font that text is drawn in: matplotlib's own, so that it is the same on every machine."""
+    import matplotlib  # noqa: PLC0415 - those who only colour do not wait for it
+
+    return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
+@cache
+def _characters() -> frozenset[int]:
+    from matplotlib.ft2font import FT2Font  # noqa: PLC0415 - as above
+
+    return frozenset(FT2Font(str(font_file())).get_charmap())
+
+
+def drawable(text: str, most: int | None = 40) -> str:
+    """Text as the font can draw it, in at most so many characters: one that it lacks is written as its code (`\\u5212`)."""
+    known = _characters()
+    told = "".join(letter if ord(letter) in known else f"\\u{ord(letter):04x}" for letter in text)
+    return told if most is None or len(told) <= most else f"{told[: most - 1]}…"
 
 
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ratchet.data.content import PairContent, read_pair
 from ratchet.data.reading import read_image, read_mask
+from ratchet.errors import UnreadableImageError
 from ratchet.evaluation.confusion import confusion, predict_classes
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.evaluation.table import CountsTable, Truth
@@ -58,13 +60,14 @@ def score_models(
     mask_values: Mapping[int, int],
     *,
     metric: str = "iou",
+    contents: Mapping[str, PairContent] | None = None,
     on_image: Callable[[int, int], None] | None = None,
 ) -> dict[str, ImageCounts]:
     """Score exported models on the same images at the masks' own size; each image is decoded once.
 
     `mask_values` maps what is in the mask files to class indices. Contours are counted only where the `metric` is
     boundary_iou, all else always. `on_image` is told how many are done, of how many. Memory holds one batch of images.
-    Raises the errors of reading (`DataError`).
+    What is read must be of the `contents` by name, if they are given. Raises the errors of reading (`DataError`).
     """
     contours = metric == "boundary_iou"
     tables = {key: CountsTable(len(samples), model.classes, contours=contours) for key, model in models.items()}
@@ -80,6 +83,8 @@ def score_models(
                 logits = answers[key][row - start]
                 predicted = model.decide(logits, truth.mask.shape).cpu().numpy()
                 tables[key].count(row, truth, predicted, int((~logits.isfinite()).sum()))
+            if contents is not None and read_pair((sample.image, sample.mask)) != contents[sample.name]:
+                raise UnreadableImageError(f"{sample.image} or its mask changed since it was listed: start again")
         if on_image is not None:
             on_image(start + len(batch), len(samples))
     return {key: table.counts([sample.name for sample in samples]) for key, table in tables.items()}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
-from ratchet.gate.intervals import interval_range, interval_rows
+from ratchet.gate.intervals import ends_told, interval_range, interval_rows
 from ratchet.gate.verdict import Interval, Verdict
 from ratchet.page_parts import round_ticks
 
 _TICKS = 6
-_MINUS = "\N{MINUS SIGN}"
 
 
 def interval_chart(verdict: Verdict) -> str:
@@ -34,8 +33,7 @@ def _row(label: str, state: str, interval: Interval, ends: tuple[float, float]) 
         left, right = _place(low, ends), _place(high, ends)
         marks += [f'<i class="bar{open_ends}" style="left:{left:.2f}%;width:{right - left:.2f}%"></i>']
         marks += [f'<i class=dot style="left:{_place(interval.estimate, ends):.2f}%"></i>']
-        between = f"{_end(interval.low)} to {_end(interval.high)}"
-        text = f"<b>{_signed(interval.estimate)}</b> <span>{between}</span>"
+        text = f"<b>{interval.estimate_told}</b> <span>{ends_told(interval)}</span>"
     marks += [f'<i class=line style="left:{_place(interval.line, ends):.2f}%"></i>']
     return (
         f'<div class="row {state}"><div class=label>{escape(label)}</div>'
@@ -49,12 +47,4 @@ def _place(value: float, ends: tuple[float, float]) -> float:
 
 
 def _tick(value: float) -> str:
-    return f"{value:+.3g}".replace("-", _MINUS) if abs(value) > 1e-12 else "0"  # noqa: PLR2004
-
-
-def _end(value: float | None) -> str:
-    return "unbounded" if value is None else _signed(value)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}".replace("-", _MINUS)
+    return f"{value:+.3g}" if abs(value) > 1e-12 else "0"  # noqa: PLR2004

@@ -13,7 +13,7 @@ from ratchet.gate.bootstrap import Resampled, effective_units, least_resamples
 from ratchet.gate.contrasts import Contrast, Differences
 from ratchet.gate.planning import images_needed
 from ratchet.gate.policy import Policy
-from ratchet.gate.rules import beside, finite
+from ratchet.gate.rules import finite
 from ratchet.gate.verdict import Check, Interval, Rule
 
 MOST_RESAMPLES = 100_000
@@ -99,14 +99,13 @@ def difference(policy: Policy, compared: Compared, *, rule: Rule, line: float, a
 def _why(shown: Interval, *, few: str, resamples: int) -> str:
     if shown.estimate is None:
         return "the difference is not a number: a class has no pixel in the truth or in a prediction"
-    measured = f"the difference is {shown.estimate:+.4f}"
+    measured = f"the difference is {shown.estimate_told}"
     if few:
         return f"{measured}, but it {TOO_FEW} ({few} needed)"
     if shown.low is None or shown.high is None:
         cause = f"{shown.effective:.1f} effective images and {resamples} resamples bound nothing at this confidence"
         return f"{measured}, but a class is in too few images, or few of them carry it ({cause})"
-    low, high = beside(shown.low, shown.line, "+.4f"), beside(shown.high, shown.line, "+.4f")
-    between = f"{measured}, between {low} and {high}"
+    between = f"{measured}, between {shown.low_told} and {shown.high_told}"
     if shown.low > shown.line:
         return f"{between}: above {line_told(shown.line)}"
     if shown.high <= shown.line:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from html import escape
 
 from ratchet.gate import wording
+from ratchet.gate.intervals import interval_rows
 from ratchet.gate.verdict import Verdict
 from ratchet.page_parts import data_uri
 
+_DRAWN = 40  # comparisons: hundreds of them do not fit into one request to Prefect, and the table says the same
+
 
 def markdown_report(verdict: Verdict, *, page: str | None = None) -> str:
-    """The verdict in a sentence, its figures, its checks and its picture; `page` is where the whole report lies."""
+    """The verdict in a sentence, its figures, its checks and its picture, unless that is large; `page` is where the whole
+    report lies."""
     from ratchet.gate.pictures import interval_png  # noqa: PLC0415 - matplotlib, for which a table alone does not wait
 
     lines = [f"## {cell(verdict.sentence)}", ""]
@@ -20,7 +24,7 @@ def markdown_report(verdict: Verdict, *, page: str | None = None) -> str:
     for check in wording.worst_first(verdict.checks):
         cells = (wording.rule(check), check.slice, wording.MARKS[check.state], check.required, check.why)
         lines.append(f"| {' | '.join(map(cell, cells))} |")
-    if picture := interval_png(verdict):
+    if len(interval_rows(verdict)) <= _DRAWN and (picture := interval_png(verdict)):
         lines += ["", f"![challenger minus champion]({data_uri(picture)})"]
     lines += ["", f"Verdict `{verdict.digest[:12]}`, policy *{cell(wording.policy_name(verdict.policy))}*."]
     if page:

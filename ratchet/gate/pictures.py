@@ -7,13 +7,13 @@ import io
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ratchet.gate.intervals import interval_range, interval_rows
+from ratchet.evaluation.pictures import drawable
+from ratchet.gate.intervals import ends_told, interval_range, interval_rows
 from ratchet.gate.verdict import Interval, Verdict
 
-# Colours that the colour-blind can tell apart (Okabe and Ito 2008); the words beside them say the same.
+# Colours that the colour-blind can tell apart (Okabe and Ito 2008); the marks before the labels say the same.
 COLOURS = {"passed": "#009E73", "undecided": "#E69F00", "failed": "#D55E00", "measured": "#0072B2"}
 _INK, _FAINT = "#1f2328", "#8c959f"
-_LABEL = 40  # characters
 
 
 def interval_figure(verdict: Verdict) -> Figure | None:
@@ -27,7 +27,7 @@ def interval_figure(verdict: Verdict) -> Figure | None:
     for place, (_, outcome, interval) in enumerate(rows):
         _draw(axes, place, interval, COLOURS[outcome], ends)
     axes.axvline(0, color=_FAINT, linewidth=0.8, zorder=0)
-    labels = [label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…" for label, _, _ in rows]
+    labels = [drawable(label) for label, _, _ in rows]
     axes.set_yticks(range(len(rows)), labels, parse_math=False)  # a class may have any name
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(ends)
@@ -44,7 +44,7 @@ def _draw(axes: Axes, place: int, interval: Interval, colour: str, ends: tuple[f
         high = ends[1] if interval.high is None else interval.high
         axes.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
         axes.plot([interval.estimate], [place], "o", color=colour, markersize=6)
-        text = f"{interval.estimate:+.4f}  ({_end(interval.low)} to {_end(interval.high)})"
+        text = f"{interval.estimate_told}  ({ends_told(interval)})"
     axes.plot([interval.line] * 2, [place - 0.34, place + 0.34], color=_INK, linewidth=1.6)
     axes.annotate(
         text,
@@ -55,10 +55,6 @@ def _draw(axes: Axes, place: int, interval: Interval, colour: str, ends: tuple[f
         color=_INK,
         family="monospace",
     )
-
-
-def _end(value: float | None) -> str:
-    return "unbounded" if value is None else f"{value:+.4f}"
 
 
 def _frame(axes: Axes) -> None:

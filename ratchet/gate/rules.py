@@ -41,7 +41,11 @@ def scored(policy: Policy, counts: ImageCounts, *, role: str) -> Check:
     if not counts.classes:
         reason = "there is no foreground class"
     elif absent:
-        reason = f"no gate image holds the class {absent[0]!r} ({len(absent)} such): it cannot be judged"
+        reason = (
+            f"no gate image holds the class {absent[0]!r} ({len(absent)} such): put images that show it into the gate set "
+            "(gate.txt or test.txt, or a larger datamodule.gate_size or test_size), or leave the class out of "
+            "datamodule.idx_to_class"
+        )
     elif bad:
         reason = f"its output has NaN or infinite values on {len(bad)} images, the first is {counts.names[bad[0]]!r}"
     elif value is None and not reason:

@@ -20,7 +20,6 @@ STYLES = {
     "undecided": "yellow",
     "unknown": "dim",
 }
-_SIGNS = {"passed": "✓", "undecided": "?", "failed": "✗"}
 
 
 def check_table(verdict: Verdict) -> Table:
@@ -32,7 +31,7 @@ def check_table(verdict: Verdict) -> Table:
     table = Table("", "rule", "on", "asked", "why", title=title, title_justify="left")
     table.caption, table.caption_justify = "\n".join(_notes(verdict)), "left"
     for check in wording.worst_first(verdict.checks):
-        sign = Text(_SIGNS[check.state], style=STYLES[check.state])
+        sign = Text(wording.SIGNS[check.state], style=STYLES[check.state])
         table.add_row(sign, wording.rule(check), check.slice, check.required, check.why)
     return table
 

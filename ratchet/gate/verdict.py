@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import platform
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from importlib.metadata import version
+from itertools import count
 from typing import Literal
 
 from pydantic import Field, PrivateAttr, ValidationError
@@ -19,8 +20,8 @@ Decision = Literal["promote", "reject", "inconclusive"]
 Rule = Literal["scored", "different", "floor", "superiority", "non_inferiority", "anchor", "leak", "serves", "budget"]
 
 
-STATISTIC, STATISTIC_VERSION = "statistic", 4
-"""Goes up when the same counts and policy give another verdict."""
+STATISTIC, STATISTIC_VERSION = "statistic", 5
+"""Goes up when the same counts and policy give another verdict, be it in its words alone."""
 
 
 def library_versions() -> dict[str, str]:
@@ -64,6 +65,21 @@ class Interval(Settings):
     images_needed: int | None = Field(
         description="Images that would prove the estimate; null: it is not above the line."
     )
+
+    @property
+    def low_told(self) -> str | None:
+        """The lower end as people read it: never as more than it is."""
+        return end_told(self.low, self.line, ROUND_FLOOR)
+
+    @property
+    def estimate_told(self) -> str | None:
+        """The estimate as people read it."""
+        return end_told(self.estimate, self.line, ROUND_HALF_EVEN)
+
+    @property
+    def high_told(self) -> str | None:
+        """The upper end as people read it: never as less than it is."""
+        return end_told(self.high, self.line, ROUND_CEILING)
 
 
 class Check(Settings):
@@ -167,8 +183,8 @@ class Verdict(Settings):
         if self.interval is None:
             return f"{both}; the difference was not judged"
         return (
-            f"{both}; the difference is {_figure(self.interval.estimate, sign=True)}, and at least "
-            f"{least_told(self.interval.low)} with {100 * self.interval.confidence:.4g} % confidence"
+            f"{both}; the difference is {self.interval.estimate_told or 'unknown'}, and at least "
+            f"{self.interval.low_told or 'unknown'} with {100 * self.interval.confidence:.4g} % confidence"
         )
 
     def to_json(self) -> str:
@@ -201,10 +217,17 @@ def schema() -> str:
     return json.dumps(Verdict.model_json_schema(mode="serialization"), indent=2, sort_keys=True) + "\n"
 
 
-def least_told(value: float | None) -> str:
-    """What is at least so much is not shown as more: the fourth digit is rounded down."""
-    return "unknown" if value is None else f"{math.floor(round(value * 1e4, 6)) / 1e4:+.4f}"
+def end_told(value: float | None, line: float, rounding: str) -> str | None:
+    """The value in four digits, or in as many more as show on which side of the line it is; `rounding` is one of decimal's."""
+    if value is None:
+        return None
+    exact, bound = Decimal(str(value)), Decimal(str(line))
+    for digits in count(4):
+        shown = exact.quantize(Decimal(1).scaleb(-digits), rounding)
+        if shown.compare(bound) == exact.compare(bound):
+            break
+    return f"{shown:+f}"
 
 
-def _figure(value: float | None, *, sign: bool = False) -> str:
-    return "unknown" if value is None else f"{value:{'+' if sign else ''}.4f}"
+def _figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"

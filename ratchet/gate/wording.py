@@ -9,9 +9,10 @@ from ratchet.gate.comparison import TOO_FEW, line_told
 from ratchet.gate.evidence import Cost
 from ratchet.gate.load import load_policy
 from ratchet.gate.policy import Policy
-from ratchet.gate.verdict import Check, Verdict, least_told
+from ratchet.gate.verdict import Check, Verdict
 
-MARKS = {"passed": "✓ passed", "undecided": "? undecided", "failed": "✗ failed"}
+SIGNS = {"passed": "✓", "undecided": "?", "failed": "✗"}
+MARKS = {state: f"{sign} {state}" for state, sign in SIGNS.items()}
 
 
 def policy_name(policy: Policy) -> str:
@@ -51,9 +52,9 @@ def figures(verdict: Verdict) -> list[tuple[str, str]]:
     if champion is not None:
         found.append((f"{metric}, champion v{champion.version}", number(verdict.champion_score)))
     if verdict.interval is not None:
-        found.append(("difference", number(verdict.interval.estimate, sign=True)))
+        found.append(("difference", verdict.interval.estimate_told or "none"))
         confidence = f"{100 * verdict.interval.confidence:.4g} %"
-        found.append((f"at least, with {confidence} confidence", least_told(verdict.interval.low)))
+        found.append((f"at least, with {confidence} confidence", verdict.interval.low_told or "unknown"))
     if (gain := provable(verdict)) is not None:
         found.append((provable_told(verdict), number(gain, sign=True)))
     found.append(("gate images", f"{verdict.n_images:,}"))

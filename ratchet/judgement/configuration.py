@@ -11,6 +11,7 @@ import yaml
 
 from ratchet.config import instantiate
 from ratchet.errors import DatasetNotFoundError, ModelFilesError
+from ratchet.home import home
 from ratchet.paths import check_data_paths
 from ratchet.registry.tracking import answering, client, tracking_uri
 from ratchet.run_names import CONFIG_FILE
@@ -46,6 +47,8 @@ def gate_data(config: Mapping[str, Any], data_path: Path | None = None) -> Any:
         if not data_path.is_dir():
             raise DatasetNotFoundError(f"{data_path} is not a folder: give the one that holds the data set")
         node["data_path"] = str(data_path.absolute())
+    if node.get("cache_path") is not None:
+        node["cache_path"] = str(home() / "cache")  # of who judges; the other is of who trained
     check_data_paths(node)
     return instantiate(node)
 

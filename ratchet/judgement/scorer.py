@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ratchet.evaluation.counts import ImageCounts, join_images, select_images, unmeasured
+from ratchet.evaluation.counts import ImageCounts, join_images, select_images
 from ratchet.evaluation.scoring import score_models
 from ratchet.judgement.cache import CountsCache
 from ratchet.judgement.records import model_ref
@@ -35,7 +35,7 @@ class Scorer:
     def known(self, version: ModelVersion) -> ImageCounts | None:
         """Counts of the same files on all of the same images, if earlier ones were kept and the metric is in them."""
         kept = self._kept(version)
-        return None if kept is None or self._missing(kept) else self._named(kept)
+        return None if kept is None or self._missing(kept) else self._named([kept])
 
     def images_before(self, version: ModelVersion) -> int:
         """On how many of the images the counts of the same files are known."""
@@ -55,36 +55,43 @@ class Scorer:
         total, done = sum(map(len, passes)), 0
         scored: dict[str, ImageCounts] = {}
         for missing, names in passes.items():
-            some = self._count(missing, {name: models[name] for name in names}, _from(done, total, on_image))
+            new: Mapping[str, ImageCounts] = {}
+            if missing or any(counts[name] is None for name in names):
+                new = self._count(missing, {name: models[name] for name in names}, _from(done, total, on_image))
             done += len(missing)
             for name in names:
-                whole = _joined(counts[name], some.get(name))
+                scored[name] = self._named([found for found in (counts[name], new.get(name)) if found is not None])
                 if name in keep and missing:
-                    self.cache.keep(whole, model=model_ref(keep[name]).digest, mask_values=self.mask_values)
-                scored[name] = self._named(whole)
+                    digest = model_ref(keep[name]).digest
+                    self.cache.keep(new[name], model=digest, mask_values=self.mask_values, contours=self._contours)
         return scored
 
     def _count(
         self, positions: Sequence[int], models: Mapping[str, ServedModel], on_image: OnImage
     ) -> dict[str, ImageCounts]:
-        """Count on some of the images, named by their keys."""
-        if not positions:
-            return {}
+        """Count on some of the images, named by their keys. Raises `UnreadableImageError` for one that was changed meanwhile."""
         samples, keys = [self.samples[at] for at in positions], [self._keys[at] for at in positions]
-        counts = score_models(models, samples, self.mask_values, metric=self.metric, on_image=on_image)
+        counts = score_models(
+            models, samples, self.mask_values, metric=self.metric, contents=self.contents, on_image=on_image
+        )
         return {name: replace(found, names=tuple(keys)) for name, found in counts.items()}
 
     def _kept(self, version: ModelVersion) -> ImageCounts | None:
-        kept = self.cache.find(model=model_ref(version).digest, mask_values=self.mask_values)
-        return None if kept is None or unmeasured(self.metric, kept) else kept
+        digest = model_ref(version).digest
+        return self.cache.find(model=digest, mask_values=self.mask_values, contours=self._contours)
+
+    @property
+    def _contours(self) -> bool:
+        return self.metric == "boundary_iou"
 
     def _missing(self, kept: ImageCounts | None) -> tuple[int, ...]:
         """The positions of the images that are not among those that were kept."""
         there = set() if kept is None else set(kept.names)
         return tuple(position for position, key in enumerate(self._keys) if key not in there)
 
-    def _named(self, counts: ImageCounts) -> ImageCounts:
+    def _named(self, parts: Sequence[ImageCounts]) -> ImageCounts:
         """The counts of the images, in their order and by their names, out of those of keys."""
+        counts = reduce(join_images, parts)
         positions = {key: position for position, key in enumerate(counts.names)}
         chosen = select_images(counts, np.array([positions[key] for key in self._keys], dtype=np.int64))
         return replace(chosen, names=tuple(sample.name for sample in self.samples))
@@ -94,14 +101,6 @@ class Scorer:
         """What counts are kept by: the digests of image and mask."""
         contents = (self.contents[sample.name] for sample in self.samples)
         return tuple(f"{content.image} {content.mask}" for content in contents)
-
-
-def _joined(kept: ImageCounts | None, new: ImageCounts | None) -> ImageCounts:
-    if kept is None or new is None:
-        found = new if kept is None else kept
-        assert found is not None
-        return found
-    return join_images(kept, new)
 
 
 def _from(done: int, total: int, on_image: OnImage) -> OnImage:

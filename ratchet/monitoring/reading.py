@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from ratchet.gate import Policy, load_policy
 from ratchet.gate.contrasts import dependence_note, find_groups
 from ratchet.gate.digests import Metadata
 from ratchet.gate.rules import finite
+from ratchet.gate.verdict import end_told
 from ratchet.home import home
 from ratchet.judgement.cache import CountsCache
 from ratchet.judgement.configuration import configuration, gate_data
@@ -188,7 +190,8 @@ def _sentence(
         return f"{who}: undecided: {told}; {few}"
     if low is None or high is None:
         return f"{who}: undecided: {told}; too few images carry a class to bound the change"
-    change = f"a change between {low:+.4f} and {high:+.4f}, with {settings.margin:g} accepted"
+    ends = end_told(low, -settings.margin, ROUND_FLOOR), end_told(high, -settings.margin, ROUND_CEILING)
+    change = f"a change between {ends[0]} and {ends[1]}, with {settings.margin:g} accepted"
     return f"{who}: {state}: {told}; {change}{'; more images would tell' if state == 'undecided' else ''}"
 
 
