@@ -6,6 +6,8 @@ import base64
 import math
 from html import escape
 
+_SMALL, _LARGE = 1e-2, 1e4  # between them, four decimals say enough and no more than is known
+
 # An <i> is a mark that is painted as a background, which browsers leave out on paper unless they are told not to.
 
 HEAD = """<!doctype html>
@@ -52,6 +54,12 @@ def data_uri(picture: bytes) -> str:
     """A PNG or a JPEG as an address that holds all of it."""
     kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def figure(value: float) -> str:
+    """A metric's value: with four decimals, or with four digits where those would be all zeros, or more than it has."""
+    plain = value == 0 or not math.isfinite(value) or _SMALL <= abs(value) < _LARGE
+    return f"{value:.4f}" if plain else f"{value:.4g}"
 
 
 def round_ticks(low: float, high: float, spaces: int) -> list[float]:

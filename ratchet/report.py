@@ -22,11 +22,13 @@ from ratchet.page_parts import data_uri
 from ratchet.registry.pages import artifact_page, experiment_page, model_page, pages_address, run_page, version_page
 from ratchet.registry.tracking import answering, client, tracking_uri
 from ratchet.training.display import print_sweep
-from ratchet.training.markdown import trial_table as markdown_table
+from ratchet.training.markdown import short_trial_table
 from ratchet.training.parent import PAGE
 from ratchet.training.results import SweepOutcome, TrialResult
 
-_WIDTH = 900  # pixels of a picture on the page: it is stored in Prefect's database
+# Characters: the page goes to Prefect in one request, of which many a proxy takes no more than 1 MB.
+_ROOM_FOR_PICTURES, _ROOM_FOR_TRIALS = 700_000, 100_000
+_SIZES = ((900, 80), (700, 70), (550, 60), (400, 50))  # width in pixels and quality as a JPEG, the best first
 _PICTURES = {
     "Test predictions of the challenger": "report/predictions.png",
     "Training curves": "report/curves.png",
@@ -57,9 +59,9 @@ def markdown(outcome: Outcome) -> str:
         parts += [markdown_report(outcome.verdict, page=_whole_report(outcome.verdict, outcome.best_run)), ""]
         pictures = _pictures(outcome.best_run, _PICTURES)
     else:
-        parts += [cell(outcome.summary), ""]
+        parts += [cell(outcome.message), ""]
     if outcome.sweep is not None:
-        parts += [trial_table(outcome.trials, metric=outcome.sweep.metric, best=outcome.best_run), ""]
+        parts += [trial_table(outcome.sweep, best=outcome.best_run), ""]
         parts += [f"The sweep {cell(outcome.sweep.stopped)}.", ""] if outcome.sweep.stopped else []
     for title, picture in pictures.items():
         parts += [f"## {title}", "", picture, ""]
@@ -75,16 +77,23 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     style = {"promoted": "bold green", "staged": "bold green", "rejected": "bold red"}.get(
         outcome.status, "bold yellow"
     )
-    console.print(Text(outcome.summary, style=style), soft_wrap=True)
+    console.print(Text(outcome.message, style=style), soft_wrap=True)
     champion = "none yet" if outcome.champion is None else f"v{outcome.champion}"
     console.print(f"champion of {outcome.model}: {champion}", highlight=False)
 
 
-def trial_table(trials: Sequence[TrialResult], *, metric: str, best: str | None = None) -> str:
-    """Render the trials as a table, each with the way to its run in MLflow; the selected one has a star."""
-    experiment = _experiment(trials)
-    table = markdown_table(
-        trials, metric=metric, best=best, link=lambda run_id: run_page(experiment, run_id) if experiment else None
+def trial_table(sweep: SweepOutcome, *, best: str | None = None) -> str:
+    """Render the trials as a table, each with the way to its run in MLflow; the selected one has a star.
+
+    Of more than there is room for, the best.
+    """
+    experiment = _experiment(sweep.trials)
+    table = short_trial_table(
+        sweep,
+        best=best,
+        link=lambda run_id: run_page(experiment, run_id) if experiment else None,
+        room=_ROOM_FOR_TRIALS,
+        rest="the experiment in MLflow",
     )
     return f"## Trials\n\n{table}"
 
@@ -126,20 +135,29 @@ def _experiment_of(run_id: str) -> str:
 
 
 def _pictures(run_id: str, paths: Mapping[str, str]) -> dict[str, str]:
-    """Pictures of a run as Markdown, inside as JPEGs no wider than the page; for one that is gone, a sentence."""
-    store, shown = client(), dict[str, str]()
+    """Pictures of a run as Markdown, inside as JPEGs, as large as there is room for all; for one that is gone, a sentence."""
+    store, found, shown = client(), dict[str, Image.Image](), dict[str, str]()
     with tempfile.TemporaryDirectory(prefix="report-") as folder:
         for title, path in paths.items():
             try:
                 with answering(tracking_uri()):
                     local = Path(store.download_artifacts(run_id, path, folder))
                 with Image.open(local) as image:
-                    page = image.convert("RGB")
+                    found[title] = image.convert("RGB")
             except (RegistryError, OSError):
                 shown[title] = f"MLflow does not give {path} of the run {run_id} any more."
-                continue
-            page.thumbnail((_WIDTH, 10 * _WIDTH))
-            buffer = io.BytesIO()
-            page.save(buffer, "JPEG", quality=80)
-            shown[title] = f"![{title}]({data_uri(buffer.getvalue())})"
-    return shown
+    for width, quality in _SIZES:
+        inside = {title: f"![{title}]({_jpeg(image, width, quality)})" for title, image in found.items()}
+        if sum(map(len, inside.values())) <= _ROOM_FOR_PICTURES:
+            break
+    else:
+        inside = dict.fromkeys(found, "Too large for this page: see the run's `report/` in MLflow.")
+    return {title: {**shown, **inside}[title] for title in paths}
+
+
+def _jpeg(image: Image.Image, width: int, quality: int) -> str:
+    small = image.copy()
+    small.thumbnail((width, 10 * width))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=quality)
+    return data_uri(buffer.getvalue())

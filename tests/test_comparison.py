@@ -12,7 +12,8 @@ import pytest
 from mlflow.entities import Metric
 
 from ratchet.comparison import ComparedTrial, Comparison, draw_page, gather
-from ratchet.comparison.drawing import Scale, spread
+from ratchet.comparison.drawing import Scale, fitted, short, spread
+from ratchet.page_parts import figure
 from ratchet.registry.ranking import INFINITE, as_logged
 from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.training.examples import Example
@@ -104,6 +105,61 @@ def test_numbers_that_were_drawn_are_rounded_on_their_axis() -> None:
     assert not any(rate in page for rate in rates for page in (even, logarithmic))
 
 
+def test_a_run_opens_beside_the_page_and_it_is_said_where_it_does_not() -> None:
+    linked = trial(0).model_copy(update={"address": "http://mlflow/#/runs/1"})
+    page = draw_page(comparison([linked, trial(1)]))
+    assert '<a href="http://mlflow/#/runs/1" target=_blank rel=noopener>' in page
+    assert "opens no links" in page
+    assert "opens no links" not in draw_page(comparison([trial(0), trial(1)]))
+
+
+def test_the_coloured_trials_have_the_numbers_of_the_table_at_their_lines() -> None:
+    page = draw_page(comparison([trial(rank) for rank in range(8)]))
+    assert "</i>8<td class=name>trial 7" in page
+    assert ">6 trial 5</text>" in page
+    assert ">7 trial 6</text>" not in page
+    varied = page.split("What made the difference")[1]
+    assert re.findall(r'class="name halo"[^>]*>(\d+)</text>', varied) == list("123456")
+
+
+def test_the_best_lies_above_the_others_where_lines_cross() -> None:
+    for drawing in re.findall(r"<svg.*?</svg>", draw_page(comparison([trial(rank) for rank in range(3)])), re.S):
+        ranks = re.findall(r'data-t="(\d)"[^>]*><title>[^<]*</title><path class="line"', drawing)
+        assert ranks == ["2", "1", "0"]
+
+
+def test_every_value_has_room_for_its_name() -> None:
+    encoders = [f"timm-encoder-{rank:02}" for rank in range(30)]
+    trials = [
+        one.model_copy(update={"result": one.result.model_copy(update={"point": {"backbone.encoder": encoder}})})
+        for one, encoder in zip(map(trial, range(30)), encoders, strict=True)
+    ]
+    drawing = re.findall(r"<svg.*?</svg>", draw_page(comparison(trials)), re.S)[-1]
+    labels = re.findall(r'x="([\d.]+)" y="([\d.]+)" text-anchor="end">timm', drawing)
+    heights = sorted(float(y) for _, y in labels)
+    assert len(heights) == 30
+    assert all(after - before > 13 for before, after in itertools.pairwise(heights))
+    assert all(float(x) > 7 * len(encoders[0]) for x, _ in labels)
+
+
+def test_one_trial_that_diverged_does_not_make_the_others_one_line() -> None:
+    diverged = trial(2).model_copy(update={"value": 3e5, "curves": {"val_iou": ((1.0, 3e5),)}})
+    page = draw_page(comparison([trial(0), trial(1), diverged]))
+    assert page.count(">10</text>") == 2  # among the curves, and at the axis of what came out
+    assert fitted([0.2, 0.3, 0.4, 3e5], 100, 0).log
+    assert not fitted([0.0, 0.3, 0.4, 3e5], 100, 0).log
+    assert not fitted([0.2, 0.3, 0.9], 100, 0).log
+
+
+def test_names_that_differ_at_their_ends_still_do_where_they_are_cut() -> None:
+    rates = ("0.00291", "0.00292")
+    cut = [short(f"unet timm-efficientnet-b3 batch_size=16 lr={rate}") for rate in rates]
+    for name, rate in zip(cut, rates, strict=True):
+        assert name.startswith("unet timm-…")
+        assert name.endswith(f" lr={rate}")
+        assert len(name) == 34
+
+
 def test_a_sweep_without_any_value_still_has_its_page() -> None:
     failed = ComparedTrial(
         result=TrialResult(name="a", fingerprint="1", status="failed", error="no memory"), value=None
@@ -175,7 +231,14 @@ def test_a_metric_of_the_exported_weights_alone_has_no_curve() -> None:
 def test_the_best_are_seen_side_by_side_on_the_same_images() -> None:
     def seen(names: str, by: str) -> tuple[Example, ...]:
         return tuple(
-            Example(name=name, iou=0.5, image="data:i", truth="data:t", prediction=f"data:{by}-{name}")
+            Example(
+                name=name,
+                iou=0.5,
+                image="data:i",
+                truth="data:t",
+                prediction=f"data:{by}-{name}",
+                classes=("rust", "<crack>") if by == "1" else (),  # an older Ratchet named none
+            )
             for name in names
         )
 
@@ -188,6 +251,8 @@ def test_the_best_are_seen_side_by_side_on_the_same_images() -> None:
     assert "trial 0" in head
     assert "trial 1" in head
     assert "trial 2" not in head
+    assert "2 trial 1, val_iou <b>0.8900</b>" in head
+    assert '<i style="background:rgb(86, 180, 233)"></i>&lt;crack&gt;' in section
     pictures = [re.findall(r'src="data:([^"]+)"', row) for row in rows]
     assert pictures == [["i", "t", "0-a"], ["i", "t", "0-b", "1-b"]]
     assert "What the best ones see" not in draw_page(comparison([trial(0)]))
@@ -199,6 +264,32 @@ def test_an_axis_has_a_few_round_ticks_between_its_ends(low: float, high: float,
     ticks = scale.ticks()
     assert 1 <= len(ticks) <= 12
     assert all(low <= tick <= high and 0 <= scale(tick) <= 100 for tick in ticks)
+
+
+@pytest.mark.parametrize("ends", [(0.98765, 0.98769), (-1e-7, 2e-7), (1234567, 1234569)])
+def test_the_ticks_of_a_tight_range_can_be_told_apart(ends: tuple[float, float]) -> None:
+    labels = [words for _, words in Scale(*ends, 100, 0).labels()]
+    assert len(set(labels)) == len(labels) > 2
+
+
+def test_the_ticks_of_many_powers_of_ten_have_room() -> None:
+    assert 2 < len(Scale(1e-7, 3e30, 100, 0, log=True).labels()) <= 10
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0, "0.0000"),
+        (0.91234, "0.9123"),
+        (-12.5, "-12.5000"),
+        (0.0000234567, "2.346e-05"),
+        (1234567.0, "1.235e+06"),
+        (math.nan, "nan"),
+        (math.inf, "inf"),
+    ],
+)
+def test_a_value_keeps_its_digits_however_small_and_gets_no_more_than_it_has(value: float, shown: str) -> None:
+    assert figure(value) == shown
 
 
 def test_labels_keep_their_distance_and_their_order() -> None:

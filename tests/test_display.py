@@ -71,3 +71,16 @@ def test_what_is_piped_is_told_in_lines_also_where_colours_are_forced(
     with show_sweep(console) as on_progress:
         on_progress([TrialResult(name="unet", fingerprint="a", status="finished", metrics={"val_iou": 0.5})])
     assert capsys.readouterr().err == "unet: finished, val_iou 0.5000\n"
+
+
+def test_a_small_loss_keeps_its_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"val_loss_epoch": 0.0000234567}
+    trial = TrialResult(name="unet", fingerprint="a", status="finished", run_id="1", metrics=metrics)
+    with show_sweep(open_console(), metric="val_loss_epoch") as on_progress:
+        on_progress([trial])
+    console = open_console()
+    print_sweep(SweepOutcome(trials=(trial,), metric="val_loss_epoch", mode="min"), console, errors=console)
+    console.print(live_table([trial], metric="val_loss_epoch", rows=5))
+    told, *tables = capsys.readouterr().out.splitlines()
+    assert told == "unet: finished, val_loss_epoch 2.346e-05"
+    assert "".join(tables).count("2.346e-05") == 3  # once at the end; live as loss and metric

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from browser import Chromium
@@ -19,6 +20,9 @@ from playwright.sync_api import Page, expect
 from prefect_service import Service, waited
 from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 - a fixture
 from registry_backends import mlflow_server
+from test_comparison import comparison, trial
+
+from ratchet.comparison import draw_page
 
 MODEL = "parts_model"
 SHAPES = "generic/shapes/segmentation/smp"
@@ -134,6 +138,7 @@ def _watch_the_run(pages: Pages, page: Page) -> None:
     curves = page.get_by_role("img", name="Training curves")
     waited(lambda: curves.evaluate("image => image.naturalWidth") or None, "the picture of the curves")
     pages.chromium.picture(page, "report")
+    assert "/artifacts/artifact/" in page.url  # where the question leads to
     page.goto(f"{pages.prefect}/v2/runs/flow-run/{runs[-1].id}")
 
 
@@ -165,3 +170,26 @@ def _look_at_the_model(pages: Pages) -> None:
     expect(page.get_by_text("Production", exact=True).first).to_be_visible()
     link = page.locator(f'a[href^="{pages.prefect}/runs/flow-run/"]')
     expect(link.first).to_be_visible()
+
+
+CUT_OFF = """(charts) => charts.flatMap((chart) => {
+    const whole = chart.getBoundingClientRect()
+    return [...chart.querySelectorAll("text")].filter((text) => {
+        const part = text.getBoundingClientRect()
+        return part.left < whole.left - 1 || part.right > whole.right + 1
+    }).map((text) => text.textContent)
+})"""
+"""The texts that lie beyond a side of their chart, where nobody can scroll to."""
+
+
+@pytest.mark.browser
+def test_the_charts_of_a_comparison_can_be_read_on_a_phone(chromium: Chromium, tmp_path: Path) -> None:
+    trials = [trial(rank, name=f"unet timm-efficientnet-b3 lr=0.00{rank}91") for rank in range(8)]
+    path = tmp_path / "comparison.html"
+    path.write_text(draw_page(comparison(trials)), encoding="utf-8")
+    page = chromium.open(path.as_uri())
+    for width in (390, 650, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("svg text").first.evaluate("text => text.getBoundingClientRect().height") > 9
+        assert page.locator("svg").evaluate_all(CUT_OFF) == []

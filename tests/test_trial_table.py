@@ -37,3 +37,9 @@ def test_of_too_many_the_best_are_kept_and_the_others_counted(mode: Mode) -> Non
     assert [row.split("[")[1].split("]")[0] for row in rows[:2]] == [f"lr={first}", f"lr={second}"]
     assert 10 < len(rows) < 40
     assert short.endswith(f"The best {len(rows)} of 302; comparison.html has all.")
+
+
+def test_a_small_value_keeps_its_digits() -> None:
+    whole = table(outcome([0.0000234567, 1234567.0], "min"), 5000)
+    assert "| 2.346e-05 |" in whole
+    assert "| 1.235e+06 |" in whole

@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from ratchet.comparison.drawing import COLOURED, Scale, group, line, padded, short, shown, spread, stroke, svg, text
+from ratchet.comparison.drawing import (
+    COLOURED,
+    Scale,
+    fitted,
+    group,
+    line,
+    pointer,
+    room,
+    short,
+    shown,
+    spread,
+    stroke,
+    svg,
+    text,
+)
 from ratchet.comparison.gather import ComparedTrial, Curve
 
 _LEFT, _TOP, _BOTTOM = 52, 12, 30
-_LABELS = 240
 _APART = 15
 _FEW_DOTS = 400
 _MOST_POINTS = 200
 
 
 def curves(trials: Sequence[ComparedTrial], metric: str, *, width: float, height: float, labels: bool) -> str:
-    """One line for each trial that has the metric, the best on top; with `labels`, the coloured ones have their names."""
+    """One line for each trial that has the metric, the best on top.
+
+    With `labels`, the coloured ones have their names, and the numbers that the table has for them.
+    """
     drawn = [(rank, trial, _points(trial.curves.get(metric, ()))) for rank, trial in enumerate(trials)]
     drawn = [entry for entry in drawn if entry[2]]
     if not drawn:
         return ""
-    right = width - (_LABELS if labels else 14)
+    names = {rank: f"{rank + 1} {short(trial.result.name)}" for rank, trial, _ in drawn if labels and rank < COLOURED}
+    y = fitted([value for _, _, points in drawn for _, value in points], height - _BOTTOM, _TOP)
+    left = max(_LEFT, 12 + room(words for _, words in y.labels()))
+    right = width - (24 + room(names.values()) if names else 14)
     first, last = min(points[0][0] for _, _, points in drawn), max(points[-1][0] for _, _, points in drawn)
-    x = Scale(min(first, 1), max(last, 2), _LEFT, right)
-    y = Scale(*padded([value for _, _, points in drawn for _, value in points]), height - _BOTTOM, _TOP)
+    x = Scale(min(first, 1), max(last, 2), left, right)
     dots = sum(len(points) for _, _, points in drawn) <= _FEW_DOTS
     lines = [_line(rank, trial, points, metric, x, y, dots=dots) for rank, trial, points in reversed(drawn)]
-    names = _names([entry for entry in drawn if entry[0] < COLOURED], x, y) if labels else ""
-    return svg(
-        width, height, f"{metric} by epoch", _frame(x, y, width if not labels else right) + "".join(lines) + names
-    )
+    frame = _frame(x, y, right if names else width)
+    return svg(width, height, f"{metric} by epoch", frame + "".join(lines) + _names(drawn, names, x, y))
 
 
 def _points(curve: Curve) -> Sequence[tuple[float, float]]:
@@ -42,11 +58,8 @@ def _points(curve: Curve) -> Sequence[tuple[float, float]]:
 
 def _frame(x: Scale, y: Scale, right: float) -> str:
     parts = []
-    for tick in y.ticks():
-        parts += [
-            line(x.start, y(tick), right, y(tick), "grid"),
-            text(x.start - 8, y(tick) + 4, shown(tick), anchor="end"),
-        ]
+    for at, words in y.labels():
+        parts += [line(x.start, at, right, at, "grid"), text(x.start - 8, at + 4, words, anchor="end")]
     whole = sorted({round(tick) for tick in x.ticks() if tick >= 1} | {1})
     parts += [text(x(tick), y.start + 18, str(tick)) for tick in whole]
     return "".join(parts)
@@ -74,16 +87,20 @@ def _line(
     return group(rank, f"{trial.result.name} ({trial.result.status})", body)
 
 
-def _names(drawn: Sequence[tuple[int, ComparedTrial, Sequence[tuple[float, float]]]], x: Scale, y: Scale) -> str:
-    """A name beside the end of each line; those that end at the same epoch share the room there."""
+def _names(
+    drawn: Sequence[tuple[int, ComparedTrial, Sequence[tuple[float, float]]]],
+    names: Mapping[int, str],
+    x: Scale,
+    y: Scale,
+) -> str:
+    """A name beside the end of the line of each rank that has one; those that end at the same epoch share the room there."""
+    named = [(rank, trial.result.name, points[-1]) for rank, trial, points in drawn if rank in names]
     parts = []
-    for epoch in sorted({points[-1][0] for _, _, points in drawn}):
-        here = [(rank, trial.result.name, y(points[-1][1])) for rank, trial, points in drawn if points[-1][0] == epoch]
+    for epoch in sorted({last for _, _, (last, _) in named}):
+        here = [(rank, name, y(value)) for rank, name, (last, value) in named if last == epoch]
         heights = spread([end for _, _, end in here], _APART, y.start)
         for (rank, name, end), height in zip(here, heights, strict=True):
-            lead = f'<path class="lead" d="M{x(epoch) + 6:.1f} {end:.1f}L{x(epoch) + 14:.1f} {height:.1f}"/>'
-            words = text(x(epoch) + 17, height + 4, short(name), kind="name halo", anchor="start")
-            parts.append(group(rank, name, lead + words))
+            parts.append(group(rank, name, pointer(x(epoch), end, height, names[rank])))
     return "".join(parts)
 
 

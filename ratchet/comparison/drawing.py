@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from statistics import median_low
 
 from ratchet.page_parts import round_ticks
 
@@ -14,7 +15,11 @@ COLOURED = 6
 """The best trials have colours of their own; the others are grey, so that a sweep of many can be read too."""
 
 _TICKS = 7
-_LONGEST = 34
+_MOST_POWERS = 10
+_FAR = 30  # times the median: from there on, a value presses the others together
+_BEGINNING, _LONGEST = 10, 34  # characters
+_LETTER = 8  # pixels, in the widest of the fonts that a browser may take
+_SMALLEST = 0.85  # of a chart's size: its text has 12 pixels, and is not read below 10
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,15 @@ class Scale:
             fine = [times * 10.0**power for power in powers for times in (1, 2, 5)]
             inside = [tick for tick in fine if self.low <= tick <= self.high]
             whole = [tick for tick in inside if math.isclose(math.log10(tick), round(math.log10(tick)))]
-            return whole if len(whole) > 2 else inside or [self.low, self.high]  # noqa: PLR2004
+            some = whole[:: math.ceil(len(whole) / _MOST_POWERS) or 1]
+            return some if len(whole) > 2 else inside or [self.low, self.high]  # noqa: PLR2004
         return round_ticks(self.low, self.high, _TICKS)
+
+    def labels(self) -> list[tuple[float, str]]:
+        """Where each tick is, and its number: in four digits, or in as many as tell the ticks apart."""
+        ticks = self.ticks()
+        digits = next(n for n in range(4, 18) if len({f"{tick:.{n}g}" for tick in ticks}) == len(set(ticks)))
+        return [(self(tick), f"{tick:.{digits}g}") for tick in ticks]
 
 
 def padded(values: Sequence[float], share: float = 0.05) -> tuple[float, float]:
@@ -55,14 +67,26 @@ def padded(values: Sequence[float], share: float = 0.05) -> tuple[float, float]:
     return low - margin, high + margin
 
 
+def fitted(values: Sequence[float], start: float, end: float) -> Scale:
+    """An axis for a metric: logarithmic where one value far above the others would make them one line."""
+    if min(values) > 0 and max(values) > _FAR * median_low(values):
+        return Scale(min(values), max(values), start, end, log=True)
+    return Scale(*padded(values), start, end)
+
+
 def shown(value: float) -> str:
     """A number in at most four digits."""
     return f"{value:.4g}"
 
 
 def short(text: str) -> str:
-    """A name that fits beside a chart."""
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    """A name that fits beside a chart; of a longer one its beginning and its end, where trials differ."""
+    return text if len(text) <= _LONGEST else f"{text[:_BEGINNING]}…{text[_BEGINNING + 1 - _LONGEST :]}"
+
+
+def room(labels: Iterable[str]) -> float:
+    """The pixels that the longest of some labels may take."""
+    return _LETTER * max(map(len, labels), default=0)
 
 
 def spread(places: Sequence[float], apart: float, end: float) -> list[float]:
@@ -95,11 +119,19 @@ def group(rank: int, title: str, body: str, *, kind: str = "") -> str:
     return f'<g class="{classes}" data-t="{rank}" style="--c:{colour}"><title>{escape(title)}</title>{body}</g>'
 
 
+def pointer(x: float, y: float, height: float, words: str) -> str:
+    """Words beside the end of a line, which is at (x, y); they may be moved to another height."""
+    lead = f'<path class="lead" d="M{x + 6:.1f} {y:.1f}L{x + 14:.1f} {height:.1f}"/>'
+    return lead + text(x + 17, height + 4, words, kind="name halo", anchor="start")
+
+
 def stroke(path: str) -> str:
     """A line, with a wider one that nobody sees but the mouse."""
     return f'<path class="line" d="{path}"/><path class="touch" d="{path}"/>'
 
 
 def svg(width: float, height: float, label: str, body: str) -> str:
-    """The frame; it takes the width that it is given."""
-    return f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(label)}">{body}</svg>'
+    """The frame; it takes the width that it is given, and is scrolled where its text would be too small to be read."""
+    least = f'style="--least: {_SMALLEST * width:.0f}px"'
+    frame = f'<svg {least} viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(label)}">'
+    return f"<div class=scroll>{frame}{body}</svg></div>"

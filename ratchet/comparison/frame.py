@@ -14,15 +14,17 @@ header h1 { margin: .1rem 0 .5rem; font-size: 1.9rem; line-height: 1.15; font-we
 .best { font-size: 1.15rem; overflow-wrap: anywhere }
 tr[data-t]:hover td { background: var(--soft) }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-td:first-child { width: 1.6rem }
+.rank { width: 1.6rem; white-space: nowrap; font-variant-numeric: tabular-nums }
 .name { overflow-wrap: anywhere; min-width: 8rem }
 tr[data-t="0"] .name { font-weight: 600 }
-td i, th i { display: inline-block; width: .75rem; height: .75rem; border-radius: 3px; vertical-align: -.05rem;
+td i, th i, .legend i { display: inline-block; width: .75rem; height: .75rem; border-radius: 3px; vertical-align: -.05rem;
   margin-right: .4rem }
 .state small { display: block; color: var(--faint); max-width: 22rem; line-height: 1.3 }
 .finished, .reused { color: var(--good) } .pruned, .stopped { color: var(--warn) } .failed { color: var(--bad) }
 a { color: var(--t0) }
-svg { width: 100%; height: auto; display: block; font: 12px system-ui, "Segoe UI", Roboto, sans-serif; overflow: visible }
+.scroll + .hint { margin-top: .6rem }
+svg { width: 100%; min-width: var(--least); height: auto; display: block; overflow: visible;
+  font: 12px system-ui, "Segoe UI", Roboto, sans-serif }
 .trial .name.halo { stroke-width: 3px }
 .grid { stroke: var(--rule) } .axis { stroke: var(--faint) }
 .tick { fill: var(--faint); font-variant-numeric: tabular-nums }
@@ -38,17 +40,18 @@ svg { width: 100%; height: auto; display: block; font: 12px system-ui, "Segoe UI
 .trial .lead { stroke: var(--c); stroke-width: 1; opacity: .5; fill: none }
 .trial .name { fill: var(--c); font-weight: 600 }
 .trial:hover .line { stroke-width: 3.4 }
-.pair { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)) }
+.pair { display: grid; gap: 1.2rem; grid-template-columns: repeat(auto-fit, minmax(min(28rem, 100%), 1fr)) }
 td.last { color: var(--faint); font-style: italic }
 .pair { margin-top: 1.6rem } .pair figure { max-width: 33rem }
 figcaption { font-size: .9rem; padding-bottom: .35rem; color: var(--faint); overflow-wrap: anywhere }
+.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; margin: 0 0 .9rem; color: var(--faint); font-size: .9rem }
 .seen { width: auto; table-layout: fixed }
 .seen th { color: var(--ink); white-space: normal; overflow-wrap: anywhere; vertical-align: bottom }
 .seen td, .seen th { width: 13rem; min-width: 8rem; border: 0; padding: .3rem .6rem .3rem 0 }
 .seen small { color: var(--faint); overflow-wrap: anywhere }
 img { width: 100%; height: auto; display: block; border-radius: 6px; background: #fff }
 $hover
-@media print { .seen tr { break-inside: avoid } }
+@media print { svg { min-width: 0 } .seen tr { break-inside: avoid } }
 </style>
 <main>
 <header><p class=what>$experiment<h1>$title</h1><p class=best>$sentence</p>$stopped</header>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from html import escape
 from string import Template
 
@@ -12,9 +13,14 @@ from ratchet.comparison.frame import PAGE
 from ratchet.comparison.gather import LOSSES, ComparedTrial, Comparison, Curve
 from ratchet.comparison.parallel import parallel
 from ratchet.duration import shown_duration
-from ratchet.page_parts import section
+from ratchet.evaluation.pictures import palette
+from ratchet.page_parts import figure, section
+from ratchet.training.examples import Example
 from ratchet.training.results import ENDED
 
+# MLflow shows an HTML artifact in a frame that may open no windows, and within it its own pages do not load.
+_LINKS = "MLflow's viewer opens no links: follow them from this run's description, or from the downloaded page."
+_NUMBERS = "The numbers are those of the table."
 _COLUMNS = ("val_iou", "val_loss_epoch", "test_iou", "test_dice")
 
 
@@ -34,16 +40,17 @@ def draw_page(comparison: Comparison) -> str:
         curves=section(
             "Curves",
             main + (f"<div class=pair>{small}</div>" if small else ""),
-            f"{escape(metric)} by epoch. {_legend(comparison)}" if main else _legend(comparison),
+            f"{escape(metric)} by epoch. {_NUMBERS} {_legend(comparison)}" if main else _legend(comparison),
         ),
         parallel=section(
             "What made the difference",
             parallel(trials, metric, comparison.logarithmic),
-            f"Each line is a trial: its values from left to right, and the {escape(metric)} that came of them.",
+            f"Each line is a trial: its values from left to right, and the {escape(metric)} that came of them. "
+            f"{_NUMBERS}",
         ),
         winners=section(
             "What the best ones see",
-            _winners(comparison),
+            _winners(comparison.trials, metric),
             "The same test images, as the best trials see them.",
         ),
         hover="\n".join(_hover(rank) for rank in range(len(trials))),
@@ -56,7 +63,7 @@ def _sentence(comparison: Comparison) -> str:
         finished = any(trial.result.trained for trial in comparison.trials)
         return f"No finished trial has a finite {comparison.metric}." if finished else "No trial finished."
     direction = "highest" if comparison.mode == "max" else "lowest"
-    return f"{best.result.name} has the {direction} {comparison.metric}: {best.value:.4f}"
+    return f"{best.result.name} has the {direction} {comparison.metric}: {figure(best.value)}"
 
 
 def _figures(comparison: Comparison) -> str:
@@ -73,7 +80,7 @@ def _figures(comparison: Comparison) -> str:
     values = [trial.value for trial in comparison.trials if trial.value is not None and trial.result.trained]
     if len(values) > 1:
         figures.append(
-            (f"{abs(values[0] - values[-1]):.4f}", f"{comparison.metric} between the best and the worst finished")
+            (figure(abs(values[0] - values[-1])), f"{comparison.metric} between the best and the worst finished")
         )
     return "".join(f"<div><b>{escape(value)}</b><span>{escape(words)}</span></div>" for value, words in figures)
 
@@ -83,9 +90,9 @@ def _table(comparison: Comparison) -> str:
     shown = [name for name in metrics if any(name in t.result.metrics for t in comparison.trials if t.result.trained)]
     head = "".join(f"<th class=n>{escape(name)}" for name in shown)
     rows = "".join(_row(rank, trial, shown) for rank, trial in enumerate(comparison.trials))
-    return (
-        f"<div class=scroll><table><tr><th><th>trial{head}<th class=n>time<th>state<th>MLflow</tr>{rows}</table></div>"
-    )
+    table = f"<table><tr><th><th>trial{head}<th class=n>time<th>state<th>MLflow</tr>{rows}</table>"
+    links = f"<p class=hint>{_LINKS}" if any(trial.address for trial in comparison.trials) else ""
+    return f"<div class=scroll>{table}</div>{links}"
 
 
 def _row(rank: int, trial: ComparedTrial, metrics: list[str]) -> str:
@@ -96,10 +103,11 @@ def _row(rank: int, trial: ComparedTrial, metrics: list[str]) -> str:
     why = result.error or (result.note if not result.trained or result.status == "reused" else None)
     state = f"<span class={result.status}>{result.status}</span>" + (f"<small>{escape(why)}</small>" if why else "")
     run = escape(result.run_id[:8]) if result.run_id else ""
-    link = f'<a href="{escape(trial.address)}">{run}</a>' if trial.address else run
+    link = f'<a href="{escape(trial.address)}" target=_blank rel=noopener>{run}</a>' if trial.address else run
     colour = f"var(--t{rank})" if rank < COLOURED else "var(--other)"
     return (
-        f'<tr data-t="{rank}"><td><i style="background:{colour}"></i><td class=name>{escape(result.name)}{cells}'
+        f'<tr data-t="{rank}"><td class=rank><i style="background:{colour}"></i>{rank + 1}'
+        f"<td class=name>{escape(result.name)}{cells}"
         f"<td class=n>{seconds}<td class=state>{state}<td><code>{link}</code></tr>"
     )
 
@@ -107,8 +115,8 @@ def _row(rank: int, trial: ComparedTrial, metrics: list[str]) -> str:
 def _cell(value: float | None, curve: Curve) -> str:
     """The exported weights' value; of a trial that has none, the last that it had."""
     if value is not None:
-        return f"<td class=n>{value:.4f}"
-    return f'<td class="n last">{curve[-1][1]:.4f}' if curve else "<td class=n>"
+        return f"<td class=n>{figure(value)}"
+    return f'<td class="n last">{figure(curve[-1][1])}' if curve else "<td class=n>"
 
 
 def _legend(comparison: Comparison) -> str:
@@ -123,14 +131,15 @@ def _small(name: str, drawn: str) -> str:
     return f"<figure><figcaption>{escape(name)}</figcaption>{drawn}</figure>"
 
 
-def _winners(comparison: Comparison) -> str:
+def _winners(trials: Sequence[ComparedTrial], metric: str) -> str:
     """A row for each test image: the image, the truth, and what each of the best made of it."""
-    best = [(rank, trial) for rank, trial in enumerate(comparison.trials) if trial.examples]
+    best = [(rank, trial) for rank, trial in enumerate(trials) if trial.examples]
     if not best:
         return ""
     seen = [{example.name: example for example in trial.examples} for _, trial in best]
     heads = "".join(
-        f'<th><i style="background:var(--t{rank})"></i>{escape(trial.result.name)} <b>{trial.value:.4f}</b>'
+        f'<th><i style="background:var(--t{rank})"></i>{rank + 1} {escape(trial.result.name)}, '
+        f"{escape(metric)} <b>{figure(trial.value or 0.0)}</b>"
         for rank, trial in best
     )
     rows = []
@@ -143,7 +152,16 @@ def _winners(comparison: Comparison) -> str:
         )
         shown = _picture(example.image, name) + f"<small>{escape(name)}</small>"
         rows.append(f"<tr><td>{shown}<td>{_picture(example.truth, f'truth of {name}')}{cells}</tr>")
-    return f"<div class=scroll><table class=seen><tr><th>image<th>truth{heads}</tr>{''.join(rows)}</table></div>"
+    table = f"<table class=seen><tr><th>image<th>truth{heads}</tr>{''.join(rows)}</table>"
+    return f"{_classes([example for _, trial in best for example in trial.examples])}<div class=scroll>{table}</div>"
+
+
+def _classes(examples: Sequence[Example]) -> str:
+    """The colours of the classes; empty where an older Ratchet wrote all examples."""
+    classes = next((example.classes for example in examples if example.classes), ())
+    colours = zip(classes, palette(len(classes)), strict=True)
+    marks = (f'<span><i style="background:rgb{colour}"></i>{escape(name)}</span>' for name, colour in colours)
+    return f"<div class=legend>{''.join(marks)}</div>" if classes else ""
 
 
 def _picture(address: str, words: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ratchet.duration import shown_duration
+from ratchet.page_parts import figure
 from ratchet.training.preview import Preview, rows
 from ratchet.training.results import ENDED, OnProgress, SweepOutcome, TrialResult, best_of
 
@@ -67,7 +69,7 @@ def results_table(trials: Sequence[TrialResult], *, metric: str = "val_iou", bes
     table.caption, table.caption_justify = notes or None, "left"
     for trial in trials:
         mark = "★" if trial.run_id is not None and trial.run_id == best else ""
-        values = [f"{trial.metrics[key]:.4f}" if trial.trained and key in trial.metrics else "" for key in shown]
+        values = [figure(trial.metrics[key]) if trial.trained and key in trial.metrics else "" for key in shown]
         state = trial.status if trial.status != "finished" else shown_duration(trial.seconds)
         table.add_row(mark, trial.name, *values, Text(state, style=_STYLES[trial.status]), trial.run_id or "")
     return table
@@ -102,8 +104,8 @@ def live_table(trials: Sequence[TrialResult], *, metric: str, rows: int, size: i
             _line(trial.name),
             _state(trial),
             f"{progress.epoch}/{progress.max_epochs}" if progress.max_epochs else "",
-            "" if loss is None else f"{loss:.4f}",
-            f"{metrics[metric]:.4f}" if metric in metrics else "",
+            "" if loss is None else figure(loss),
+            figure(metrics[metric]) if metric in metrics else "",
             shown_duration(trial.seconds) if trial.seconds else "",
             shown_duration(progress.seconds_left) if trial.status == "running" and progress.seconds_left else "",
         )
@@ -170,7 +172,8 @@ class _Lines:
     def _line(self, trial: TrialResult) -> str:
         progress = trial.progress
         if trial.status == "running" and progress.phase == "training":
-            value = f", {self._metric} {progress.metrics[self._metric]:.4f}" if self._metric in progress.metrics else ""
+            score = progress.metrics.get(self._metric)
+            value = "" if score is None else f", {self._metric} {figure(score)}"
             known = progress.validated and "val_loss_epoch" in progress.metrics
             return f"epoch {progress.validated}/{progress.max_epochs}{value}" if known else ""
         if trial.status == "running" or (trial.status == "waiting" and progress.steps_per_epoch):
@@ -180,5 +183,5 @@ class _Lines:
         if trial.status in ("pruned", "stopped"):
             return f"{trial.status}: {trial.note}"
         if trial.trained:
-            return f"{trial.status}, {self._metric} {trial.metrics.get(self._metric, float('nan')):.4f}"
+            return f"{trial.status}, {self._metric} {figure(trial.metrics.get(self._metric, math.nan))}"
         return ""

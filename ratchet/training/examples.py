@@ -23,7 +23,10 @@ _QUALITY = 80
 
 
 class Example(BaseModel):
-    """A test image: its IoU (0 to 1), and three pictures as data URIs, in two of which the classes are coloured."""
+    """A test image: its IoU (0 to 1), and three pictures as data URIs, in two of which the classes are coloured.
+
+    `classes` are the foreground classes, whose colours `ratchet.evaluation.pictures.palette` has; older files name none.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,6 +35,7 @@ class Example(BaseModel):
     image: str
     truth: str
     prediction: str
+    classes: tuple[str, ...] = ()
 
 
 _EXAMPLES = TypeAdapter(tuple[Example, ...])

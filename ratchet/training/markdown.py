@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from ratchet.duration import shown_duration
 from ratchet.gate.markdown import cell
+from ratchet.page_parts import figure
 from ratchet.training.results import SweepOutcome, TrialResult
 
 _SHOWN = ("val_iou", "val_loss_epoch", "test_iou")
@@ -23,7 +24,7 @@ def trial_table(
     lines = [f"| | trial | {' | '.join(columns)} | state |", f"|---|---|{'---:|' * len(columns)}---|"]
     for trial in trials:
         known = trial.progress.metrics | trial.metrics
-        values = [f"{known[key]:.4f}" if key in known else "" for key in shown]
+        values = [figure(known[key]) if key in known else "" for key in shown]
         if timed:
             values.append(shown_duration(trial.seconds) if trial.seconds else "")
         mark = "★" if best is not None and trial.run_id == best else ""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from ratchet.evaluation.counts import ImageCounts, class_scores, shown_score
-from ratchet.evaluation.pictures import image_scores, overlay, palette
+from ratchet.evaluation.pictures import drawable, font_file, image_scores, overlay, palette
 from ratchet.training.examples import EXAMPLES_FILE, Example, picture_uri, write_examples
 
 if TYPE_CHECKING:
@@ -28,7 +27,8 @@ if TYPE_CHECKING:
 
 _ROWS = 8
 _EXAMPLES = 4
-_TILE, _GAP = 240, 8  # pixels
+_TILE, _GAP, _HEAD, _LINE = 240, 8, 44, 20  # pixels
+_LETTER = 0.085  # inches
 _FEW = 40  # points of a curve that are still drawn as dots
 
 
@@ -53,9 +53,9 @@ def write_report(
 
     shown = sorted({*worst_to_best, *same_everywhere})
     seen = {index: _look(dataset, index, masks[index], float(scores[index]), mean, std) for index in shown}
-    pictures = _predictions([seen[index] for index in worst_to_best], len(scores))
+    pictures = _predictions([seen[index] for index in worst_to_best], len(scores), counts.classes)
     pictures.save(directory / "predictions.png", compress_level=3)
-    write_examples(directory / EXAMPLES_FILE, [_example(seen[index]) for index in same_everywhere])
+    write_examples(directory / EXAMPLES_FILE, [_example(seen[index], counts.classes) for index in same_everywhere])
     _save(_per_class(counts), directory / "per_class_iou.png")
     _save(_curves(history), directory / "curves.png")
 
@@ -91,8 +91,8 @@ def _look(
     )
 
 
-def _predictions(seen: Sequence[_Seen], total: int) -> Image.Image:
-    """Rows of image, truth, prediction.
+def _predictions(seen: Sequence[_Seen], total: int, classes: Sequence[str]) -> Image.Image:
+    """Rows of image, truth, prediction, below the colours of the classes.
 
     Pasted rather than plotted: as 24 matplotlib axes, this picture took longer than scoring the test images.
     """
@@ -100,12 +100,12 @@ def _predictions(seen: Sequence[_Seen], total: int) -> Image.Image:
         [(one.name, one.image), ("truth", one.truth), (f"prediction, IoU {one.iou:.2f}", one.prediction)]
         for one in seen
     ]
-    return _sheet(f"Test images from the worst to the best of {total}", rows)
+    return _sheet(f"Test images from the worst to the best of {total}", classes, rows)
 
 
-def _example(seen: _Seen) -> Example:
+def _example(seen: _Seen, classes: tuple[str, ...]) -> Example:
     image, truth, prediction = (picture_uri(pixels) for pixels in (seen.image, seen.truth, seen.prediction))
-    return Example(name=seen.name, iou=seen.iou, image=image, truth=truth, prediction=prediction)
+    return Example(name=seen.name, iou=seen.iou, image=image, truth=truth, prediction=prediction, classes=classes)
 
 
 def _evenly(ordered: Sequence[int], count: int) -> list[int]:
@@ -114,33 +114,54 @@ def _evenly(ordered: Sequence[int], count: int) -> list[int]:
     return [int(ordered[place]) for place in np.unique(places)]
 
 
-def _sheet(title: str, rows: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]]) -> Image.Image:
-    """Paste rows of titled pictures of one size below each other."""
-    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    large, small = ImageFont.truetype(fonts, 17), ImageFont.truetype(fonts, 13)
+def _sheet(title: str, classes: Sequence[str], rows: Sequence[Sequence[tuple[str, NDArray[np.uint8]]]]) -> Image.Image:
+    """Paste rows of titled pictures of one size below each other, and above them a legend of the classes."""
+    large, small = (ImageFont.truetype(font_file(), size) for size in (17, 13))
     height, width = rows[0][0][1].shape[:2]
     size = (_TILE, round(_TILE * height / width))
-    sheet = Image.new("RGB", (3 * (_TILE + _GAP) + _GAP, 44 + len(rows) * (size[1] + 28)), "white")
+    names = [drawable(name) for name in classes]
+    places = _in_lines([34 + small.getlength(name) for name in names], 3 * (_TILE + _GAP))
+    head = _HEAD + _LINE * (1 + max(line for _, line in places))
+    sheet = Image.new("RGB", (3 * (_TILE + _GAP) + _GAP, head + len(rows) * (size[1] + 28)), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((sheet.width / 2, 24), title, fill="black", font=large, anchor="mm")
+    for name, colour, (x, line) in zip(names, palette(len(names)), places, strict=True):
+        left, top = _GAP + round(x), _HEAD + line * _LINE
+        draw.rectangle((left, top, left + 12, top + 12), fill=colour)
+        draw.text((left + 18, top + 6), name, fill="black", font=small, anchor="lm")
     for number, row in enumerate(rows):
-        top = 44 + number * (size[1] + 28)
-        for column, (caption, picture) in enumerate(row):
+        top = head + number * (size[1] + 28)
+        for column, (words, picture) in enumerate(row):
             left = _GAP + column * (_TILE + _GAP)
+            caption = drawable(words, most=None)
             while draw.textlength(caption, font=small) > _TILE:
-                caption = f"…{caption[2:]}"  # noqa: PLW2901 - the end of a path tells more than its beginning
+                caption = f"…{caption[2:]}"  # the end of a path tells more than its beginning
             draw.text((left + _TILE / 2, top + 11), caption, fill="black", font=small, anchor="mm")
             sheet.paste(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC), (left, top + 21))
     return sheet
 
 
+def _in_lines(widths: Sequence[float], room: float) -> list[tuple[float, int]]:
+    """Where things of some widths go that follow each other in lines of a length: how far from the left, in which line."""
+    places: list[tuple[float, int]] = []
+    left, line = 0.0, 0
+    for width in widths:
+        if left and left + width > room:
+            left, line = 0.0, line + 1
+        places.append((left, line))
+        left += width
+    return places
+
+
 def _per_class(counts: ImageCounts) -> Figure:
     values = class_scores("iou", counts)
-    figure = Figure(figsize=(6, 1.2 + 0.45 * len(values)), layout="constrained")
+    names = [drawable(name) for name in values]
+    width = 5.4 + _LETTER * max(map(len, names))
+    figure = Figure(figsize=(width, 1.2 + 0.45 * len(values)), layout="constrained")
     axis = figure.subplots()
     colours = [tuple(c / 255 for c in colour) for colour in palette(len(values))]
     bars = axis.barh(range(len(values)), np.nan_to_num(list(values.values())), color=colours)
-    axis.set_yticks(range(len(values)), list(values), parse_math=False)  # a class may have any name
+    axis.set_yticks(range(len(values)), names, parse_math=False)  # a class may have any name
     axis.bar_label(bars, labels=[f"{value:.3f}" for value in values.values()], padding=3)
     axis.set(
         xlim=(0, 1.08), xlabel="IoU on the test images", title=f"IoU per class (mean {shown_score('iou', counts):.3f})"
