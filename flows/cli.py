@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import json
+import shlex
 import signal
 import sys
 from dataclasses import asdict
@@ -95,6 +96,9 @@ def train(arguments: tuple[str, ...]) -> None:
 @click.option(
     "--to", type=click.Choice(["staging", "production"]), help="How far a better model goes. Default: production."
 )
+@click.option(
+    "-m", "--multirun", is_flag=True, expose_value=False, help="As in `ratchet train`; lists are swept without it too."
+)
 def retrain(
     overrides: tuple[str, ...], model: str | None, metric: str | None, mode: str | None, to: str | None
 ) -> None:
@@ -158,6 +162,7 @@ def register(
             click.echo(
                 f"{metric} is the last value that was logged: the exported weights may be another epoch's", err=True
             )
+        click.echo(f"judge it: ratchet gate {shlex.quote(model)} {made.version}")
 
 
 @main.command()
@@ -186,6 +191,29 @@ def history(model: str, at: datetime | None, as_json: bool) -> None:
                 void = "" if event.counts else f" (void: {event.void})"
                 reason = f": {plain(event.reason)}" if event.reason else ""
                 click.echo(f"{event.time:%Y-%m-%d %H:%M:%S} UTC  {headline(event)}, {plain(event.who)}{void}{reason}")
+
+
+@main.command()
+@click.argument("model")
+@click.argument("version", type=int)
+@click.option(
+    "--to",
+    type=click.Choice(["staging", "production"]),
+    default="production",
+    show_default=True,
+    help="Where it goes. The version that is there now becomes archived.",
+)
+@click.option("--reason", default="", help="Why; it goes into the history.")
+@click.option("--replacing", type=int, help="Only while this version is in production; 0: only while none is.")
+def promote(model: str, version: int, to: str, reason: str, replacing: int | None) -> None:
+    """Move VERSION of MODEL to staging or production, without asking the gate."""
+    with errors_told():
+        from ratchet import MlflowModelManager  # noqa: PLC0415
+        from ratchet.registry.manager import UNSET  # noqa: PLC0415
+
+        expected = UNSET if replacing is None else replacing or None
+        moved = MlflowModelManager().promote(model, version, to, reason=reason, expected_champion=expected)
+        click.echo(f"v{moved.version} of {model} is in {moved.stage.value.lower()}")
 
 
 @main.command()

@@ -86,6 +86,9 @@ def judge(model: str, version: int, policy: str | None, against: int | None, dat
         told = last_verdict(manager, model, version, digest=verdict.digest)
         kept = record_location(verdict.digest, str(told.run_id))
         click.echo(f"report: {kept}/{REPORT_FILE}")
+        if verdict.passed and against is None:
+            replaced = verdict.champion.version if verdict.champion else 0
+            click.echo(f"nothing was moved: ratchet promote {shlex.quote(model)} {version} --replacing {replaced}")
         sys.exit(EXIT_CODES[verdict.outcome])
 
 

@@ -97,4 +97,4 @@ def retrain(
 def _completed(outcome: Outcome) -> State[Outcome]:
     """Say in the flow run's state what became of the challenger; only a broken run is Failed."""
     name = outcome.summary if outcome.status == "skipped" else outcome.status
-    return Completed(name=name, message=outcome.summary, data=outcome)
+    return Completed(name=name, message=outcome.message, data=outcome)

@@ -23,6 +23,9 @@ def watch(model: str, overrides: list[str], settle_minutes: float = 10) -> State
     """
     begin_run()
     found = watch_data(model, overrides, settle_minutes)
+    if not found.signature:
+        return Completed(name="no data yet", message=f"{model} makes its data when it is first trained", data=found)
     if found.previous is not None:
-        return Completed(name="changed", message=f"the data of {model} changed: {found.fingerprint}", data=found)
-    return Completed(name="unchanged" if found.settled else "settling", data=found)
+        told = [f"the data of {model} changed: {found.fingerprint}", found.note]
+        return Completed(name="changed", message="; ".join(filter(None, told)), data=found)
+    return Completed(name="unchanged" if found.settled else "settling", message=found.note, data=found)

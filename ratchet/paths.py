@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,23 @@ from ratchet.settings import Node, TrialConfig, flatten
 
 _READ_FROM = {"checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay"}  # timm's
 _WRITTEN_TO = {"dirpath", "exclude_batches_path", "_args_"}  # Lightning's; what has no name cannot be looked at
+_NETWORK = "ratchet.training.create_network"
+
+_relative: ContextVar[dict[str, str] | None] = ContextVar("relative", default=None)
+
+
+@contextmanager
+def relative_paths() -> Iterator[dict[str, str]]:
+    """Collect the relative paths of what is composed inside the block, by key: in another folder they name something else.
+
+    Those in `core.home` are left out: it is where the environment says.
+    """
+    found: dict[str, str] = {}
+    token = _relative.set(found)
+    try:
+        yield found
+    finally:
+        _relative.reset(token)
 
 
 def check_paths(config: TrialConfig) -> None:
@@ -51,12 +70,25 @@ def check_paths(config: TrialConfig) -> None:
 def with_whole_paths(config: TrialConfig) -> TrialConfig:
     """The same with its folders as they are seen from everywhere: a run's configuration is read again elsewhere."""
     paths = {
-        key: str(_expanded(key, value).absolute())
+        key: _expanded(key, value)
         for key, value in config.datamodule.items()
         if key.endswith("_path") and isinstance(value, str) and "://" not in value
     }
+    if (relative := _relative.get()) is not None:
+        relative.update(_relative_among(paths, config))
+    whole = {key: str(path.absolute()) for key, path in paths.items()}
     core = config.core.model_copy(update={"home": config.core.home.absolute()})
-    return config.model_copy(update={"core": core, "datamodule": config.datamodule | paths})
+    return config.model_copy(update={"core": core, "datamodule": config.datamodule | whole})
+
+
+def _relative_among(data: Mapping[str, Path], config: TrialConfig) -> dict[str, str]:
+    paths = {f"datamodule.{key}": path for key, path in data.items()}
+    model = config.backbone.model
+    weights = model.get("encoder_weights")
+    if model.get("_target_") == _NETWORK and weights not in (None, "imagenet"):
+        paths["backbone.model.encoder_weights"] = Path(str(weights))
+    home = config.core.home
+    return {key: str(path) for key, path in paths.items() if not path.is_absolute() and not path.is_relative_to(home)}
 
 
 def check_data_paths(datamodule: Node) -> None:
@@ -70,7 +102,7 @@ def check_data_paths(datamodule: Node) -> None:
 
 
 def _reads(target: Any) -> bool:
-    return str(target) == "ratchet.training.create_network" or str(target).startswith("ratchet.data.")
+    return str(target) == _NETWORK or str(target).startswith("ratchet.data.")
 
 
 def _expanded(key: str, value: str) -> Path:

@@ -28,7 +28,7 @@ from ratchet.registry.pages import version_page
 from ratchet.registry.questions import deadline
 from ratchet.retraining import Plan
 from tasks.events import warned_of
-from tasks.run_page import Choice, artifact_key, artifact_page, describe_run, keep_plan, kept_plan, write_page
+from tasks.run_page import Choice, describe_run, keep_plan, kept_plan, own_report, write_page
 from tasks.step import step
 
 _RESUMED, EXPIRED = "Resuming", "Deadline"  # states; the first is Prefect's
@@ -125,12 +125,15 @@ def _answer(asked: Event, model: str) -> Answer:
 
 
 def _question(asked: Event, model: str) -> str:
-    page = version_page(model, asked.version)
-    links = f"[the report]({artifact_page(artifact_key('retrain', model))})" + (f", [MLflow]({page})" if page else "")
-    return (
-        f"**May v{asked.version} of {model} go to production?** {asked.reason}. See {links}. "
-        f"Without an answer until {_told(deadline(asked))} it is refused."
-    )
+    pages = {"the report": own_report(model), "MLflow": version_page(model, asked.version)}
+    links = ", ".join(f"[{name}]({page})" for name, page in pages.items() if page is not None)
+    parts = [
+        f"**May v{asked.version} of {model} go to production?** {asked.reason}.",
+        "Its report could not be written." if pages["the report"] is None else "",
+        f"See {links}." if links else "",
+        f"Without an answer until {_told(deadline(asked))} it is refused.",
+    ]
+    return " ".join(filter(None, parts))
 
 
 def _told(moment: datetime) -> str:

@@ -14,18 +14,21 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.exceptions import PrefectException
 from rich.console import Console
 
 from ratchet.report import trial_table
 from ratchet.retraining import Plan
 from ratchet.training.display import print_plan, show_sweep
 from ratchet.training.preview import Preview, rows
-from ratchet.training.results import ENDED, OnProgress, TrialResult
+from ratchet.training.results import OnProgress, Status, SweepOutcome, TrialResult
+from tasks.events import warned_of
 from tasks.run_page import artifact_key
 
 _T = TypeVar("_T")
 
 _SECONDS_BETWEEN = 5.0  # an update is a request to the server
+_DONE: tuple[Status, ...] = ("finished", "reused", "pruned")  # what failed or was stopped counts as far as it came
 
 
 @contextmanager
@@ -34,7 +37,11 @@ def sweep_progress(plan: Plan) -> Iterator[SweepProgress]:
     console = Console(stderr=True, markup=False, emoji=False)
     with show_sweep(console, metric=plan.settings.metric, size=plan.sweep.due) as show:
         progress = SweepProgress(plan, console, show)
-        yield progress
+        try:
+            yield progress
+        except Exception:  # what ends the process, as Ctrl-C does, waits for no server
+            progress.end()
+            raise
     progress.end()
 
 
@@ -98,7 +105,8 @@ class _Seldom:
 class _Shown(Generic[_T]):
     """An artifact that is made when there is something to show, and anew where somebody deleted it.
 
-    What is shown is beside the work: that goes on where Prefect takes nothing of it, a server that is away say.
+    What is shown is beside the work: that goes on where Prefect takes nothing of it, a server that is away say, or an event
+    that is too large.
     """
 
     make: Callable[[], UUID]
@@ -110,7 +118,7 @@ class _Shown(Generic[_T]):
         try:
             self.made = self.made or self.make()
             self.update(self.made, value)
-        except HTTPError as error:
+        except (HTTPError, PrefectException) as error:
             if isinstance(error, HTTPStatusError) and error.response.status_code == codes.NOT_FOUND:
                 self.made = None
             get_run_logger().warning("the progress is not shown: %s", error)
@@ -120,9 +128,10 @@ class _Sweep:
     """The two artifacts of a sweep."""
 
     def __init__(self, plan: Plan, expected: str) -> None:
-        model, self._metric, self._size = plan.settings.model, plan.settings.metric, plan.sweep.due or 0
+        self._settings, self._size = plan.settings, plan.sweep.due or 0
+        model = plan.settings.model
         self._bar = _bar("training", model, "share of the training done")
-        description = f"{expected}, selected by {self._metric}"
+        description = f"{expected}, selected by {plan.settings.metric}"
         key = artifact_key("trials", model)
         self._table = _Shown[str](
             lambda: cast("UUID", create_markdown_artifact("Training begins.", key=key, description=description)),
@@ -134,10 +143,12 @@ class _Sweep:
         """Bring them up to date, if it is time."""
         if not self._due(now=now):
             return
-        done = [1.0 if trial.status in ENDED else trial.progress.fraction for trial in trials]
+        done = [1.0 if trial.status in _DONE else trial.progress.fraction for trial in trials]
         size = len(done) if now else max(len(done), self._size)
         self._bar.set(100 * sum(done) / size)
-        self._table.set(trial_table(trials, metric=self._metric))
+        found = SweepOutcome(trials=tuple(trials), metric=self._settings.metric, mode=self._settings.mode)
+        with warned_of("the table of the trials is not shown"):  # it asks MLflow, which may be away
+            self._table.set(trial_table(found))
 
 
 def _bar(kind: str, model: str, description: str) -> _Shown[float]:

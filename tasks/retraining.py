@@ -12,6 +12,7 @@ from ratchet import retraining
 from ratchet.form import RetrainForm, overrides_of
 from ratchet.gate import Verdict
 from ratchet.outcome import Outcome
+from ratchet.page_parts import figure
 from ratchet.registry import BestRun, EventKind, ModelVersion, Stage
 from ratchet.retraining import Plan
 from ratchet.training.results import SweepOutcome
@@ -66,7 +67,7 @@ def select_best(plan: Plan, trials: SweepOutcome) -> BestRun:
     if (kept := kept_choice()) is not None:
         return kept.best
     best = retraining.select(plan, trials)
-    get_run_logger().info("best: run %s with %s=%.4f", best.run_id, best.metric, best.value)
+    get_run_logger().info("best: run %s with %s=%s", best.run_id, best.metric, figure(best.value))
     return best
 
 

@@ -10,10 +10,13 @@ import re
 import zlib
 from collections.abc import Collection
 from typing import cast
+from uuid import UUID
 
 import yaml
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.input.actions import create_flow_run_input, delete_flow_run_input, read_flow_run_input
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL
@@ -77,9 +80,15 @@ def artifact_key(kind: str, model: str) -> str:
     return f"{kind}-{plain}{mark}"
 
 
-def artifact_page(key: str) -> str:
-    """The page of an artifact and of those that had its key before it."""
-    return f"{_pages_address()}/artifacts/key/{key}"
+def own_report(model: str) -> str | None:
+    """The page of the report that this flow run has written, if it could; what has its key may be another run's."""
+    written = ArtifactFilter(
+        key=ArtifactFilterKey(any_=[artifact_key("retrain", model)]),
+        flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(flow_run.id)]),
+    )
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=written, sort=ArtifactSort.CREATED_DESC, limit=1)
+    return f"{_pages_address()}/artifacts/artifact/{found[0].id}" if found else None
 
 
 def keep_plan(plan: Plan, choice: Choice) -> None:

@@ -24,13 +24,18 @@ from conftest import TINY, WITHOUT_RULES
 from PIL import Image
 from prefect import flow
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterId, ArtifactFilterKey
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, FlowRun
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists, Pause
 from prefect.flow_engine import run_flow
 from prefect.input.actions import create_flow_run_input
-from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_SERVER_EVENTS_MAXIMUM_SIZE_BYTES,
+    temporary_settings,
+)
 from prefect.states import AwaitingRetry, Cancelling, Crashed, Running, Suspended
 from prefect_service import Service, waited
 from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 - a fixture
@@ -41,29 +46,30 @@ from flows.service.deployments import POOL, TAG
 from flows.service.work import ask_for_life, end_questions, skip_missed
 from ratchet import MlflowModelManager, retraining
 from ratchet.data.shapes import generate
-from ratchet.errors import ExperimentNotFoundError
+from ratchet.errors import ExperimentNotFoundError, SweepFailedError
 from ratchet.form import RetrainForm
 from ratchet.monitoring.values import Reading
-from ratchet.outcome import skip
+from ratchet.outcome import Outcome, skip
 from ratchet.planning import STOOD_TAG, Plan
 from ratchet.registry import BestRun, Event, EventKind, Stage
 from ratchet.registry.questions import answer_to, open_question, question_of
 from ratchet.registry.tracking import client, ensure_experiment
-from ratchet.report import _pictures
+from ratchet.report import _pictures, trial_table
+from ratchet.training.progress import Progress
 from ratchet.training.results import SweepOutcome, TrialResult
-from tasks.approval import _silence
+from tasks.approval import _question, _silence
 from tasks.judgement import log_reading
-from tasks.progress import gate_progress
+from tasks.progress import gate_progress, sweep_progress
 from tasks.retraining import plan_retraining, report, select_best, sweep
 from tasks.run_page import (
     Choice,
     artifact_key,
-    artifact_page,
     keep_images,
     keep_plan,
     kept_images,
     tell_errors_in_sentences,
     this_flow_run,
+    write_page,
 )
 from tasks.runs import WITH_ALL, is_waiting, missed_runs
 
@@ -349,6 +355,49 @@ def test_a_picture_that_is_gone_costs_no_more_than_its_place_on_the_page(stored_
     assert shown["Predictions"] == f"MLflow does not give report/predictions.png of the run {run} any more."
 
 
+def test_tall_pictures_are_made_smaller_until_a_proxy_lets_the_page_through(stored_home: Path) -> None:
+    store = client()
+    run = store.create_run(ensure_experiment("pictures")).info.run_id
+    for name, noise in (("tall", Image.effect_noise((752, 6000), 30)), ("wild", Image.effect_noise((400, 4000), 200))):
+        store.log_image(run, noise, f"report/{name}.png")
+    shown = _pictures(run, {"Tall": "report/tall.png"})
+    assert shown["Tall"].startswith("![Tall](data:image/jpeg;base64,")
+    assert len(shown["Tall"]) < 700_000
+    assert _pictures(run, {"Wild": "report/wild.png"})["Wild"].startswith("Too large for this page")
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_of_thousands_of_trials_the_page_has_the_best() -> None:
+    trials = tuple(
+        TrialResult(name=f"unet lr={n}", fingerprint=str(n), status="finished", metrics={"val_iou": n / 5000})
+        for n in range(3000)
+    )
+    table = trial_table(SweepOutcome(trials=trials, metric="val_iou", mode="max"))
+    assert len(table) < 101_000
+    assert "| unet lr=2999 |" in table.split("\n")[4]
+    assert table.endswith("; the experiment in MLflow has all.")
+
+
+@pytest.mark.flow
+def test_a_question_leads_to_the_report_of_its_own_run(prefect_service: Service, home: Path) -> None:
+    waiting = Outcome(status="waiting", model="reported", version=7, champion=None, summary="promote: it is better")
+
+    @flow
+    def asks(writes: bool) -> tuple[str, str]:
+        if writes:
+            write_page(waiting)
+        return this_flow_run().id, _question(asked(7, "one", "2126-01-02T00:00:00+00:00"), "reported")
+
+    first, without, second = asks(True), asks(False), asks(True)
+    for run, question in (first, second):
+        (page,) = re.findall(r"See \[the report\]\((.*?)\)\.", question)
+        assert page.startswith(f"{prefect_service.api.removesuffix('/api')}/artifacts/artifact/")
+        own = ArtifactFilter(id=ArtifactFilterId(any_=[UUID(page.rpartition("/")[2])]))
+        (written,) = prefect_service.client.read_artifacts(artifact_filter=own)
+        assert str(written.flow_run_id) == run
+    assert "Its report could not be written. Without an answer" in without[1]
+
+
 @pytest.mark.flow
 def test_a_question_of_a_run_that_is_not_known_here_stands(prefect_service: Service) -> None:
     assert is_waiting(str(uuid4()))
@@ -356,7 +405,6 @@ def test_a_question_of_a_run_that_is_not_known_here_stands(prefect_service: Serv
 
 def test_a_password_in_prefects_address_is_no_part_of_its_pages() -> None:
     with temporary_settings({PREFECT_API_URL: "http://me:secret@h.example:4200/api"}):
-        assert artifact_page("k") == "http://h.example:4200/artifacts/key/k"
         assert this_flow_run().page.startswith("http://h.example:4200/runs/")
 
 
@@ -553,24 +601,47 @@ def test_only_crashes_count_against_a_run(prefect_service: Service, deployment: 
         assert told in str(ended.state.message)
 
 
+def shown(service: Service, key: str) -> list[Any]:
+    of_key = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+    return service.client.read_artifacts(artifact_filter=of_key)
+
+
 @pytest.mark.flow
 def test_progress_that_somebody_deleted_is_shown_anew_and_stops_nothing(prefect_service: Service) -> None:
-    def shown() -> list[Any]:
-        of_key = ArtifactFilter(key=ArtifactFilterKey(any_=["gate-shown"]))
-        return prefect_service.client.read_artifacts(artifact_filter=of_key)
-
     @flow
     def judges() -> None:
         with gate_progress("shown") as report:
             report(3, 3)
-            (first,) = shown()
+            (first,) = shown(prefect_service, "gate-shown")
             prefect_service.client.delete_artifact(first.id)
             report(3, 3)
-            assert not shown()
+            assert not shown(prefect_service, "gate-shown")
             report(3, 3)
+            with temporary_settings({PREFECT_SERVER_EVENTS_MAXIMUM_SIZE_BYTES: 10}):  # an event that is too large
+                report(3, 3)
 
     judges()
-    assert [artifact.data for artifact in shown()] == [100.0]
+    assert [artifact.data for artifact in shown(prefect_service, "gate-shown")] == [100.0]
+
+
+@pytest.mark.flow
+def test_a_sweep_that_fails_leaves_its_progress_as_it_ended(prefect_service: Service, home: Path) -> None:
+    plan = retraining.plan_retraining([*TINY, "core.name=untouched", "retrain.model=in_vain"])
+    progress = Progress(epoch=3, max_epochs=20, step=3, steps_per_epoch=1)
+    begun = TrialResult(name="fpn", fingerprint="f", status="running", progress=progress)
+
+    @flow
+    def fails() -> None:
+        with sweep_progress(plan) as told:
+            told.trials([begun])
+            told.trials([begun.model_copy(update={"status": "failed", "error": "out of memory"})])
+            raise SweepFailedError("no trial finished")
+
+    with pytest.raises(SweepFailedError):
+        fails()
+    (table,), (bar,) = (shown(prefect_service, f"{kind}-in-vain") for kind in ("trials", "training"))
+    assert "failed: out of memory" in table.data
+    assert bar.data == 15.0
 
 
 @pytest.mark.flow

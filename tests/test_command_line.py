@@ -100,6 +100,34 @@ def test_a_version_is_released_by_the_training_that_was_rolled_back(ratchet_home
     assert "v3 of m may be promoted again" in done.stdout, done.stderr
 
 
+def test_a_person_promotes_a_version_under_the_rules_of_the_registry(stored_home: Path, tmp_path: Path) -> None:
+    manager, model = MlflowModelManager(), export(tmp_path / "model", Brightness(BEST))
+    for number in ("one", "two"):
+        shutil.copytree(model, tmp_path / number)
+        manager.register_model(str(tmp_path / number), "m")
+
+    def promote(*arguments: str) -> str:
+        return CliRunner().invoke(main, ["promote", "m", *arguments]).output
+
+    assert "v1 of m is in production" in promote("1")
+    assert "v2 of m is in staging" in promote("2", "--to", "staging", "--reason", "try it")
+    assert "VersionNotFoundError" in promote("3")
+    for other in ("9", "0"):
+        assert "ChampionMovedError" in promote("2", "--replacing", other)
+    assert "v2 of m is in production" in promote("2", "--replacing", "1")
+    manager.rollback("m")
+    assert "QuarantinedError" in promote("2")
+    told = [(str(event.kind), event.version, event.reason) for event in manager.history("m")[2:]]
+    assert told[:2] == [("promoted", 1, ""), ("staged", 2, "try it")]
+    assert [kind for kind, *_ in told[2:]] == ["promoted", "rolled back"]
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_retraining_takes_the_sign_of_a_sweep_that_it_does_not_need() -> None:
+    for sign in ("-m", "--multirun"):
+        assert CliRunner().invoke(main, ["retrain", sign, "--help"]).exit_code == 0
+
+
 @pytest.mark.trains
 @pytest.mark.parametrize(
     ("all_of_it", "workers"),
@@ -183,7 +211,9 @@ def _roll_back_on_the_command_line(manager: MlflowModelManager, address: str, ho
         return CliRunner().invoke(main, arguments).output  # in this process, which has imported MLflow
 
     best = manager.best_run("cats_vs_dogs", "val_loss_epoch", "min").run_id
-    assert best in alone("register", "cats_vs_dogs", "--metric", "val_loss_epoch", "--mode", "min", "--model", "other")
+    told = alone("register", "cats_vs_dogs", "--metric", "val_loss_epoch", "--mode", "min", "--model", "other")
+    assert best in told
+    assert told.endswith("judge it: ratchet gate other 1\n")
     assert "NothingToRollBackError" in said("rollback", "cvsd_model")
     manager.transition_model("cvsd_model", 1, "production", "back and forth")
     assert "v2 of cvsd_model is in production" in said("rollback", "cvsd_model", "--reason", "it blurs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,15 @@ def written(folder: Path, **keys: object) -> Path:
     path = folder / "m.yaml"
     path.write_text(yaml.safe_dump(LEAST | keys))
     return path
+
+
+@pytest.fixture
+def trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of experiments of one's own, which is found."""
+    (tmp_path / "trees" / "experiment" / "acme").mkdir(parents=True)
+    (tmp_path / "trees" / "experiment" / "acme" / "scratches.yaml").write_text(OWN)
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path / "trees"))
+    return tmp_path / "trees" / "experiment" / "acme"
 
 
 def test_the_examples_are_in_order_and_prefect_yaml_is_what_they_come_to() -> None:
@@ -132,11 +142,43 @@ def test_what_no_run_could_begin_with_is_told_with_the_model(
         check_models([load_model(written(tmp_path, **keys))])
 
 
-def test_an_experiment_of_ones_own_can_be_deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "experiment" / "acme").mkdir(parents=True)
-    (tmp_path / "experiment" / "acme" / "scratches.yaml").write_text(OWN)
-    monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path))
+@pytest.mark.usefixtures("trees")
+def test_an_experiment_of_ones_own_can_be_deployed(tmp_path: Path) -> None:
     check_models([load_model(written(tmp_path, experiment="acme/scratches"))])
+
+
+def test_a_path_that_means_another_file_in_a_workers_folder_is_refused(tmp_path: Path, trees: Path) -> None:
+    (trees / "relative.yaml").write_text(OWN.replace("/data/", "data/"))
+    for keys, told in (
+        ({"experiment": "acme/relative"}, "datamodule.data_path=data/scratches"),
+        ({"overrides": ["backbone.model.encoder_weights=mine.pth,null"]}, "backbone.model.encoder_weights=mine.pth"),
+    ):
+        with pytest.raises(ConfigError, match=f"model m: {re.escape(told)} is a relative path"):
+            check_models([load_model(written(tmp_path, **keys))])
+
+
+def test_weights_below_the_home_are_whole_in_a_worker(
+    tmp_path: Path, trees: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RATCHET_HOME", raising=False)
+    weights = "backbone:\n  model:\n    encoder_weights: ${core.home}/mine.pth\n"
+    (trees / "home.yaml").write_text(OWN + weights)
+    check_models([load_model(written(tmp_path, experiment="acme/home"))])
+
+
+@pytest.mark.usefixtures("trees")
+def test_the_doctor_names_data_that_are_not_here_unless_the_first_training_makes_them(tmp_path: Path) -> None:
+    from flows.service.deploying import Declaration
+    from flows.service.doctor import _models
+
+    data = tmp_path / "scratches"
+    own = load_model(written(tmp_path, experiment="acme/scratches", data=str(data)))
+    made = load_model(written(tmp_path, name="made", data=str(tmp_path / "shapes")))
+    _, absent = _models(tmp_path, Declaration((own, made)))
+    assert (absent.found, absent.bad) == (f"m: there is no folder {data} that can be read here", False)
+    assert absent.advice
+    data.mkdir()
+    assert len(list(_models(tmp_path, Declaration((own, made))))) == 1
 
 
 def test_two_files_about_one_model_are_refused(tmp_path: Path) -> None:

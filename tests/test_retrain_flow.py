@@ -179,6 +179,19 @@ def test_a_search_by_force_goes_on_in_the_flow_run_that_began_it() -> None:
     ]
 
 
+@pytest.mark.usefixtures("_prefect", "home")
+def test_a_watch_fails_where_the_data_are_gone_but_not_where_they_are_yet_to_be_made(tmp_path: Path) -> None:
+    from flows.watch import watch
+
+    absent = f"datamodule.data_path={tmp_path / 'absent'}"
+    own = ["datamodule=base/segmentation", "datamodule.idx_to_class={1: scratch}", absent]
+    gone = watch("gone", own, return_state=True)
+    assert gone.is_failed()
+    assert f"there is no folder {tmp_path / 'absent'}" in str(gone.message)
+    yet_to_come = watch("yet_to_come", [TINY[0], absent], return_state=True)
+    assert (yet_to_come.is_completed(), yet_to_come.name) == (True, "no data yet")
+
+
 def test_no_step_is_kept_from_running_by_a_profile_that_caches_or_retries_tasks() -> None:
     from prefect import Task
     from prefect.cache_policies import NO_CACHE

@@ -149,10 +149,21 @@ def test_folders_of_other_parameters_are_refused(tmp_path: Path) -> None:
             generate(tmp_path, months=1, **other)
 
 
-def test_a_folder_of_other_images_is_never_written_to(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    with pytest.raises(DatasetNotFoundError, match="was not generated here"):
+def test_a_folder_of_other_files_is_never_written_to(tmp_path: Path) -> None:
+    (tmp_path / "train" / "images").mkdir(parents=True)
+    with pytest.raises(DatasetNotFoundError, match=r"not generated here.* add datamodule=base/segmentation"):
         generate(tmp_path, months=1, **SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["train"]
+
+
+def test_what_a_run_that_was_killed_has_begun_is_taken_up(tmp_path: Path) -> None:
+    (tmp_path / ".hidden").touch()
+    generate(tmp_path, months=1, **SMALL)
+    whole = digests(tmp_path)
+    begun = json.loads((tmp_path / "manifest.json").read_text()) | {"months": []}
+    (tmp_path / "manifest.json").write_text(json.dumps(begun))
+    assert generate(tmp_path, months=1, **SMALL) == ("2025-01",)
+    assert digests(tmp_path) == whole
 
 
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,9 @@ from flows.service.running import require_prefect
 from ratchet.config import compose_space
 from ratchet.errors import ConfigError, GateError, ServerUnreachableError
 from ratchet.form import AS_CONFIGURED, overrides_of
+from ratchet.paths import relative_paths
 from ratchet.registry.tracking import shown
+from ratchet.settings import Node
 from ratchet.trees import entries
 
 if TYPE_CHECKING:
@@ -43,19 +45,35 @@ def prefect_client() -> Iterator[SyncPrefectClient]:
         yield client
 
 
-def check_models(models: Sequence[ModelFile]) -> None:
+def check_models(models: Sequence[ModelFile]) -> dict[str, Node]:
     """Raise an error that names the model where no retraining could begin: a run would only say so at three at night.
 
-    Raises `ConfigError`, `PolicyError`.
+    Returns the data module of each model. Raises `ConfigError`, `PolicyError`.
     """
     from ratchet.planning import check_trials  # noqa: PLC0415 (a second)
 
+    data = dict[str, Node]()
     for model in models:
         try:
-            check_trials(compose_space(overrides_of(model.form)))
+            with relative_paths() as relative:
+                composed = compose_space(overrides_of(model.form))
+            check_trials(composed)
+            _require_whole(relative)
             _require_offered(model)
         except (ConfigError, GateError) as error:
             raise type(error)(f"model {model.name}: {error}") from error
+        data[model.name] = composed.configs[0].datamodule
+    return data
+
+
+def _require_whole(relative: Mapping[str, str]) -> None:
+    """The worker composes again, in another folder than this one."""
+    if relative:
+        told = ", ".join(f"{key}={path}" for key, path in relative.items())
+        raise ConfigError(
+            f"{told} is a relative path, and a worker starts each run in a folder of its own: write the whole path, in the "
+            "experiment or in the model file."
+        )
 
 
 def _require_offered(model: ModelFile) -> None:

@@ -22,6 +22,7 @@ from ratchet.cores import cores
 from ratchet.errors import RatchetError
 from ratchet.home import home
 from ratchet.registry.tracking import answering, client, embedded_uri, shown, tracking_uri
+from ratchet.watching import makes_its_data
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -106,9 +107,13 @@ def _models(folder: Path | None, declared: Declaration) -> Iterator[Finding]:
         advice = "go to the project's folder, or give one with --models"
         yield Finding("models", "no folder deployments/models here", advice)
         return
-    check_models(declared.models)
+    data = check_models(declared.models)
     names = ", ".join(model.name + ("" if model.enabled else " (off)") for model in declared.models)
     yield Finding("models", names or f"{folder} holds none", "" if names else "write a YAML file for each model")
+    for name, node in data.items():
+        if not os.access(node["data_path"], os.R_OK) and not makes_its_data(node):
+            advice = "bring it back, or correct `data` in the model file, unless only a worker elsewhere has it"
+            yield Finding("data", f"{name}: there is no folder {node['data_path']} that can be read here", advice)
 
 
 def _mlflow() -> Iterator[Finding]:
