@@ -32,7 +32,7 @@ from ratchet.training.parent import BEST_TAG, OUTCOME_TAG, PLAN_TAG, SweepRun
 from ratchet.training.plan import plan_sweep
 from ratchet.training.preview import Preview, preview, rows
 from ratchet.training.results import SweepOutcome, TrialResult
-from ratchet.training.run import close_dead_run, end_run, metric_rows
+from ratchet.training.run import close_dead_run, end_run, metric_rows, unsent_line
 from ratchet.training.study import SweepStudy
 from ratchet.training.sweep import run
 
@@ -221,7 +221,7 @@ def test_a_run_that_another_sweep_trains_is_not_ended_and_what_a_process_left_be
 def test_values_that_a_full_disk_tore_close_the_run_all_the_same(tmp_path: Path) -> None:
     run_id = client().create_run(ensure_experiment("torn")).info.run_id
     (row,) = metric_rows({"loss": 0.5}, 3)
-    whole = json.dumps(dict(row))
+    whole = unsent_line(row, run_id)
     (tmp_path / "unsent").write_text(f"{whole}\n{whole[:20]}")
     close_dead_run(run_id, "FAILED", "No space left on device", unsent=tmp_path / "unsent")
     found = client().get_run(run_id)

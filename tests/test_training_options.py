@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import TINY
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 
 from ratchet.config import compose, compose_sweep, instantiate
@@ -233,15 +233,25 @@ def test_the_values_of_an_epoch_take_few_requests(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("stored_home")
-def test_values_that_could_not_be_sent_stay_in_the_file(tmp_path: Path) -> None:
+def test_values_that_could_not_be_sent_stay_in_the_file_for_who_goes_on_with_the_run(tmp_path: Path) -> None:
     store = client()
-    run = store.create_run(ensure_experiment("away"))
-    logger = RunLogger(
-        run=TrialRun(store, run, Ownership(store, "here/1")), unsent=tmp_path / "unsent", batch=2, seconds=3600
-    )
-    logger.log_metrics({"loss_step": 0.5}, step=0)
-    store.delete_run(run.info.run_id)  # which takes nothing more
+    gone, other = (store.create_run(ensure_experiment("away")) for _ in range(2))
+
+    def logger(run: Run) -> RunLogger:
+        ours = TrialRun(store, run, Ownership(store, "here/1"))
+        return RunLogger(run=ours, unsent=tmp_path / "unsent", batch=2, seconds=3600)
+
+    first = logger(gone)
+    first.log_metrics({"loss_step": 0.5}, step=0)
+    store.delete_run(gone.info.run_id)  # which takes nothing more
     with pytest.raises(MlflowException):
-        logger.log_metrics({"loss_step": 0.4}, step=1)
-    logger.finalize("failed")
-    assert len((tmp_path / "unsent").read_text().splitlines()) == 2
+        first.log_metrics({"loss_step": 0.4}, step=1)
+    first.finalize("failed")
+    left = (tmp_path / "unsent").read_text()
+    assert len(left.splitlines()) == 2
+    store.restore_run(gone.info.run_id)
+    logger(other)
+    assert store.get_metric_history(other.info.run_id, "loss_step") == []
+    (tmp_path / "unsent").write_text(left)
+    logger(gone)
+    assert [row.value for row in store.get_metric_history(gone.info.run_id, "loss_step")] == [0.5, 0.4]

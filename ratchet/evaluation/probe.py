@@ -108,7 +108,7 @@ def _run(job: Mapping[str, Any], folder: Path, time_limit: int) -> dict[str, Any
     try:
         done = subprocess.run(
             command,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "-1"},  # AMD's
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +11,15 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from mlflow.entities import Metric
 from pytorch_lightning.loggers.logger import Logger
 
-from ratchet.training.run import TrialRun, metric_rows
+from ratchet.training.run import TrialRun, metric_rows, unsent_line, unsent_rows
 
 
 class RunLogger(Logger):
     """Sends metrics when `batch` values wait, every `seconds`, when an epoch's come and when training ends.
 
-    What waits is in the file `unsent` too, for `close_dead_run`: a process that is killed sends nothing. It does not end
-    the run: that is done when the model is exported.
+    What waits is in the file `unsent` too, for `close_dead_run` or for the process that goes on with the run, which sends it
+    first: one that is killed sends nothing, and its last snapshot may be of the step whose values wait. It does not end the
+    run: that is done when the model is exported.
     """
 
     def __init__(self, *, run: TrialRun, unsent: Path, batch: int = 200, seconds: float = 5.0) -> None:
@@ -28,6 +28,7 @@ class RunLogger(Logger):
         self._batch, self._seconds = batch, seconds
         self._waiting: list[Metric] = []
         self._sent = time.monotonic()
+        run.log_metrics(unsent_rows(unsent, run.run_id))
         self._file = unsent.open("w")
 
     @property
@@ -48,7 +49,7 @@ class RunLogger(Logger):
         """Keep values back, or send what waits."""
         rows = metric_rows({name: value for name, value in metrics.items() if name != "epoch"}, step or 0)
         self._waiting += rows
-        self._file.writelines(f"{json.dumps(dict(row))}\n" for row in rows)
+        self._file.writelines(f"{unsent_line(row, self._run.run_id)}\n" for row in rows)
         self._file.flush()
         late = time.monotonic() - self._sent >= self._seconds
         if late or len(self._waiting) >= self._batch or any(row.key.endswith("_epoch") for row in rows):

@@ -246,12 +246,19 @@ def owned_by(run: Run, owner: str | None) -> bool:
     return owner is not None and run.data.tags.get(OWNER_TAG, "").startswith(f"{owner}/")
 
 
-def _read_rows(file: Path) -> list[Metric]:
-    """The metric values of a file, up to a line that is torn, as where the disk was full."""
+def unsent_line(row: Metric, run_id: str) -> str:
+    """A metric value as a line of the file that keeps what was not sent yet."""
+    return json.dumps({**dict(row), "run_id": run_id})
+
+
+def unsent_rows(file: Path, run_id: str) -> list[Metric]:
+    """The metric values of a run in such a file, up to a line that is torn, as where the disk was full."""
     rows = []
     with suppress(ValueError):
-        for line in file.read_text().splitlines():
-            rows.append(Metric(**json.loads(line)))
+        for line in file.read_text().splitlines() if file.is_file() else ():
+            found = json.loads(line)
+            if found["run_id"] == run_id:
+                rows.append(Metric(found["key"], found["value"], found["timestamp"], found["step"]))
     return rows
 
 
@@ -266,9 +273,9 @@ def close_dead_run(
         return
     if owner is not None and client().get_run(run_id).data.tags.get(OWNER_TAG) != owner:
         return
-    if unsent is not None and unsent.is_file():
+    if unsent is not None:
         # What it had sent just then comes a second time, and MLflow keeps it once.
-        client().log_batch(run_id, metrics=_read_rows(unsent))
+        client().log_batch(run_id, metrics=unsent_rows(unsent, run_id))
     if client().get_run(run_id).info.status == "RUNNING":
         tag_run(run_id, {FAILURE_TAG: reason[:_PARAM_LENGTH]})
         client().set_terminated(run_id, status)
