@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from parts import module, names, write_list, write_pair
 
 from ratchet.data.content import PairContent, position
-from ratchet.data.splitting import SplitSizes, assign_splits, choose_names, refuse_split_folders
+from ratchet.data.splitting import SplitSizes, assign_splits, check_folders_are_no_splits, choose_names
 from ratchet.errors import ConfigError, DatasetNotFoundError, EmptySplitError, MetadataError, SplitOverlapError
 
 
@@ -150,7 +150,7 @@ def test_folders_that_are_called_as_splits_are_refused_with_the_command_that_wri
 
 @pytest.mark.parametrize("found", [["train/a", "train/b"], ["train/a", "lot_7/b"], ["train/a", "test"]])
 def test_folders_of_other_names_are_only_folders(found: list[str]) -> None:
-    refuse_split_folders(found, Path("parts"))
+    check_folders_are_no_splits(found, Path("parts"))
 
 
 @given(st.text(), st.integers())

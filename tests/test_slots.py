@@ -20,9 +20,11 @@ from conftest import TINY
 from ratchet.config import compose, compose_space
 from ratchet.errors import ConfigError
 from ratchet.settings import TrialConfig
+from ratchet.training.board import Board
+from ratchet.training.engine import Engine
 from ratchet.training.plan import PlannedTrial, plan_sweep
 from ratchet.training.process import _see_only
-from ratchet.training.queue import Turn
+from ratchet.training.queue import TrialList, Turn
 from ratchet.training.results import SweepOutcome, TrialResult
 from ratchet.training.slots import (
     GpuLocks,
@@ -211,6 +213,22 @@ def test_gpus_that_take_one_process_at_a_time_are_known_by_their_mode(
         script.write_text(f"#!/bin/sh\necho Default\necho {mode}\n")
         script.chmod(0o755)
         assert gpus_are_shared() is shared
+
+
+@pytest.mark.usefixtures("stored_home")
+def test_the_next_trial_waits_for_an_export_where_a_gpu_takes_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_sweep(compose_space([*TINY, "trainer.accelerator=auto"]))
+    see_gpus(monkeypatch, 1, CUDA_VISIBLE_DEVICES="0")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("ratchet.training.slots._DRIVERS", (str(tmp_path),))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    script = tmp_path / "nvidia-smi"
+    for mode, overlaps in (("Default", True), ("Exclusive_Process", False)):
+        script.write_text(f"#!/bin/sh\necho {mode}\n")
+        script.chmod(0o755)
+        assert Engine(plan, Board(plan, lambda _: None), TrialList(plan, {}), 1, {})._overlaps is overlaps
 
 
 SCRIPT = """

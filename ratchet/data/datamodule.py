@@ -98,8 +98,9 @@ class SegmentationDataModule:
         self.only: Collection[str] | None = None
         """Names of the images that may take part; others have not come yet. None: all. To be set before `prepare`."""
         self._prepared: PreparedData | None = None
-        self._caching = self._indexing = cache
+        self._caching = cache
         self._cache_folder = Path(cache_path).expanduser() if cache_path is not None else home() / "cache"
+        self._index = DigestIndex(self._cache_folder / "digests.db") if cache else None
         self._cache_gb = cache_gb
         self._pixels: PixelCache | None = None
 
@@ -236,7 +237,6 @@ class SegmentationDataModule:
         if self._pixels is None:
             self.fill_cache()
         rows = self._pixel_source().rows if self._pixels is not None else {}
-        contents = self.contents
         return SegmentationDataset(
             self.samples[split],
             mask_values=self.mask_values,
@@ -244,14 +244,13 @@ class SegmentationDataModule:
             transform=transform,
             seed=self._seed,
             cache=self._pixels,
-            rows=[rows[contents[sample.name]] for sample in self.samples[split]] if rows else (),
-            contents=[contents[sample.name] for sample in self.samples[split]],
+            rows=[rows[self.contents[sample.name]] for sample in self.samples[split]] if rows else (),
+            contents=[self.contents[sample.name] for sample in self.samples[split]],
         )
 
     def _pixel_source(self) -> PixelSource:
-        contents = self.contents
         return PixelSource(
-            files={contents[s.name]: (s.image, s.mask) for split in self.samples.values() for s in split},
+            files={self.contents[s.name]: (s.image, s.mask) for split in self.samples.values() for s in split},
             mask_values=self.mask_values,
             height=self._input_format.height,
             width=self._input_format.width,
@@ -280,7 +279,7 @@ class SegmentationDataModule:
             only=self.only,
             group_by=self.group_by,
             meaning={"classes": self.classes, "mask_values": sorted(self.mask_values.items())},
-            index=DigestIndex(self._cache_folder / "digests.db") if self._indexing else None,
+            index=self._index,
         )
 
     def read_metadata(self) -> dict[str, dict[str, str]]:

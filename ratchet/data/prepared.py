@@ -13,10 +13,10 @@ from ratchet.data.samples import SPLITS, Sample
 from ratchet.data.splitting import (
     SplitSizes,
     assign_splits,
+    check_folders_are_no_splits,
     check_groups_whole,
     choose_names,
     read_groups,
-    refuse_split_folders,
 )
 
 
@@ -57,7 +57,7 @@ def prepare_data(
     lists = {split: read_split_list(path, listing.images) for split, path in files.items()}
     check_disjoint(lists)
     if not lists:
-        refuse_split_folders(listing.images, metadata_file.parent)
+        check_folders_are_no_splits(listing.images, metadata_file.parent)
     names = choose_names(listing.images, lists)
     unlisted = len(listing.images) - len(names)
     if only is not None:

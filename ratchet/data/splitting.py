@@ -45,7 +45,7 @@ def choose_names(images: Mapping[str, object], lists: Mapping[str, tuple[str, ..
     return tuple(name for names in lists.values() for name in names)
 
 
-def refuse_split_folders(names: Iterable[str], folder: Path) -> None:
+def check_folders_are_no_splits(names: Iterable[str], folder: Path) -> None:
     """Check that the images of a data set without lists, in `folder`, do not all lie in folders that are called as splits.
 
     Raises:
