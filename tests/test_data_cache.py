@@ -265,7 +265,7 @@ def test_pixels_beyond_the_limit_are_decoded_each_time_and_it_is_said(
 ) -> None:
     assert_same(epochs(module(folder, cache_gb=gigabytes)), epochs(module(folder, cache=False)))
     assert not files(folder)
-    assert [record.levelname for record in caplog.records if record.name.startswith("ratchet.")] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if record.name.startswith("ratchet.data")] == ["WARNING"]
     assert "datamodule.cache_gb" in caplog.text
 
 
@@ -331,7 +331,7 @@ def test_where_there_is_no_room_for_both_the_one_that_could_be_copied_goes(
     module(folder, cache_gb=1.5 * FILE_BYTES / 1e9).fill_cache()
     (new,) = files(folder)
     assert new != old
-    assert not [record for record in caplog.records if record.name.startswith("ratchet.")]
+    assert not [record for record in caplog.records if record.name.startswith("ratchet.data")]
 
 
 def test_on_a_full_disk_the_oldest_makes_room_and_one_that_is_open_stays_which_is_said(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -30,6 +30,22 @@ from ratchet.training.study_storage import STORAGE, address
 OVERRIDES = [*TINY, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "sweep.max_trials=5"]
 
 
+_studies: list[SweepStudy] = []
+
+
+def opened(found: SweepPlan) -> SweepStudy:
+    """Its study, whose heart beats to the end of the test."""
+    _studies.append(SweepStudy(found, synchronous=True))
+    return _studies[-1]
+
+
+@pytest.fixture(autouse=True)
+def _close_studies() -> Iterator[None]:
+    yield
+    while _studies:
+        _studies.pop().close()
+
+
 def plan(*overrides: str) -> SweepPlan:
     """A plan whose data nobody looks at."""
     composed = compose_space([*OVERRIDES, *overrides])
@@ -48,9 +64,8 @@ def test_a_halved_grid_that_is_selected_by_another_metric_is_another_study(ratch
     assert [trial.fingerprint for trial in one.trials] == [trial.fingerprint for trial in other.trials]
     asked = []
     for found in (one, other):
-        study = SweepStudy(found, synchronous=True)
+        study = opened(found)
         asked.append([study.ask() for _ in range(3)])
-        study.close()
     assert [trial is None for trial in asked[0]] == [trial is None for trial in asked[1]] == [False, False, True]
 
 
@@ -60,9 +75,8 @@ def test_a_halved_grid_goes_on_whatever_the_order_of_its_lists(ratchet_home: Pat
     assert one.digest == other.digest
     asked = []
     for found in (one, other):
-        study = SweepStudy(found, synchronous=True)
+        study = opened(found)
         asked.append(study.ask())
-        study.close()
     assert None not in asked
     assert asked[0] != asked[1]
 
@@ -70,14 +84,12 @@ def test_a_halved_grid_goes_on_whatever_the_order_of_its_lists(ratchet_home: Pat
 def test_of_a_grid_that_two_queued_at_once_each_trial_is_handed_out_once(ratchet_home: Path) -> None:
     halved = [*TINY, "trainer.max_epochs=4", "sweep.halving=true", "optimizer.lr=0.1,0.01,0.001"]
     found = plan_sweep(compose_space(halved))
-    study = SweepStudy(found, synchronous=True)
+    study = opened(found)
     for trial in found.trials:  # as the other has that looked before this one wrote
         study._study.enqueue_trial({"trial": trial.fingerprint})
-    other = SweepStudy(found, synchronous=True)
+    other = opened(found)
     handed_out = [asked for _ in range(4) for asked in (study.ask(), other.ask()) if asked is not None]
     assert sorted(point for _, point in handed_out) == sorted(trial.fingerprint for trial in found.trials)
-    study.close()
-    other.close()
 
 
 def goodness(point: object) -> float:
@@ -113,7 +125,7 @@ def asked_at_once(studies: Sequence[SweepStudy], monkeypatch: pytest.MonkeyPatch
 def test_processes_that_ask_at_once_draw_points_of_their_own_and_not_one_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    studies = [SweepStudy(plan(), synchronous=True) for _ in range(2)]
+    studies = [opened(plan()) for _ in range(2)]
     first = asked_at_once(studies, monkeypatch)
     assert all(first)
     assert len({str(point) for _, point in filter(None, first)}) == 2
@@ -132,12 +144,12 @@ def test_processes_that_ask_at_once_draw_points_of_their_own_and_not_one_too_man
 
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_trial_that_failed_is_tried_again_though_no_new_one_would_be_begun() -> None:
-    study, asked = SweepStudy(plan(), synchronous=True), []
+    study, asked = opened(plan()), []
     for _ in range(5):
         number, point = study.ask() or pytest.fail("there are five")
         asked.append(point)
         study.finish(number, goodness(point)) if len(asked) < 5 else study.end(number, pruned=False)
-    fewer = SweepStudy(plan("sweep.max_trials=3"), synchronous=True)
+    fewer = opened(plan("sweep.max_trials=3"))
     assert (fewer.ask() or pytest.fail("it failed"))[1] == asked[-1]
     assert fewer.ask() is None
 
@@ -172,13 +184,13 @@ def test_a_study_whose_process_died_goes_on_with_the_same_point_and_draws_what_i
     elsewhere: Callable[..., str], tmp_path: Path
 ) -> None:
     lost = elsewhere("number, point = study.ask(); study.finish(number, goodness(point)); number, point = study.ask()")
-    points = run_to_the_end(SweepStudy(plan(), synchronous=True))
+    points = run_to_the_end(opened(plan()))
     assert len(points) == 4
     assert points[0] == {"optimizer.lr": lost}
-    undisturbed = run_to_the_end(SweepStudy(plan(f"core.home={tmp_path / 'other'}"), synchronous=True))
+    undisturbed = run_to_the_end(opened(plan(f"core.home={tmp_path / 'other'}")))
     assert len(undisturbed) == 5
     assert undisturbed[1:] == points
-    again = SweepStudy(plan(), synchronous=True)
+    again = opened(plan())
     assert again.ask() is None
     assert len(again.ended()) == 5
 
@@ -186,7 +198,7 @@ def test_a_study_whose_process_died_goes_on_with_the_same_point_and_draws_what_i
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_shared_study_hands_out_a_trial_once_and_a_failed_one_again_the_next_time() -> None:
-    first, second = SweepStudy(plan(), synchronous=True), SweepStudy(plan(), synchronous=True)
+    first, second = opened(plan()), opened(plan())
     handed = [study.ask() for study in (first, second, first, second, first, second)]
     assert handed[-1] is None  # there were five
     assert len({asked[0] for asked in handed if asked}) == 5
@@ -194,7 +206,7 @@ def test_a_shared_study_hands_out_a_trial_once_and_a_failed_one_again_the_next_t
     assert failed is not None
     first.end(failed[0], pruned=False)
     assert second.ask() is None
-    retried = SweepStudy(plan(), synchronous=True).ask()
+    retried = opened(plan()).ask()
     assert retried is not None
     assert retried[1] == failed[1]
 
@@ -202,7 +214,7 @@ def test_a_shared_study_hands_out_a_trial_once_and_a_failed_one_again_the_next_t
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_grid_that_is_halved_hands_out_each_of_its_trials_and_remembers_the_rungs() -> None:
     overrides = ("optimizer.lr=0.1,0.2,0.3", "sweep.halving=true", "sweep.max_trials=null")
-    grid = SweepStudy(plan(*overrides), synchronous=True)
+    grid = opened(plan(*overrides))
     asked = [grid.ask() for _ in range(3)]
     assert [fingerprint for _, fingerprint in filter(None, asked)] == ["0", "1", "2"]
     assert grid.ask() is None
@@ -215,14 +227,14 @@ def test_a_grid_that_is_halved_hands_out_each_of_its_trials_and_remembers_the_ru
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_force_begins_a_study_anew() -> None:
-    assert len(run_to_the_end(SweepStudy(plan(), synchronous=True))) == 5
-    assert len(run_to_the_end(SweepStudy(plan("sweep.force=true"), synchronous=True))) == 5
+    assert len(run_to_the_end(opened(plan()))) == 5
+    assert len(run_to_the_end(opened(plan("sweep.force=true")))) == 5
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_second_process_with_force_joins_the_one_that_has_begun(elsewhere: Callable[..., str]) -> None:
-    first = SweepStudy(plan("sweep.force=true"), synchronous=True)
+    first = opened(plan("sweep.force=true"))
     asked = first.ask()
     assert asked is not None
     forced = "study = SweepStudy(plan('sweep.force=true'), synchronous=True); number, point = study.ask(); assert number == 1"
@@ -237,7 +249,7 @@ def test_who_is_busy_with_something_else_for_long_does_not_look_dead(
 ) -> None:
     monkeypatch.setattr("ratchet.training.study_storage.BEAT_SECONDS", 1)
     monkeypatch.setattr("ratchet.training.study_storage.STALE_SECONDS", 6)  # a dozen beats: a disk may be slow
-    study = SweepStudy(plan(), synchronous=True)
+    study = opened(plan())
     asked = study.ask()
     assert asked is not None
     time.sleep(8)
@@ -247,7 +259,6 @@ def test_who_is_busy_with_something_else_for_long_does_not_look_dead(
     assert study.begun() == 2
     study.report(asked[0], 1, 0.5)
     study.finish(asked[0], 0.5)
-    study.close()
 
 
 @pytest.mark.slow
@@ -258,7 +269,7 @@ def test_what_a_machine_that_died_was_trying_is_given_to_another(
     lost = elsewhere("study._worker = 'there/x/1'; number, point = study.ask()")
     monkeypatch.setattr("ratchet.training.study_storage.STALE_SECONDS", 3)
     time.sleep(4)
-    asked = SweepStudy(plan(), synchronous=True).ask()
+    asked = opened(plan()).ask()
     assert asked is not None
     assert asked[1] == {"optimizer.lr": lost}
 
@@ -272,19 +283,17 @@ def test_who_has_nothing_to_do_waits_until_it_knows_whether_those_of_another_mac
     monkeypatch.setattr("ratchet.training.study_storage.BEAT_SECONDS", 4)
     monkeypatch.setattr("ratchet.training.study_storage.STALE_SECONDS", 8)
     grid = plan("optimizer.lr=0.1,0.2", "sweep.halving=true", "sweep.max_trials=null")
-    other = SweepStudy(grid, synchronous=True)
+    other = opened(grid)
     other._worker = "there/x/1"
     handed_out = [asked for _ in range(2) if (asked := other.ask())]
     if not alive:
         other.close()
-    study, again = SweepStudy(grid, synchronous=True), list[tuple[int, object]]()
+    study, again = opened(grid), list[tuple[int, object]]()
     assert study.ask() is None
     while study.may_come_back():
         again += iter(study.ask, None)
         time.sleep(0.2)
     assert [point for _, point in again] == ([] if alive else [point for _, point in handed_out])
-    for opened in (other, study):
-        opened.close()
 
 
 @pytest.mark.usefixtures("ratchet_home")
@@ -292,7 +301,7 @@ def test_who_has_nothing_to_do_waits_until_it_knows_whether_those_of_another_mac
 def test_a_database_that_is_restarted_ends_no_sweep_and_one_that_stays_away_is_named(
     call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = SweepStudy(plan(), synchronous=True)
+    study = opened(plan())
     study.close()  # its own heartbeats would take a fault
     look, away = getattr(RDBStorage, call), [True, True]
 
@@ -312,42 +321,35 @@ def test_a_database_that_is_restarted_ends_no_sweep_and_one_that_stays_away_is_n
     away.append(True)
     with pytest.raises(ServerUnreachableError, match=r"studies\.db does not answer"):
         study.finish(*ending) if call == "set_trial_state_values" else study.ask()
-    study.close()
 
 
 @pytest.mark.usefixtures("ratchet_home")
 def test_force_deletes_no_study_that_another_process_has_just_made() -> None:
     wanted = plan("sweep.force=true")
-    first = SweepStudy(wanted, synchronous=True)
+    first = opened(wanted)
     first._study._storage.delete_study(first._study._study_id)
     made = optuna.create_study(study_name=first._study.study_name, storage=first._storage, direction="maximize")
     made.set_user_attr("made by", "another")  # which could not mark it as forced yet
-    second = SweepStudy(wanted, synchronous=True)
+    second = opened(wanted)
     assert second._study.user_attrs["made by"] == "another"
-    for opened in (first, second):
-        opened.close()
 
 
 @pytest.mark.usefixtures("ratchet_home")
 def test_of_two_that_begin_by_force_at_once_one_joins_the_other() -> None:
     wanted = plan("sweep.force=true")
-    SweepStudy(wanted, synchronous=True).close()
+    opened(wanted).close()
     old = optuna.load_study(study_name=None, storage=address(wanted.config.core.home))
     old.set_user_attr("forced at", 0.0)
     old.tell(old.ask(), 0.5)  # a study of before, which both may delete
     with ThreadPoolExecutor(2) as pool:
-        studies = list(pool.map(lambda _: SweepStudy(wanted, synchronous=True), range(2)))
+        studies = list(pool.map(lambda _: opened(wanted), range(2)))
     asked = [study.ask() for study in studies]
     assert {number for number, _ in filter(None, asked)} == {0, 1}
-    for opened in studies:
-        opened.close()
 
 
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_rung_that_is_judged_again_keeps_of_equals_those_that_it_kept_before() -> None:
-    grid = SweepStudy(
-        plan("optimizer.lr=0.1,0.2,0.3,0.4,0.5,0.6", "sweep.halving=true", "sweep.max_trials=null"), synchronous=True
-    )
+    grid = opened(plan("optimizer.lr=0.1,0.2,0.3,0.4,0.5,0.6", "sweep.halving=true", "sweep.max_trials=null"))
     asked = [grid.ask() for _ in range(6)]
     numbers = [number for number, _ in filter(None, asked)]
     for number in numbers:
@@ -358,9 +360,7 @@ def test_a_rung_that_is_judged_again_keeps_of_equals_those_that_it_kept_before()
         grid.end(number, pruned=True)
     for number in kept:  # as where their process was killed
         grid.end(number, pruned=False)
-    again = SweepStudy(
-        plan("optimizer.lr=0.1,0.2,0.3,0.4,0.5,0.6", "sweep.halving=true", "sweep.max_trials=null"), synchronous=True
-    )
+    again = opened(plan("optimizer.lr=0.1,0.2,0.3,0.4,0.5,0.6", "sweep.halving=true", "sweep.max_trials=null"))
     retried = [again.ask() for _ in range(2)]
     assert [fingerprint for _, fingerprint in filter(None, retried)] == ["0", "1"]
     assert [again.should_prune(number) for number, _ in filter(None, retried)] == [False, False]
@@ -379,7 +379,7 @@ def test_a_shared_database_that_cannot_be_used_is_named_without_its_password(
 ) -> None:
     monkeypatch.setenv(STORAGE, database)
     with pytest.raises(error, match=r"RATCHET_STUDY_STORAGE|does not answer") as told:
-        SweepStudy(plan(), synchronous=True)
+        opened(plan())
     assert "secret" not in str(told.value)
 
 
@@ -387,16 +387,14 @@ def test_a_shared_database_that_cannot_be_used_is_named_without_its_password(
 @pytest.mark.usefixtures("ratchet_home")
 def test_who_dies_while_it_draws_leaves_a_trial_that_is_handed_out_again(elsewhere: Callable[..., str]) -> None:
     elsewhere("import optuna\noptuna.Trial._suggest = lambda *_: print('nan', flush=True) or os._exit(9)\nstudy.ask()")
-    study = SweepStudy(plan(), synchronous=True)
-    assert len(run_to_the_end(study)) == 5
-    study.close()
+    assert len(run_to_the_end(opened(plan()))) == 5
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_trial_that_others_took_for_dead_goes_on_without_the_study() -> None:
     grid = ("optimizer.lr=0.1,0.2", "sweep.halving=true", "sweep.max_trials=null")
-    study, other = (SweepStudy(plan(*grid), synchronous=True) for _ in range(2))
+    study, other = (opened(plan(*grid)) for _ in range(2))
     asked = study.ask()
     assert asked is not None
     study.report(asked[0], 1, 0.5)
@@ -404,21 +402,18 @@ def test_a_trial_that_others_took_for_dead_goes_on_without_the_study() -> None:
     assert not study.should_prune(asked[0])
     study.report(asked[0], 2, 0.6)
     study.finish(asked[0], 0.5)
-    study.close()
-    other.close()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_trial_that_nobody_signed_is_dead_after_a_day() -> None:
-    study = SweepStudy(plan(), synchronous=True)
+    study = opened(plan())
     study._study.ask()
     (trial,) = study._study.get_trials()
     assert not study._dead(trial)
     assert trial.datetime_start is not None
     trial.datetime_start -= timedelta(hours=25)
     assert study._dead(trial)
-    study.close()
 
 
 @pytest.mark.slow
