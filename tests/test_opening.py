@@ -226,3 +226,25 @@ def test_a_deterministic_training_keeps_the_threads_that_it_began_with(run: Tria
     torch.set_num_threads(1)  # of a sweep that trains two at once
     _keep_threads(run)
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.trains
+def test_who_lost_its_run_does_not_pause_it(stored_home: Path) -> None:
+    (trial,) = plan_trials([compose([*TINY, "trainer.max_epochs=2"])])
+    runs = list[str]()
+
+    def lose(progress: Progress) -> None:
+        if progress.validated:
+            client().set_tag(runs[-1], OWNER_TAG, "there/1/2/3")
+
+    with pytest.raises(TrialTakenError):
+        run_trial(
+            trial.config,
+            name="a",
+            fingerprint=trial.fingerprint,
+            tags={},
+            on_start=runs.append,
+            report=lose,
+            until_epoch=1,
+        )
+    assert client().get_run(runs[-1]).info.status == "RUNNING"

@@ -435,3 +435,35 @@ def test_a_trial_goes_on_where_its_store_has_another_address_by_now(
     assert (end.run_id, only_run().info.run_id) == (run.info.run_id, run.info.run_id)
     assert str(end.note).startswith("resumed at epoch 0, step")
     assert end.metrics.keys() == only_run().data.metrics.keys()
+
+
+@pytest.mark.usefixtures("stored_home")
+def test_a_stop_before_the_least_number_of_epochs_is_no_end_at_a_pause_and_not_forgotten() -> None:
+    # Epoch 2 asks for it, epoch 3 is the least and has no validation that could ask again.
+    stops = (
+        "+callbacks.early_stopping.stopping_threshold=9",
+        "trainer.check_val_every_n_epoch=2",
+        "+trainer.min_epochs=3",
+    )
+    trial = plan(*stops, scheduler=ONE_CYCLE)
+    paused = train(trial, until_epoch=2)
+    assert paused is not None
+    assert paused.status == "paused"
+    end = train(trial)
+    assert end is not None
+    assert client().get_run(str(end.run_id)).data.tags[ENDED_TAG] == "training ended early, in epoch 3 of 4"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("stored_home")
+def test_gradients_are_added_up_as_before_in_an_epoch_that_is_gone_on_with(tmp_path: Path) -> None:
+    later = "{_target_: pytorch_lightning.callbacks.GradientAccumulationScheduler, scheduling: {0: 1, 1: 3}}"
+    added = (f"+callbacks.later={later}", "trainer.max_epochs=2")
+    straight = train(plan(*added))
+    again = plan(*added, "sweep.checkpoint_minutes=0", "sweep.force=true")
+    assert train(again, kill=lambda progress: progress.step >= 11) is None  # of nine steps, and then three
+    end = train(again)
+    assert end is not None
+    assert straight is not None
+    assert RESUMED_TAG in client().get_run(str(end.run_id)).data.tags
+    assert_same(Record.of(str(end.run_id), tmp_path / "a"), Record.of(str(straight.run_id), tmp_path / "b"))

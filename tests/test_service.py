@@ -7,8 +7,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from click.testing import CliRunner
+from prefect_service import waited
 from pydantic import ValidationError
 from registry_backends import free_port
 from rich.console import Console
@@ -26,11 +29,12 @@ from flows.service.check import prefect_client
 from flows.service.doctor import _database, _disk, _mlflow
 from flows.service.journal import Journal
 from flows.service.models import ModelFile
-from flows.service.postgres import _initialise, addresses, find_binaries
+from flows.service.postgres import _initialise, addresses, databases, find_binaries
 from flows.service.processes import Processes
 from flows.service.running import Running, died, find, noted, use_running
 from flows.service.servers import start_mlflow, start_prefect, upgrade_mlflow
 from flows.service.up import Options, _Addresses, _find_room, _start, _write_whole_paths
+from ratchet.boot import boot_id
 from ratchet.errors import ConfigError, PortTakenError, ServerUnreachableError, ServiceEndedError
 from ratchet.registry.tracking import client, embedded_uri, ensure_experiment
 
@@ -170,9 +174,7 @@ def test_a_name_that_would_end_an_address_of_prefects_is_refused(name: str) -> N
 
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_ratchet_up_that_nobody_ended_is_known_to_the_next() -> None:
-    gone = Running(
-        2**22 + 1, 0.0, "http://127.0.0.1:5000", "http://127.0.0.1:4200", "sqlite"
-    )  # no process has this number
+    gone = replace(running("http://127.0.0.1:5000"), pid=2**22 + 1)  # no process has this number
     with noted(gone):
         assert died()  # as after a kill
     assert not died()
@@ -193,8 +195,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def running(mlflow: str) -> Running:
-    process = psutil.Process()
-    return Running(process.pid, process.create_time(), mlflow, "http://127.0.0.1:4200", "sqlite")
+    return Running.here(mlflow=mlflow, prefect="http://127.0.0.1:4200", database="sqlite")
 
 
 @pytest.mark.usefixtures("_own_environment")
@@ -285,8 +286,7 @@ def test_what_is_not_prefects_api_is_told_with_what_to_do(status: int, body: byt
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "mlflow.example"])
 def test_sqlite_is_enough_for_one_person_by_whatever_name_their_machine_goes(ratchet_home: Path, host: str) -> None:
-    process = psutil.Process()
-    alone = Running(process.pid, process.create_time(), "http://127.0.0.1:5000", f"http://{host}:4200", "sqlite")
+    alone = Running.here(mlflow="http://127.0.0.1:5000", prefect=f"http://{host}:4200", database="sqlite")
     with noted(alone):
         (finding,) = _database(1)
     assert bool(finding.advice) == (host == "mlflow.example")
@@ -341,3 +341,47 @@ def test_what_is_relative_to_the_folder_means_the_same_in_a_workers(
     assert os.environ["RATCHET_SEARCH_PATH"] == f"file://{tmp_path}/conf;pkg://acme.conf;file:///etc/conf"
     assert os.environ["RATCHET_DATA_ROOTS"] == f"{tmp_path}/data{os.pathsep}/data"
     assert os.environ["RATCHET_OXFORD_PET"] == f"{tmp_path}/pets:v2"
+
+
+@pytest.mark.skipif(not boot_id(), reason="elsewhere the times of processes are absolute")
+def test_a_ratchet_up_is_found_after_the_clock_was_set(ratchet_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with noted(running("http://127.0.0.1:5000")):
+        moved = psutil.boot_time() + 3600
+        monkeypatch.setattr("psutil.boot_time", lambda: moved)
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: moved)
+        assert find() is not None
+
+
+def test_one_of_before_a_restart_is_not_taken_for_another_process_of_its_number(ratchet_home: Path) -> None:
+    with noted(replace(running("http://127.0.0.1:5000"), boot="another")):
+        assert find() is None
+
+
+def test_a_log_does_not_grow_for_years(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.service.processes._LONGEST_LOG", 1_000)
+    processes = Processes(tmp_path, lambda _, __: None)
+    count = "for number in range(10_000): print('line', number)"
+    processes.start("noisy", [sys.executable, "-c", count])
+    with pytest.raises(ServiceEndedError):
+        processes.wait_for("noisy", lambda: False, seconds=60)
+
+    def last() -> bool | None:
+        with suppress(FileNotFoundError):  # between two of them
+            return "line 9999" in (tmp_path / "noisy.log").read_text() or None
+        return None
+
+    waited(last, "the last line", 60)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["noisy.log", "noisy.log.1"]
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 2_100
+
+
+@pytest.mark.parametrize(
+    "where", ["me:secret@db:5432", "postgresql://me:secret@db:port", "postgresql://me:x@secret@db"]
+)
+def test_an_address_that_is_written_wrongly_is_told_without_its_password(tmp_path: Path, where: str) -> None:
+    with (
+        pytest.raises(ConfigError, match="write postgresql://user:password@host") as told,
+        databases(where, Processes(tmp_path, lambda *_: None)),
+    ):
+        pass
+    assert "secret" not in "".join(traceback.format_exception(told.value))

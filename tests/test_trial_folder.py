@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -22,11 +24,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from ratchet.errors import TrialTakenError
+from ratchet.errors import TrainingError, TrialTakenError
 from ratchet.registry.tracking import client, ensure_experiment
-from ratchet.run_names import HEARTBEAT_TAG
+from ratchet.run_names import CHECKPOINT_TAG, HEARTBEAT_TAG
 from ratchet.training.checkpoint import Snapshots, StraightToDisk
-from ratchet.training.folder import FACTS_FILE, Facts, Snapshot, TrialFolder, link
+from ratchet.training.folder import FACTS_FILE, Facts, Note, Snapshot, TrialFolder, link
 from ratchet.training.leftovers import prune
 from ratchet.training.ownership import OWNER_TAG, Ownership, await_owner, machine
 
@@ -256,6 +258,8 @@ class Slow(pl.LightningModule):
         loss: torch.Tensor = self.layer(batch).sum()
         return loss
 
+    def validation_step(self, batch: torch.Tensor) -> None: ...
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters())
 
@@ -423,3 +427,67 @@ def test_memory_that_was_freed_is_not_asked_from_the_kernel_again() -> None:
     ran = subprocess.run([sys.executable, "-c", FREE_AND_TAKE], capture_output=True, text=True, check=True)
     given_back, kept = map(int, ran.stdout.split())
     assert kept < given_back / 10
+
+
+def snapshots_of(folder: TrialFolder, **given: Any) -> Snapshots:
+    usual = {"seed": 0, "minutes": 5, "pause_at": None, "ends_for_good": False, "before": lambda: None}
+    rest = {"after": lambda _: None, "seconds": lambda: 0.0, "peak_memory": lambda: 0.0}
+    return Snapshots(folder, **{**usual, **rest, **given})
+
+
+def test_a_callback_of_a_longer_name_does_not_choose_the_exported_epoch(tmp_path: Path) -> None:
+    folder, kept = TrialFolder(tmp_path, "abc"), list[ModelCheckpoint]()
+    for key, monitor in (("model_checkpoint_iou", "val_iou"), ("model_checkpoint", "val_loss")):
+        kept.append(ModelCheckpoint(dirpath=folder.checkpoints / key, monitor=monitor))
+        kept[-1].best_model_path = str(folder.checkpoints / key / "e.ckpt")
+    assert snapshots_of(folder)._best(pl.Trainer(callbacks=kept, logger=False)) == "model_checkpoint/e.ckpt"  # type: ignore[arg-type]
+
+
+def test_no_snapshot_comes_between_a_step_and_its_validation_where_steps_are_counted_over_epochs(
+    tmp_path: Path,
+) -> None:
+    folder, taken = TrialFolder(tmp_path, "abc"), list[int]()
+    keep = snapshots_of(folder, minutes=0, after=lambda snapshot: taken.append(snapshot.facts.step))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    every = {"check_val_every_n_epoch": None, "val_check_interval": 4}
+    images = torch.utils.data.DataLoader(torch.zeros(3, 1))
+    with folder.locked():
+        folder.begin()
+        trainer = pl.Trainer(max_epochs=2, callbacks=[keep], default_root_dir=tmp_path, **every, **quiet)
+        trainer.fit(Slow(), images, images)
+    assert 5 in taken
+    assert 4 not in taken
+
+
+@pytest.mark.parametrize("best", ["/elsewhere/e.ckpt", "../../elsewhere/e.ckpt"])
+def test_a_snapshot_that_came_from_a_server_writes_nothing_outside_its_folder(best: str) -> None:
+    with pytest.raises(TrainingError, match="outside of it"):
+        Facts.model_validate_json(json.dumps(facts().model_dump() | {"best": best}))
+
+
+@pytest.mark.parametrize("path", ["/a/m/../../data", "local:///a/data", "s3://bucket/data"])
+def test_a_checkpoint_that_came_from_a_server_removes_nothing_outside_its_folder(tmp_path: Path, path: str) -> None:
+    keep = snapshots_of(TrialFolder(tmp_path, "abc"))
+    state = {keep.state_key: {"checkpoints": "/a"}, "ModelCheckpoint{}": {"best_k_models": {path: 0.5}}}
+    with pytest.raises(TrainingError, match=re.escape(path)):
+        keep.on_load_checkpoint(pl.Trainer(logger=False), Slow(), {"callbacks": state})
+
+
+def test_what_an_abandoned_trial_uploaded_goes_with_its_folder(stored_home: Path, tmp_path: Path) -> None:
+    store, names = client(), list[list[str]]()
+    for owner in (f"{machine(tmp_path)}/1/2", "there/x/1/2"):
+        tags = {CHECKPOINT_TAG: "{}", OWNER_TAG: owner}
+        run_id = store.create_run(ensure_experiment("tiny"), tags=tags).info.run_id
+        (tmp_path / "resume.ckpt").write_bytes(b"state")
+        for path in ("checkpoints/resume-9", "checkpoints"):
+            store.log_artifact(run_id, str(tmp_path / "resume.ckpt"), path)
+        store.set_terminated(run_id, "KILLED")
+        folder = TrialFolder(tmp_path, hashlib.sha256(owner.encode()).hexdigest())
+        with folder.locked():
+            folder.write_note(Note(run_id=run_id, forced=False))
+        assert len(prune(tmp_path, keep=set(), seconds=0)) == 1
+        assert (CHECKPOINT_TAG in store.get_run(run_id).data.tags) == owner.startswith("there")
+        names.append([entry.path for entry in store.list_artifacts(run_id, "checkpoints")])
+    here, on_another_machine = names
+    assert here == ["checkpoints/resume.ckpt"]
+    assert on_another_machine == ["checkpoints/resume-9", "checkpoints/resume.ckpt"]

@@ -26,6 +26,7 @@ _MLFLOW, _PREFECT = "ratchet_mlflow", "ratchet_prefect"
 _USER = "ratchet"
 _SECONDS_TO_START = 60.0
 _INSTALLED = Path("/usr/lib/postgresql")  # where Debian's packages put each version
+_NO_ADDRESS = "--postgres or RATCHET_POSTGRES: write postgresql://user:password@host:5432, and @ as %40 in a password"
 
 
 @contextmanager
@@ -44,8 +45,10 @@ def databases(where: str, processes: Processes) -> Iterator[tuple[str, str]]:
         return
     try:
         url = make_url(where)
-    except ArgumentError as error:
-        raise ConfigError(f"--postgres {where} is no address: write postgresql://user:password@host:5432") from error
+    except (ArgumentError, ValueError):
+        raise ConfigError(_NO_ADDRESS) from None  # the error has the whole address, its password too
+    if "@" in (url.host or ""):  # what follows it in a password would be told as the host
+        raise ConfigError(_NO_ADDRESS)
     if not url.drivername.startswith("postgresql"):
         raise ConfigError(f"--postgres takes a PostgreSQL server's address, not {url.drivername}://")
     yield _made(url)
@@ -70,7 +73,7 @@ def _ensure(url: URL, database: str) -> None:
     try:
         import psycopg  # noqa: PLC0415
     except ImportError as error:
-        raise ConfigError("--postgres needs psycopg: pip install 'ratchet[postgres]'") from error
+        raise ConfigError("--postgres needs psycopg: pip install 'psycopg[binary]'") from error
     server = url.set(drivername="postgresql", database=url.database or "postgres")
     try:
         with psycopg.connect(

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -21,6 +21,7 @@ MARK = "RATCHET_UP"
 
 _SECONDS_TO_END = 10.0
 _POLL = 0.2
+_LONGEST_LOG = 50 * 10**6  # bytes
 
 OnLine = Callable[[str, str], None]
 """Told a service's name and a line that it, or a child of its own, wrote."""
@@ -30,7 +31,7 @@ class Processes:
     """The services of one `ratchet up`."""
 
     def __init__(self, logs: Path, on_line: OnLine) -> None:
-        """Keep the whole output of each service in a file below `logs`, and pass it to `on_line`, line by line."""
+        """Keep the output of each service, the last 50 to 100 MB, below `logs`, and pass it to `on_line`, line by line."""
         self._mark = secrets.token_hex(8)
         self._logs, self._on_line = logs, on_line
         self._running: dict[str, subprocess.Popen[str]] = {}
@@ -108,15 +109,33 @@ class Processes:
 
     def _listen(self, name: str, process: subprocess.Popen[str]) -> None:
         """Read what it writes, to its end: who is not read any more stands still once the pipe is full."""
-        with (self._logs / f"{name}.log").open("ab", buffering=0) as log:
+        with closing(_Log(self._logs / f"{name}.log")) as log:
             for line in process.stdout or ():
                 with suppress(OSError):  # a full disk
-                    log.write(line.encode("utf-8", "replace"))
+                    log.write(line)
                 with suppress(OSError, UnicodeError):  # a terminal that is gone, or that does not know a sign
                     self._on_line(name, line.rstrip())
 
     def _where(self, name: str) -> str:
         return f"Its log: {self._logs / f'{name}.log'}"
+
+
+class _Log:
+    """A file that is begun anew when it is long; the one before stays beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, path.open("ab", buffering=0)
+
+    def write(self, line: str) -> None:
+        self._file.write(line.encode("utf-8", "replace"))
+        if self._file.tell() > _LONGEST_LOG:
+            if self._path.exists():  # unless it could not be begun anew the last time
+                self._path.replace(self._path.with_suffix(".log.1"))
+            before, self._file = self._file, self._path.open("ab", buffering=0)
+            before.close()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from ratchet.boot import boot_id
 from ratchet.errors import ConfigError, ServerUnreachableError
 from ratchet.home import home
 from ratchet.registry.tracking import hides_password, require_listening, shown
@@ -21,13 +22,22 @@ _CLOCK_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Running:
-    """The addresses of a `ratchet up` that is running, and the process that it is, with the time when that began."""
+    """The addresses of a `ratchet up` that is running, and the process that it is.
+
+    It `began` so many seconds after the machine's start `boot`, or after 1970 where that is not known.
+    """
 
     pid: int
+    boot: str
     began: float
     mlflow: str
     prefect: str
     database: str
+
+    @classmethod
+    def here(cls, *, mlflow: str, prefect: str, database: str) -> Running:
+        """This process."""
+        return cls(os.getpid(), boot_id(), _began(psutil.Process()), mlflow, prefect, database)
 
     @property
     def prefect_api(self) -> str:
@@ -61,12 +71,16 @@ def find() -> Running | None:
     """The `ratchet up` that runs on this home; None where there is none, or its note outlived it."""
     try:
         found = Running(**json.loads(_file().read_text()))
-        # After a restart, another may have its number. That one is younger by the time that servers take to start, and a
-        # process's time is counted from the machine's start, which moves when the clock is set.
-        same = abs(psutil.Process(found.pid).create_time() - found.began) < _CLOCK_SECONDS
+        # Another may have its number by now. That one is younger by the time that servers take to start.
+        same = found.boot == boot_id() and abs(_began(psutil.Process(found.pid)) - found.began) < _CLOCK_SECONDS
     except (OSError, ValueError, TypeError, psutil.NoSuchProcess):
         return None
     return found if same else None
+
+
+def _began(process: psutil.Process) -> float:
+    """When it began, in seconds since the machine's start where that is known: the clock may be set at any time."""
+    return float(process.create_time() - (psutil.boot_time() if boot_id() else 0.0))
 
 
 def use_running() -> None:

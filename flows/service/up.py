@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-import psutil
-
 from flows.service import servers
 from flows.service.deployments import RUNS
 from flows.service.journal import Journal
@@ -167,9 +165,7 @@ def _start(
     alone = addresses.own_prefect and options.host in servers.LOCAL and options.postgres in (None, EMBEDDED)
     bring_to_work(options, declared, processes, journal, alone=alone, died=died())
     kind = "sqlite" if database is None else "postgresql"
-    return Running(
-        os.getpid(), psutil.Process().create_time(), addresses.mlflow, addresses.api.removesuffix("/api"), kind
-    )
+    return Running.here(mlflow=addresses.mlflow, prefect=addresses.api.removesuffix("/api"), database=kind)
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

@@ -14,10 +14,16 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks import (
+    Checkpoint,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from ratchet.errors import TrainingError
 from ratchet.training.folder import Facts, Snapshot, TrialFolder
 
 # A snapshot waits until the training has taken this many times as long as the last one took to write: at most 5 % are lost.
@@ -88,17 +94,24 @@ class Snapshots(Checkpoint):
         self._saved = time.monotonic()
         self._cost = 0.0
         self._told_to_end = False
+        self._stop_pending = False
         self._lightnings: Any = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The place of the kept checkpoints; within an epoch also the random numbers' state and the sums so far."""
+        """The place of the kept checkpoints, and what Lightning forgets; within an epoch, the random numbers' state too."""
         within = {"random": _random_state(), "sums": self._sums} if self._moment == "within epoch" else None
-        return {"checkpoints": str(self._folder.checkpoints), "within": within, "validated": self._validated}
+        return {
+            "checkpoints": str(self._folder.checkpoints),
+            "within": within,
+            "validated": self._validated,
+            "stop pending": self._stop_pending,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Keep it until the first batch."""
         self._restored = state["within"]
         self._validated_before = state["validated"]
+        self._stop_pending = state.get("stop pending", False)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Count the epoch that is about to start as not begun."""
@@ -108,8 +121,14 @@ class Snapshots(Checkpoint):
                 progress[count]["ready"] = progress[count]["completed"]
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let the kept checkpoints be where this trial's folder is now: it may come from another machine."""
+        """Let the kept checkpoints be where this trial's folder is now: it may come from another machine.
+
+        Raises `TrainingError` where a path leads out of a folder: Lightning removes what its states name.
+        """
         there, here = checkpoint["callbacks"][self.state_key]["checkpoints"], str(self._folder.checkpoints)
+        for key, state in checkpoint["callbacks"].items():
+            if key.startswith("ModelCheckpoint"):
+                _require_files(state)
         checkpoint["callbacks"] = _moved(checkpoint["callbacks"], there, here)
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -119,6 +138,11 @@ class Snapshots(Checkpoint):
         self._first = trainer.current_epoch
         if self._pause_at is not None:
             trainer.fit_loop.max_epochs = self._pause_at
+        trainer.should_stop = trainer.should_stop or self._stop_pending
+        if trainer.fit_loop.restarted_mid_epoch:  # where Lightning leaves this out; a second time it changes nothing
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, GradientAccumulationScheduler | StochasticWeightAveraging):
+                    callback.on_train_epoch_start(trainer, module)
         if threading.current_thread() is threading.main_thread():
             self._lightnings = signal.signal(signal.SIGTERM, self._end_at_next_snapshot)
 
@@ -148,12 +172,14 @@ class Snapshots(Checkpoint):
             # Else Lightning leaves out the plateau scheduler at this epoch's end; the public setter is not for max_steps.
             trainer.fit_loop._restarting = False
         loop, done = trainer.fit_loop.epoch_loop, batch_idx + 1
+        counted = done if trainer.check_val_every_n_epoch is not None else trainer.fit_loop.total_batch_idx + 1
         first = 0.0 if self._cost else _TIMES_FIRST * self._expected
         lost = max(_SECONDS_TO_LOSE, _SHARE_TO_LOSE * self._seconds(), first)
         half_done = (
             loop.batch_progress.is_last_batch
             or done % trainer.accumulate_grad_batches != 0
-            or (trainer.val_check_batch is not None and done % trainer.val_check_batch == 0)
+            or _stops(trainer)  # with a validation that is still to come
+            or (trainer.val_check_batch is not None and counted % trainer.val_check_batch == 0)
         )
         due = self._due(min(60 * self._minutes, lost)) or trainer.received_sigterm
         if not half_done and due:
@@ -169,7 +195,7 @@ class Snapshots(Checkpoint):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Save the end; where training is only to pause, a stop that came by itself is still the end, as is the last step."""
-        over = trainer.should_stop or trainer.global_step >= trainer.max_steps >= 0
+        over = _stops(trainer) or trainer.global_step >= trainer.max_steps >= 0
         paused = self._pause_at is not None and not over
         self._save(trainer, "end", trained=not paused)
         if self._told_to_end:
@@ -178,13 +204,14 @@ class Snapshots(Checkpoint):
     def _save(self, trainer: pl.Trainer, moment: str, *, trained: bool = False) -> None:
         self._before()
         self._moment, started = moment, time.monotonic()
+        self._stop_pending = trainer.should_stop and not _stops(trainer)
         seen = trainer.fit_loop.epoch_loop.val_loop._seen_batches_per_dataloader
         self._validated = dict(seen) or self._validated_before
         facts = Facts(
             epoch=trainer.current_epoch,
             step=trainer.global_step,
             trained=trained,
-            stopped=trainer.should_stop,
+            stopped=_stops(trainer),
             seconds=self._seconds(),
             peak_memory=self._peak_memory(),
             best=self._best(trainer),
@@ -202,13 +229,31 @@ class Snapshots(Checkpoint):
         return cheap or self._minutes == 0 or self._told_to_end
 
     def _best(self, trainer: pl.Trainer) -> str | None:
-        folder = str(self._folder.checkpoints / "model_checkpoint")
+        folder = f"{self._folder.checkpoints / 'model_checkpoint'}/"
         kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
         best = next((callback for callback in kept if callback.best_model_path.startswith(folder)), None)
         # Of a metric that was never finite, Lightning keeps the first epoch, and calls infinity its score.
         if best is None or not (best.best_model_score is None or torch.isfinite(best.best_model_score)):
             return None
         return str(Path(best.best_model_path).relative_to(self._folder.checkpoints))
+
+
+def _stops(trainer: pl.Trainer) -> bool:
+    """Whether a stop that was asked for is one now: not before `min_epochs` and `min_steps`."""
+    return bool(trainer.should_stop and trainer.fit_loop._can_stop_early)
+
+
+def _require_files(state: Any) -> None:
+    """Raise `TrainingError` where a callback that removes files names something else than one within a folder."""
+    if isinstance(state, str) and (".." in Path(state).parts or "://" in state or "::" in state):
+        raise TrainingError(
+            f"the checkpoint names {state}, which Ratchet has not written: delete the run that it is from, or what lies below "
+            "checkpoints/ of its artifacts, and train anew"
+        )
+    for part in (
+        [*state, *state.values()] if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    ):
+        _require_files(part)
 
 
 def _moved(value: Any, there: str, here: str) -> Any:

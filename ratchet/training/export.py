@@ -41,14 +41,14 @@ def export_network(network: nn.Module, card: ModelCard, directory: Path, *, type
     """
     network = network.cpu().float().eval().to(memory_format=torch.contiguous_format)
     example = _example(card)
-    # One image, where the forms are made from two: a form that takes batches of two only (torch's guard: AssertionError) fails.
-    with torch.inference_mode():
-        expected = network(example[:1])
-    if not torch.isfinite(expected).all():
-        raise ExportError(
-            "the trained network answers NaN or infinity: it diverged. Lower optimizer.lr, or clip gradients."
-        )
     try:
+        # One image, where the forms are made of two: one that takes batches of two only (a guard: AssertionError) fails.
+        with torch.inference_mode():
+            expected = network(example[:1])
+        if not torch.isfinite(expected).all():
+            raise ExportError(
+                "the network answers NaN or infinity; if it was trained, it diverged. Lower optimizer.lr, or clip gradients."
+            )
         forms = directory.with_name(f"{directory.name}.forms")  # MLflow asks for a directory that is empty
         with warnings.catch_warnings(), beside(partial(_other_forms, network, example, forms, types)) as others:
             warnings.simplefilter("ignore")  # the tracers warn of shapes that are constants here

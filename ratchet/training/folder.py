@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from ratchet.boot import boot_id
+from ratchet.errors import TrainingError
 
 RESUME_FILE = "resume.ckpt"
 FACTS_FILE = "snapshot.json"
 _NEWEST_FILE = "newest"
 _BOOT_FILE = "boot"
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # Linux: another one each time that the machine starts
 
 
 class _Value(BaseModel):
@@ -45,6 +47,15 @@ class Facts(_Value):
     seconds: float
     peak_memory: float
     best: str | None
+
+    @field_validator("best")
+    @classmethod
+    def _is_below(cls, best: str | None) -> str | None:
+        if best is not None and (best.startswith("/") or ".." in Path(best).parts):
+            raise TrainingError(
+                f"a snapshot names {best}, outside of it, which Ratchet has not written: delete the run it is from"
+            )
+        return best
 
 
 class Snapshot(_Value):
@@ -160,7 +171,7 @@ class TrialFolder:
 
     def _take(self, draft: Path, facts: Facts) -> Snapshot:
         (draft / FACTS_FILE).write_text(facts.model_dump_json())
-        (draft / _BOOT_FILE).write_text(_boot())
+        (draft / _BOOT_FILE).write_text(boot_id())
         others = self._snapshots()  # the one before, and one that was on its way when its process died
         number = int(others[-1].name.split("-")[1]) + 1 if others else 0
         snapshot = Snapshot(path=draft.rename(self.path / f"snapshot-{number:06d}"), facts=facts)
@@ -241,14 +252,9 @@ def link(source: str, target: str) -> str:
     return target
 
 
-def _boot() -> str:
-    """Which start of which machine this is; empty where it does not say."""
-    return _BOOT_ID.read_text() if _BOOT_ID.is_file() else ""
-
-
 def _written_since_boot(snapshot: Path) -> bool:
     file = snapshot / _BOOT_FILE
-    return file.is_file() and file.read_text() == _boot() != ""
+    return file.is_file() and file.read_text().strip() == boot_id() != ""
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -9,7 +10,10 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from ratchet.training.folder import lock_folder, remove_folder
+from ratchet.run_names import CHECKPOINT_TAG, CHECKPOINTS_PATH, RESUME_PATH
+from ratchet.training.folder import TrialFolder, lock_folder, remove_folder
+
+logger = logging.getLogger(__name__)
 
 _FINGERPRINT = re.compile("[0-9a-f]{64}")  # other folders are somebody else's
 KEPT_SECONDS = 14 * 24 * 3600.0
@@ -47,12 +51,38 @@ def prune(
         held = lock_folder(path, wait=False)
         if held is not None:
             with held:
+                if age >= seconds:  # where only room was wanted, it can go on from there
+                    _remove_uploads(home, path.name)
                 remove_folder(path)
             told.append(
                 f"removed the checkpoint of the interrupted trial {path.name[:12]}: {size / 1e6:.0f} MB, "
                 f"not touched for {age / 86400:.1f} days"
             )
     return told
+
+
+def _remove_uploads(home: Path, fingerprint: str) -> None:
+    """Remove what the trial sent to the tracking server to be taken up elsewhere, unless another machine did so."""
+    from ratchet.registry.mlflow_files import MlflowFiles  # noqa: PLC0415 - before the fork server has begun
+    from ratchet.registry.tracking import client, tracking_uri  # noqa: PLC0415
+    from ratchet.training.ownership import OWNER_TAG, machine  # noqa: PLC0415
+
+    try:
+        note = TrialFolder(home, fingerprint).note()
+        if note is None:
+            return
+        store = client()
+        run = store.get_run(note.run_id)
+        own = run.data.tags.get(OWNER_TAG, "").startswith(f"{machine(home)}/")
+        if run.info.status == "FINISHED" or not own:
+            return
+        if CHECKPOINT_TAG in run.data.tags:  # first: a tag that names what is gone would end whoever goes on from there
+            store.delete_tag(note.run_id, CHECKPOINT_TAG)
+        sent = [entry.path for entry in store.list_artifacts(note.run_id, CHECKPOINTS_PATH)]
+        uploads = [path for path in sent if path.startswith(f"{RESUME_PATH}-")]
+        MlflowFiles(store, tracking_uri()).lighten(note.run_id, uploads)
+    except Exception:  # of a server or a store: it ends no sweep
+        logger.warning("what the trial %s sent to the tracking server stays there", fingerprint[:12], exc_info=True)
 
 
 def _age_and_size(path: Path) -> tuple[float, int]:

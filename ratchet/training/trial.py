@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -24,6 +25,7 @@ from ratchet.evaluation.served import ModelCard
 from ratchet.registry.tracking import client
 from ratchet.run_names import CHECKPOINTS_PATH, CONFIG_FILE, ENDED_TAG, IMAGES_TAG, MODEL_PATH, PARAMETERS_TAG
 from ratchet.settings import TrialConfig
+from ratchet.targets import NETWORK
 from ratchet.training.export import export_network
 from ratchet.training.fingerprint import trial_fingerprint
 from ratchet.training.fitting import Spending, Work, build_module, fit, load_exported
@@ -114,6 +116,7 @@ def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:
     run.log_dataset(data.name, data.fingerprint, str(data.data_path))
     module = build_module(config, data.classes)
     if work.folder.newest() is None:
+        _require_exportable(work)
         note = warm_start(config, module.network, run, work.folder.path) or note
 
     report = work.report
@@ -125,6 +128,7 @@ def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:
     work = replace(work, report=tell)
     snapshot = fit(work, module, until_epoch=until_epoch)
     if not snapshot.facts.trained:
+        run.confirm_owner()
         run.pause()
         return TrialEnd(status="paused", run_id=run.run_id, metrics={row.key: row.value for row in run.rows}, note=note)
     epochs = config.trainer["max_epochs"]
@@ -140,6 +144,18 @@ def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:
     beyond = [row.step + 1 for row in run.rows if row.step > snapshot.facts.step]
     run.log_metrics(metric_rows(metrics, max([snapshot.facts.step, *beyond])))
     return TrialEnd(status="finished", run_id=run.run_id, metrics={row.key: row.value for row in run.rows}, note=note)
+
+
+def _require_exportable(work: Work) -> None:
+    """Raise `ExportError` for a network of one's own that cannot be exported: else its training would be for nothing."""
+    config = work.config
+    if config.backbone.model["_target_"] == NETWORK:
+        return
+    spare = build_module(
+        config, work.data.classes
+    ).network  # what is drawn for it changes nothing: each epoch draws anew
+    with tempfile.TemporaryDirectory(dir=work.folder.path, ignore_cleanup_errors=True) as place:
+        export_network(spare, _card(config, work.data), Path(place) / "model", types=config.export.types)
 
 
 def _conclude(work: Work, module: SegmentationModule, snapshot: Snapshot) -> tuple[dict[str, float], list[str]]:
@@ -220,16 +236,19 @@ def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], lis
     return metrics, notes, counts, masks
 
 
-def _export(config: TrialConfig, module: SegmentationModule, data: Any, artifacts: Path) -> None:
+def _card(config: TrialConfig, data: Any) -> ModelCard:
     transforms = config.transforms
-    card = ModelCard(
+    return ModelCard(
         input_height=transforms.input_height,
         input_width=transforms.input_width,
         mean=transforms.mean,
         std=transforms.std,
         classes=("background", *data.classes),
     )
-    export_network(module.network, card, artifacts / MODEL_PATH, types=config.export.types)
+
+
+def _export(config: TrialConfig, module: SegmentationModule, data: Any, artifacts: Path) -> None:
+    export_network(module.network, _card(config, data), artifacts / MODEL_PATH, types=config.export.types)
     (artifacts / CONFIG_FILE).write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
