@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import re
+import time
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from conftest import TINY
 from mlflow.entities import Metric
 
 from ratchet.comparison import ComparedTrial, Comparison, draw_page, gather
 from ratchet.comparison.drawing import Scale, fitted, short, spread
+from ratchet.config import compose_space
 from ratchet.page_parts import figure
 from ratchet.registry.ranking import INFINITE, as_logged
 from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.training.board import Board
 from ratchet.training.examples import Example
+from ratchet.training.parent import PAGE, SweepRun
+from ratchet.training.plan import plan_sweep
 from ratchet.training.results import Status, SweepOutcome, TrialResult
 from ratchet.training.run import last_values, validations
 
@@ -298,3 +305,23 @@ def test_labels_keep_their_distance_and_their_order() -> None:
     ordered = sorted(found)
     assert all(after - before >= 9.999 for before, after in itertools.pairwise(ordered))
     assert max(found) <= 100.0
+
+
+@pytest.mark.usefixtures("stored_home")
+def test_a_page_that_could_not_be_written_is_none_and_those_of_long_ago_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_sweep(compose_space([*TINY, "optimizer.lr=0.1,0.2"]))
+    outcome = Board(plan, lambda _: None).outcome(None, begun=0)
+    folder = plan.config.core.home / "sweeps"
+    for name, page in (("old", PAGE), ("own", "notes.txt")):
+        (folder / name).mkdir(parents=True)
+        (folder / name / page).touch()
+        os.utime(folder / name / page, (time.time() - 100 * 86400,) * 2)
+    with SweepRun.of(plan, {}) as sweep_run:
+        with monkeypatch.context() as patch:
+            patch.setattr("ratchet.training.parent.draw_page", lambda _: "half\udcff")  # cannot be encoded
+            assert sweep_run._write_page(outcome) is None
+        assert not list(folder.glob(f"{plan.digest}/{PAGE}"))
+        page = sweep_run._write_page(outcome)
+    assert page is not None
+    assert page.is_file()
+    assert sorted(path.name for path in folder.iterdir()) == sorted([plan.digest, "own"])

@@ -7,13 +7,15 @@ import math
 import optuna
 import pytest
 from conftest import TINY
+from optuna.trial import TrialState
 from test_budget import SETTINGS
 
 from ratchet.config import compose
 from ratchet.errors import ConfigError
 from ratchet.settings import SweepSettings
 from ratchet.training.halving import exported_value, require_rungs, rungs
-from ratchet.training.pruning import SynchronousHalving
+from ratchet.training.pruning import SynchronousHalving, pruner
+from ratchet.training.study_storage import again
 
 
 def settings(**changes: object) -> SweepSettings:
@@ -75,3 +77,19 @@ def test_the_last_one_always_goes_on() -> None:
     first.report(0.1, 3)
     second.report(0.2, 3)
     assert (first.should_prune(), second.should_prune()) == (True, False)
+
+
+def test_a_trial_that_was_begun_again_has_one_place_at_its_rung() -> None:
+    study = optuna.create_study(direction="maximize", pruner=pruner(settings(), synchronous=False))
+    first = study.ask()
+    first.report(0.9, 1)
+    assert not first.should_prune()
+    study.tell(first, state=TrialState.FAIL)
+    again(study, study.trials[0])
+    study.ask()  # the same again, with its place
+    last = False
+    for value in (0.85, 0.7, 0.6, 0.5, 0.88):
+        trial = study.ask()
+        trial.report(value, 1)
+        last = trial.should_prune()
+    assert not last  # two of six go on

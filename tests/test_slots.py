@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -11,19 +12,22 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
+import optuna
 import pytest
 import torch
 from conftest import TINY
 
-from ratchet.config import compose, compose_space
+from ratchet.config import compose, compose_space, compose_sweep
 from ratchet.errors import ConfigError
 from ratchet.settings import TrialConfig
 from ratchet.training.board import Board
-from ratchet.training.engine import Engine
-from ratchet.training.plan import PlannedTrial, plan_sweep
-from ratchet.training.process import _see_only
+from ratchet.training.engine import Engine, _Work
+from ratchet.training.plan import PlannedTrial, plan_sweep, plan_trials
+from ratchet.training.process import TrialOrder, TrialProcess, _see_only
+from ratchet.training.progress import TrialEnd
 from ratchet.training.queue import TrialList, Turn
 from ratchet.training.results import SweepOutcome, TrialResult
 from ratchet.training.slots import (
@@ -35,7 +39,8 @@ from ratchet.training.slots import (
     order,
     trials_at_once,
 )
-from ratchet.training.sweep import run
+from ratchet.training.study_storage import address
+from ratchet.training.sweep import run, run_sweep
 
 
 def see_gpus(monkeypatch: pytest.MonkeyPatch, count: int, **visible: str) -> None:
@@ -80,7 +85,7 @@ def test_a_form_whose_packages_are_not_there_is_refused_before_anything_is_train
 ) -> None:
     plan = plan_sweep(compose_space([*TINY, "export=onnx"]))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ConfigError, match=r"onnxscript is not installed.*pip install 'ratchet\[onnx\]'"):
+    with pytest.raises(ConfigError, match=r"onnxscript is not installed.*pip install onnx onnxscript onnxruntime"):
         run(plan)
 
 
@@ -231,29 +236,21 @@ def test_the_next_trial_waits_for_an_export_where_a_gpu_takes_one_process(
         assert Engine(plan, Board(plan, lambda _: None), TrialList(plan, {}), 1, {})._overlaps is overlaps
 
 
-SCRIPT = """
-import sys
-from ratchet.config import compose_sweep
-from ratchet.training import process
-from ratchet.training.plan import plan_trials
-from ratchet.training.sweep import run_sweep
-
-process._SPAWNS = True  # as on macOS
-if __name__ == "__main__":
-    print(*(trial.status for trial in run_sweep(plan_trials(compose_sweep(sys.argv[1:])))))
-"""
-
-
 @pytest.mark.trains
 @pytest.mark.slow
-def test_where_a_gpu_survives_no_fork_each_trial_has_an_interpreter_of_its_own(
-    stored_home: Path, tmp_path: Path
-) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, str(script), *TINY, "export.types=[pt2]", "optimizer.lr=0.01,0.001"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.stdout.split() == ["finished", "finished"], ended.stderr
+@pytest.mark.usefixtures("stored_home")
+def test_where_a_gpu_survives_no_fork_each_trial_has_an_interpreter_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratchet.training.process._SPAWNS", True)  # as on macOS
+    made, begin = list[TrialProcess](), TrialProcess.start
+
+    def start(given: TrialOrder) -> TrialProcess:
+        made.append(begin(given))
+        return made[-1]
+
+    monkeypatch.setattr(TrialProcess, "start", start)
+    ended = run_sweep(plan_trials(compose_sweep([*TINY, "export.types=[pt2]", "optimizer.lr=0.01,0.001"])))
+    assert [trial.status for trial in ended] == ["finished", "finished"]
+    assert [type(each.process).__name__ for each in made] == ["SpawnProcess"] * 2
 
 
 @pytest.mark.trains
@@ -267,9 +264,33 @@ def test_two_trials_run_at_once_and_all_come_to_their_end(stored_home: Path, hal
     rates = "optimizer.lr=0.05,0.002,0.0005,0.0001"
     halved = ["trainer.max_epochs=2", f"sweep.halving={halving}", "sweep.halving_eta=2", "sweep.halving_min_epochs=1"]
     space = compose_space([*TINY, *halved, "sweep.parallel=2", "export.types=[pt2]", rates])
-    outcome: SweepOutcome = run(plan_sweep(space), on_progress=watch)
+    plan = plan_sweep(space)
+    outcome: SweepOutcome = run(plan, on_progress=watch)
     assert max(map(len, seen)) >= 2
     ended = sorted(trial.status for trial in outcome.trials)
     assert set(ended) <= ({"finished", "pruned"} if halving == "true" else {"finished"})
     assert len(ended) == 4
     assert all(trial.metrics["val_iou"] >= 0 for trial in outcome.trials if trial.trained)
+    if halving == "true":
+        study = optuna.load_study(study_name=None, storage=address(plan.config.core.home))
+        assert [set(trial.intermediate_values) for trial in study.get_trials()] == [{1}] * 4
+
+
+class Kept(TrialList):
+    """A queue that keeps what it is told."""
+
+    reused: str | None = None
+
+    def ended(self, turn: Turn, value: float | None, *, reused: str | None = None) -> None:
+        self.reused = reused
+
+
+@pytest.mark.usefixtures("ratchet_home")
+def test_the_queue_is_told_the_run_of_a_trial_that_another_process_has_trained_meanwhile(tmp_path: Path) -> None:
+    plan = plan_sweep(compose_space(TINY))
+    queue, (ours, theirs) = Kept(plan, {}), multiprocessing.Pipe()
+    theirs.send(("ended", TrialEnd(status="reused", run_id="abc", metrics={})))
+    process = SimpleNamespace(connection=ours, order=SimpleNamespace(log=tmp_path / "log"))
+    work = _Work(Turn(plan.trials[0]), 0.0, 0.0)
+    assert Engine(plan, Board(plan, lambda _: None), queue, 1, {})._receive(process, work)  # type: ignore[arg-type]
+    assert queue.reused == "abc"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from conftest import TINY
 from optuna.trial import TrialState
@@ -14,6 +16,21 @@ from ratchet.training.plan import SweepPlan, plan_sweep
 from ratchet.training.queue import Pruned, StudyQueue, Turn
 from ratchet.training.sweep import _at_work
 
+_queues: list[StudyQueue] = []
+
+
+def opened(plan: SweepPlan, *, at_once: int = 1) -> StudyQueue:
+    """Its queue, whose study is alive to the end of the test."""
+    _queues.append(StudyQueue(plan, at_once=at_once))
+    return _queues[-1]
+
+
+@pytest.fixture(autouse=True)
+def _close_queues() -> Iterator[None]:
+    yield
+    while _queues:
+        _queues.pop().close()
+
 
 def searched(*overrides: str) -> SweepPlan:
     return plan_sweep(compose_space([*TINY, *overrides]))
@@ -25,7 +42,7 @@ def searched(*overrides: str) -> SweepPlan:
 def test_what_another_process_has_ended_is_taken_as_it_is(force: str) -> None:
     shared = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=3", f"sweep.force={force}")
     experiment = ensure_experiment("tiny")
-    first, second = (StudyQueue(shared, at_once=1) for _ in range(2))
+    first, second = (opened(shared) for _ in range(2))
     trained, pruned = first.next(), first.next()
     assert isinstance(trained, Turn)
     assert isinstance(pruned, Turn)
@@ -46,8 +63,6 @@ def test_what_another_process_has_ended_is_taken_as_it_is(force: str) -> None:
     assert own.found is None
     assert second.next() is None
     assert first.begun() == 3
-    first.close()
-    second.close()
 
 
 @pytest.mark.slow
@@ -68,7 +83,7 @@ def test_trials_that_are_reused_are_compared_with_at_their_rungs(at_once: int) -
             store.set_terminated(run.info.run_id)
         else:
             own = run.info.run_id
-    queue = StudyQueue(plan, at_once=at_once)
+    queue = opened(plan, at_once=at_once)
     turns = [turn for turn in (queue.next() for _ in range(4)) if isinstance(turn, Turn)]
     for turn in sorted(turns, key=lambda turn: turn.found is None):
         if turn.found is not None:
@@ -76,7 +91,6 @@ def test_trials_that_are_reused_are_compared_with_at_their_rungs(at_once: int) -
         else:
             queue.paused(turn, own)
     assert isinstance(queue.next(), Pruned)
-    queue.close()
 
 
 @pytest.mark.slow
@@ -87,7 +101,7 @@ def test_a_halved_search_that_only_time_bounds_does_not_wait_for_trials_without_
         client().log_metric(run.info.run_id, "val_iou", 0.5, step=step)
         client().log_metric(run.info.run_id, "val_loss_epoch", 0.5, step=step)
     timed = ("trainer.max_epochs=4", "sweep.halving=true", "sweep.max_time=1h")
-    queue = StudyQueue(searched("optimizer.lr=interval(0.1,0.2)", *timed), at_once=1)
+    queue = opened(searched("optimizer.lr=interval(0.1,0.2)", *timed))
     asked = []
     for _ in range(5):
         turn = queue.next()
@@ -95,7 +109,6 @@ def test_a_halved_search_that_only_time_bounds_does_not_wait_for_trials_without_
         asked.append(turn.until_epoch)
         if turn.until_epoch is not None:
             queue.paused(turn, run.info.run_id)
-    queue.close()
     assert asked[:2] == [2, None]  # the first one goes on to its end
 
 
@@ -103,13 +116,12 @@ def test_a_halved_search_that_only_time_bounds_does_not_wait_for_trials_without_
 @pytest.mark.usefixtures("stored_home")
 def test_a_search_that_has_what_it_wants_draws_no_more_and_its_begun_trials_are_known() -> None:
     wanted = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=3")
-    queue = StudyQueue(wanted, at_once=1)
+    queue = opened(wanted)
     turn = queue.next()
     assert isinstance(turn, Turn)
     queue.ended(turn, 0.9)
     assert queue.next(new=False) is None
     assert queue.begun() == 1
-    queue.close()
     experiment = ensure_experiment("tiny")
     client().create_run(experiment, tags={FINGERPRINT_TAG: "paused on Friday", wanted.tag: "true"})
     client().create_run(experiment, tags={FINGERPRINT_TAG: "pruned", PRUNED_TAG: "why", wanted.tag: "true"})
@@ -120,13 +132,12 @@ def test_a_search_that_has_what_it_wants_draws_no_more_and_its_begun_trials_are_
 @pytest.mark.usefixtures("stored_home")
 def test_a_point_that_is_drawn_again_uses_up_nothing() -> None:
     lists = ("optimizer.lr=0.1,0.2,0.3", "trainer.max_epochs=2,3", "sweep.sampler=tpe", "core.seed=43")
-    queue = StudyQueue(searched(*lists), at_once=1)
+    queue = opened(searched(*lists))
     names = set()
     while (turn := queue.next()) is not None:
         assert isinstance(turn, Turn)
         names.add(turn.trial.name)
         queue.ended(turn, 0.5 + 0.1 * len(names))
-    queue.close()
     assert len(names) == 6
 
 
@@ -146,7 +157,7 @@ def test_a_search_that_finds_nothing_new_does_not_say_that_it_had_its_trials() -
 @pytest.mark.slow
 @pytest.mark.usefixtures("stored_home")
 def test_a_search_ends_when_it_has_tried_all_that_there_is_though_only_time_bounds_it() -> None:
-    queue = StudyQueue(searched("trainer.max_epochs=int(interval(2,3))", "sweep.max_time=1h"), at_once=1)
+    queue = opened(searched("trainer.max_epochs=int(interval(2,3))", "sweep.max_time=1h"))
     names = []
     while (turn := queue.next()) is not None:
         assert isinstance(turn, Turn)
@@ -159,7 +170,7 @@ def test_a_search_ends_when_it_has_tried_all_that_there_is_though_only_time_boun
 @pytest.mark.usefixtures("stored_home")
 def test_a_forced_search_that_is_gone_on_with_trains_nothing_anew() -> None:
     plan = searched("optimizer.lr=interval(0.1,0.2)", "sweep.force=true")
-    turn = StudyQueue(plan.unforced(), at_once=1).next()
+    turn = opened(plan.unforced()).next()
     assert isinstance(turn, Turn)
     assert not turn.trial.config.sweep.force
     assert (plan.unforced().digest, plan.settings.force) == (plan.digest, True)
@@ -169,37 +180,33 @@ def test_a_forced_search_that_is_gone_on_with_trains_nothing_anew() -> None:
 @pytest.mark.usefixtures("stored_home")
 def test_a_trial_that_failed_here_and_is_queued_again_elsewhere_is_taken_again() -> None:
     search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=1")
-    first = StudyQueue(search, at_once=1)
+    first = opened(search)
     turn = first.next()
     assert isinstance(turn, Turn)
     first.ended(turn, None)
-    second = StudyQueue(search, at_once=1)  # which queues what failed
+    opened(search)  # another process, which queues what failed
     again = first.next()
     assert isinstance(again, Turn)
     assert again.trial.fingerprint == turn.trial.fingerprint
     first.ended(again, 0.5)
     assert first.next() is None
-    first.close()
-    second.close()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("stored_home")
 def test_a_trial_that_others_queued_again_while_it_lives_is_told_once() -> None:
     search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=1")
-    first = StudyQueue(search, at_once=1)
+    first = opened(search)
     turn = first.next()
     assert isinstance(turn, Turn)
     assert turn.number is not None
     first._study._study.tell(turn.number, state=TrialState.FAIL)  # as who takes it for dead does
-    second = StudyQueue(search, at_once=1)  # queues it again
+    second = opened(search)  # queues it again
     assert first.next() is None
     first.ended(turn, 0.5)
     (told,) = second._study._study.get_trials(states=(TrialState.COMPLETE,))
     assert (told.value, "repeat" in told.user_attrs) == (0.5, False)
     assert second.next() is not None  # the trial as it is
-    first.close()
-    second.close()
 
 
 @pytest.mark.slow
@@ -207,11 +214,11 @@ def test_a_trial_that_others_queued_again_while_it_lives_is_told_once() -> None:
 def test_a_trial_that_failed_here_and_was_trained_elsewhere_is_taken_as_it_is() -> None:
     search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=1")
     experiment = ensure_experiment("tiny")
-    first = StudyQueue(search, at_once=1)
+    first = opened(search)
     turn = first.next()
     assert isinstance(turn, Turn)
     first.ended(turn, None)
-    second = StudyQueue(search, at_once=1)
+    second = opened(search)
     again = second.next()
     assert isinstance(again, Turn)
     run = client().create_run(experiment, tags={FINGERPRINT_TAG: again.trial.fingerprint})
@@ -221,5 +228,3 @@ def test_a_trial_that_failed_here_and_was_trained_elsewhere_is_taken_as_it_is() 
     found = first.next()
     assert isinstance(found, Turn)
     assert found.found is not None
-    first.close()
-    second.close()

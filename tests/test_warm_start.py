@@ -19,7 +19,7 @@ from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.training.export import export_network
 from ratchet.training.fitting import build_module
 from ratchet.training.origin import WEIGHTS_FILE, fetch, planned
-from ratchet.training.plan import PlannedTrial, plan_sweep, plan_trials
+from ratchet.training.plan import PlannedTrial, Planner, plan_sweep, plan_trials
 from ratchet.training.sweep import run_sweep
 from ratchet.training.warm_start import load_fitting, read_weights
 
@@ -81,7 +81,9 @@ def test_weights_are_read_and_no_code_beside_them_is_run(tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("stored_home")
 def test_a_training_starts_from_production_and_its_ancestry_is_on_its_run(tmp_path: Path) -> None:
+    planner, given = Planner(), compose([*SHAPES, "backbone.init_from=production"])
     unborn = plan("backbone.init_from=production")
+    assert planner.trial(given, {}, "a").fingerprint == unborn.fingerprint
     assert unborn.config.backbone.init_from is None  # there is no champion yet
     assert unborn.fingerprint == plan().fingerprint
     either = plan_sweep(compose_space([*SHAPES, "backbone.init_from=null,production", "core.seed=7"]))
@@ -93,6 +95,8 @@ def test_a_training_starts_from_production_and_its_ancestry_is_on_its_run(tmp_pa
 
     trial = plan("backbone.init_from=production", "core.seed=7")
     assert trial.config.backbone.init_from == "models:/shapes/1"
+    assert planner.trial(given, {}, "b").fingerprint == unborn.fingerprint  # all trials of a search start from the same
+    assert Planner((trial,)).trial(given, {}, "b").config.backbone.init_from == "models:/shapes/1"
     names = (
         "models:/shapes/1",
         "models:/shapes@production",

@@ -271,5 +271,6 @@ class Engine:
             if value.status == "paused":
                 self._queue.paused(work.turn, value.run_id)
             else:
-                self._queue.ended(work.turn, value.metrics.get(self._plan.metric))
+                elsewhere = value.run_id if value.status == "reused" else None  # trained by another process meanwhile
+                self._queue.ended(work.turn, value.metrics.get(self._plan.metric), reused=elsewhere)
         return kind in ("failed", "ended")

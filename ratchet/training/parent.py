@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import shutil
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -39,6 +43,7 @@ PAGE = "comparison.html"
 _STATE_TAG = "ratchet.sweep_state"
 _NOTE_TAG = "mlflow.note.content"
 _MOST_OF_A_NOTE = 7900  # characters: MLflow cuts a tag at 8,000
+_KEPT_SECONDS = 90 * 24 * 3600.0
 _BEST = "best/"  # so that no metric of it is taken for a trial's
 
 
@@ -97,6 +102,8 @@ class SweepRun:
         if self._run_id is None:
             return outcome
         page: Path | None = self._page()
+        with suppress(OSError):
+            os.utime(self._page())  # one that is asked for again is kept
         if _state(outcome) != self._state or not self._page().is_file():
             page = self._write_page(outcome)
             try:
@@ -148,7 +155,10 @@ class SweepRun:
                 logarithmic=[key for key, found in dimensions.items() if isinstance(found, Interval) and found.log],
             )
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(draw_page(comparison), encoding="utf-8")
+            draft = path.with_suffix(f".{os.getpid()}")
+            draft.write_text(draw_page(comparison), encoding="utf-8")
+            draft.replace(path)
+            _remove_old(path.parents[1])
         except Exception:
             logger.warning("the page that compares the trials could not be made", exc_info=True)
             return None
@@ -170,6 +180,14 @@ class SweepRun:
             client().set_terminated(self._run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         except (RatchetError, MlflowException) as unreachable:  # not to hide why the sweep ended
             logger.warning("the sweep's run %s still looks as if it ran: %s", self._run_id, unreachable)
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove the pages of sweeps that nobody has repeated for long: MLflow has them, too."""
+    for page in folder.glob(f"*/{PAGE}"):
+        with suppress(FileNotFoundError):  # another process has removed it
+            if time.time() - page.stat().st_mtime > _KEPT_SECONDS:
+                shutil.rmtree(page.parent, ignore_errors=True)
 
 
 def _runs(store: MlflowClient, experiment: str, digest: str) -> list[Run]:

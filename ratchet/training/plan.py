@@ -120,12 +120,18 @@ class SweepPlan(_Value):
 class Planner:
     """Makes trials of configurations; the data are fetched, checked and hashed once for all of them.
 
-    Of the data of trials `planned` before, what was planned stands, though there may be more by now. Images that are not
+    What is in production when the first of them starts from it is what all of them start from. Of the data of trials
+    `planned` before, and of that, what was planned stands, though there may be more by now. Images that are not
     among `only` are left out.
     """
 
-    def __init__(self, planned: Iterable[PlannedTrial] = (), *, only: Collection[str] | None = None) -> None:
+    def __init__(self, planned: Sequence[PlannedTrial] = (), *, only: Collection[str] | None = None) -> None:
         self._only = only
+        self._starts = {
+            (PRODUCTION, trial.config.retrain.model): _start(trial.config)
+            for trial in planned
+            if trial.asked != trial.fingerprint
+        }
         self._contents = {
             content_key(trial.config): (trial.data, trial.images, trial.samples, trial.unlisted)
             for trial in planned
@@ -136,7 +142,7 @@ class Planner:
         """Compute its fingerprint. Raises the errors of the data, and of the registry for a model to start from."""
         from ratchet.config import instantiate  # noqa: PLC0415 - imports Hydra
 
-        config = resolve(given)
+        config = self._resolved(given)
         # Also where its content is known: it refuses settings. The augmentation would import torchvision.
         data = instantiate(config.datamodule | {"train_transform": None})
         data.only = self._only
@@ -159,6 +165,16 @@ class Planner:
             unlisted=unlisted,
             point=point,
         )
+
+    def _resolved(self, given: TrialConfig) -> TrialConfig:
+        named = str(given.backbone.init_from), given.retrain.model
+        if named not in self._starts:
+            self._starts[named] = _start(resolve(given))
+        return given.model_copy(update={"backbone": given.backbone.model_copy(update=self._starts[named])})
+
+
+def _start(config: TrialConfig) -> dict[str, str | None]:
+    return {"init_from": config.backbone.init_from, "init_digest": config.backbone.init_digest}
 
 
 def content_key(config: TrialConfig) -> str:

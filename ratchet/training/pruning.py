@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 from optuna.pruners import BasePruner, SuccessiveHalvingPruner
@@ -20,9 +21,21 @@ def pruner(settings: SweepSettings, *, synchronous: bool) -> BasePruner:
     """
     if synchronous:
         return SynchronousHalving(settings.halving_eta)
-    return SuccessiveHalvingPruner(
+    return AsynchronousHalving(
         min_resource=settings.halving_min_epochs, reduction_factor=settings.halving_eta, min_early_stopping_rate=0
     )
+
+
+class AsynchronousHalving(SuccessiveHalvingPruner):
+    """Optuna's, but that a trial which was begun again has one place at a rung: what failed of it has none."""
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Whether `trial` is to stop at the step that it reported last."""
+        living = copy.copy(study)
+        living.get_trials = lambda **_: [  # type: ignore[method-assign]
+            other for other in study.get_trials(deepcopy=False) if other.state != TrialState.FAIL
+        ]
+        return bool(super().prune(living, trial))
 
 
 class SynchronousHalving(BasePruner):

@@ -64,8 +64,11 @@ class TrialQueue:
     def paused(self, turn: Turn, run_id: str) -> None:
         """Take a trial that came to the epoch where it was to pause."""
 
-    def ended(self, turn: Turn, value: float | None) -> None:
-        """Take a trial that is over, with the value of its exported weights; None: it failed."""
+    def ended(self, turn: Turn, value: float | None, *, reused: str | None = None) -> None:
+        """Take a trial that is over, with the value of its exported weights; None: it failed.
+
+        `reused` is its run where another process has trained it meanwhile.
+        """
 
     def pruned(self) -> set[str]:
         """The fingerprints of those that ended at a rung before this process began."""
@@ -153,7 +156,7 @@ class StudyQueue(TrialQueue):
         if not self._waits:
             self._release(turn.until_epoch)
 
-    def ended(self, turn: Turn, value: float | None) -> None:
+    def ended(self, turn: Turn, value: float | None, *, reused: str | None = None) -> None:
         """Let the sampler learn from it."""
         self._values[turn.trial.fingerprint] = value
         if turn.number is None:
@@ -162,9 +165,10 @@ class StudyQueue(TrialQueue):
             self._failed.add(turn.trial.fingerprint)
             self._study.end(turn.number, pruned=False)
             return
-        if turn.found is not None:
+        run_id = reused if turn.found is None else turn.found.info.run_id
+        if run_id is not None:
             for rung in self._rungs(turn.trial):
-                self._study.report(turn.number, rung, self._rung_value(turn.found.info.run_id, turn.trial, rung))
+                self._study.report(turn.number, rung, self._rung_value(run_id, turn.trial, rung))
                 self._study.should_prune(turn.number)  # which keeps the value for those that come to the rung later
         self._study.finish(turn.number, value)
 
