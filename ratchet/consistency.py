@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import math
+from collections.abc import Iterator
 from importlib.util import find_spec
 from operator import attrgetter
 from typing import Any
 
 from ratchet.data.classes import foreground
 from ratchet.errors import ConfigError
-from ratchet.settings import TrialConfig
+from ratchet.settings import Node, TrialConfig
 from ratchet.training.metric_names import better, logged_name, metric_names
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime")  # the extra `onnx`
@@ -26,6 +28,23 @@ _BASES = {
     "logger": "mlflow",
 }
 """Of each node, the entry that a file of one's own begins with, unless it says all that the node is."""
+
+_TAKEN = {
+    "callbacks": "use the group callbacks",
+    "default_root_dir": "a trial has a folder of its own. Leave it out",
+    "deterministic": "set core.deterministic",
+    "enable_model_summary": "add the callback ModelSummary",
+    "enable_progress_bar": "the sweep shows a table of its own. Leave it out",
+    "logger": "use the group logger",
+    "strategy": "a trial trains on one device. Leave it out",
+}
+_TABLE = "the sweep shows a table of its own. Leave it out"
+_TAKEN_CALLBACKS = {
+    "BatchSizeFinder": "set datamodule.batch_size=auto instead",
+    "ModelPruning": "its masks are in no checkpoint, so that a training which goes on from one would be another. Leave it out",
+    "RichProgressBar": _TABLE,
+    "TQDMProgressBar": _TABLE,
+}
 
 
 def require_consistent(config: TrialConfig) -> None:
@@ -63,6 +82,9 @@ def require_consistent(config: TrialConfig) -> None:
             f"trainer.devices={devices}, trainer.num_nodes={nodes}: a trial trains on one device. Several trials train "
             "side by side, one on each GPU (sweep.parallel); leave trainer.num_nodes out, and set trainer.devices=1."
         )
+    _require_nothing_taken(config)
+    _require_an_epoch_to_export(config)
+    _require_loss(config)
 
 
 def require_exporter(config: TrialConfig) -> None:
@@ -71,7 +93,7 @@ def require_exporter(config: TrialConfig) -> None:
     if missing:
         raise ConfigError(
             f"export.types names onnx, but {', '.join(missing)} is not installed, so every trial would fail behind its "
-            "training: pip install 'ratchet[onnx]', or leave onnx out."
+            f"training: pip install {' '.join(_ONNX)}, or leave onnx out."
         )
 
 
@@ -83,6 +105,72 @@ def _require_targets(config: TrialConfig) -> None:
                 f"{key} names no _target_, so that nobody knows what it is: begin the file of your own with "
                 f"`defaults: [{base}, _self_]`, or give its _target_ too."
             )
+
+
+def _require_nothing_taken(config: TrialConfig) -> None:
+    """Refuse what a trial sets itself: it would change nothing, or come in its way."""
+    for key, instead in _TAKEN.items():
+        if config.trainer.get(key) not in (None, False, "auto", []):
+            raise ConfigError(f"trainer.{key}={config.trainer[key]} has no place here: {instead}.")
+    for key, callback in config.callbacks.items():
+        name = str((callback or {}).get("_target_")).removeprefix("pytorch_lightning.callbacks.")
+        if name in _TAKEN_CALLBACKS:
+            raise ConfigError(f"callbacks.{key}: {_TAKEN_CALLBACKS[name]}.")
+
+
+def _require_an_epoch_to_export(config: TrialConfig) -> None:
+    """Refuse a training that would keep no checkpoint, or fail where the plateau schedule first steps."""
+    trainer, kept = config.trainer, config.callbacks.get("model_checkpoint") or {}
+    epochs, every = trainer["max_epochs"], trainer.get("check_val_every_n_epoch", 1)
+    kept_every = kept.get("every_n_epochs") or 1
+    if not all(isinstance(count, int | None) for count in (every, kept_every)):
+        return  # Lightning says so
+    if trainer.get("fast_dev_run"):
+        raise ConfigError(
+            "trainer.fast_dev_run keeps no checkpoint to export: set trainer.max_epochs=1 +trainer.limit_train_batches=2."
+        )
+    unseen = trainer.get("limit_val_batches") == 0 or (every or 1) > epochs
+    nothing_kept = kept.get("save_top_k", 1) == 0 or kept_every > epochs
+    at_end, by_steps = kept.get("save_on_train_epoch_end"), bool(kept.get("every_n_train_steps"))
+    after_validation = not by_steps and (at_end is False or (at_end is None and every != 1))
+    never_both = after_validation and (unseen or math.lcm(every or 1, kept_every) > epochs)
+    nothing_seen = never_both or (unseen and str(kept.get("monitor")).startswith("val_"))
+    if config.export.checkpoint_selection == "best" and (nothing_kept or nothing_seen):
+        raise ConfigError(
+            "callbacks.model_checkpoint would keep no epoch to export: compare trainer.max_epochs with "
+            "trainer.check_val_every_n_epoch, trainer.limit_val_batches and the callback's every_n_epochs and save_top_k."
+        )
+    without = every is None or trainer.get("limit_val_batches") == 0
+    if without and str((config.scheduler or {}).get("_target_")).endswith("ReduceLROnPlateau"):
+        raise ConfigError(
+            "scheduler=plateau goes by a validation in each of its epochs: set trainer.check_val_every_n_epoch, leave "
+            "trainer.limit_val_batches=0 out, or choose another schedule."
+        )
+
+
+def _require_loss(config: TrialConfig) -> None:
+    """Refuse a loss of segmentation-models-pytorch that would read the logits as something else, most of them in silence."""
+    classes = foreground(config.datamodule.get("idx_to_class", {}))
+    wanted = "binary" if len(classes) == 1 else "multiclass"
+    for node in _losses(config.loss):
+        module, _, name = str(node.get("_target_")).rpartition(".")
+        if module != "segmentation_models_pytorch.losses":
+            continue
+        if name == "MCCLoss" or not node.get("from_logits", True):
+            raise ConfigError(
+                f"loss: {name} would take logits for probabilities: choose another, or set its from_logits=true."
+            )
+        if classes and node.get("mode", wanted) != wanted:
+            raise ConfigError(f"loss: mode={node['mode']} of {name}: for {len(classes)} class(es) it is {wanted}.")
+
+
+def _losses(node: Any) -> Iterator[Node]:
+    """A loss, and those that SumLoss adds up; what one of one's own gives its parts, only that one knows."""
+    if isinstance(node, dict):
+        yield node
+        parts = node.get("losses") if str(node.get("_target_")).endswith(".SumLoss") else None
+        for part in parts if isinstance(parts, list) else ():
+            yield from _losses(part)
 
 
 def _require_metrics(config: TrialConfig) -> None:

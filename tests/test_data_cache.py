@@ -440,3 +440,8 @@ def test_a_data_set_with_a_cache_travels_without_its_pixels(folder: Path) -> Non
     sent = pickle.dumps(dataset)
     assert len(sent) < FILE_BYTES // 4
     assert torch.equal(pickle.loads(sent)[0]["image"], dataset[0]["image"])
+
+
+def test_an_augmentation_that_changes_the_size_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"an image \(3, 24, 24\).*input_height"):
+        list(module(folder, train_transform=v2.RandomCrop(24)).train_dataloader())

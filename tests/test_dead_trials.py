@@ -13,7 +13,7 @@ import psutil
 import pytest
 from conftest import TINY
 
-from ratchet.config import compose_sweep
+from ratchet.config import compose, compose_sweep
 from ratchet.errors import SweepFailedError, TrialFailedError
 from ratchet.registry.tracking import client
 from ratchet.run_names import FAILURE_TAG
@@ -143,3 +143,16 @@ def test_where_the_batch_cannot_be_halved_another_way_out_is_told() -> None:
 
 def test_the_peak_of_a_process_is_seen_from_outside() -> None:
     assert 10 < peak_of(os.getpid()) < 10_000
+
+
+@pytest.mark.usefixtures("stored_home")
+def test_a_network_of_ones_own_that_cannot_be_exported_is_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "trial_faults")
+    own = "++backbone.model={_target_: trial_faults.CountsInPython}"
+    with pytest.raises(SweepFailedError, match="ExportError"):
+        run_sweep(plan_trials([compose([*TINY, own])]))
+    experiment = client().get_experiment_by_name("tiny")
+    assert experiment is not None
+    (run,) = client().search_runs([experiment.experiment_id])
+    assert run.info.status == "FAILED"
+    assert "loss_step" not in run.data.metrics

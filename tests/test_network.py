@@ -435,3 +435,18 @@ def test_a_hub_out_of_reach_names_the_three_ways_out(tmp_path: Path) -> None:
     assert said.startswith("ratchet.errors.WeightsUnavailableError")
     for way in ("imagenet", "null", "path of a state dict"):
         assert way in said
+
+
+def test_a_schedule_made_for_steps_is_stepped_at_each_and_one_may_be_made_of_others(tmp_path: Path) -> None:
+    schedules = "torch.optim.lr_scheduler"
+    cyclic = f"{{_target_: {schedules}.CyclicLR, base_lr: 0.001, max_lr: 0.1, cycle_momentum: false}}"
+    first = f"{{_target_: {schedules}.LinearLR, _partial_: true}}"
+    then = f"{{_target_: {schedules}.StepLR, _partial_: true, step_size: 1}}"
+    warm = f"{{_target_: {schedules}.SequentialLR, milestones: [1], schedulers: [{first}, {then}]}}"
+    both = f"{{_target_: {schedules}.ChainedScheduler, schedulers: [{first}, {then}]}}"
+    made = []
+    for node, interval in ((cyclic, "epoch"), (warm, "epoch"), (both, "step")):
+        config = compose([*TINY, "~scheduler", f"+scheduler={node}", f"+model.scheduler_interval={interval}"])
+        (found,) = fit_one_batch(config, tmp_path).lr_scheduler_configs
+        made.append((type(found.scheduler).__name__, found.interval))
+    assert made == [("CyclicLR", "step"), ("SequentialLR", "epoch"), ("ChainedScheduler", "step")]

@@ -19,6 +19,7 @@ from ratchet.config import compose, compose_sweep, instantiate
 from ratchet.errors import ConfigError
 from ratchet.registry.tracking import client, ensure_experiment
 from ratchet.run_names import BATCH_SIZE_TAG
+from ratchet.training import trial
 from ratchet.training.fitting import Spending
 from ratchet.training.logger import RunLogger
 from ratchet.training.memory import free_bytes, has_memory_for, left_of_container, limited_to_what_is_free
@@ -29,6 +30,7 @@ from ratchet.training.results import TrialResult
 from ratchet.training.run import TrialRun
 from ratchet.training.sweep import run_sweep
 from ratchet.training.trial import run_trial
+from ratchet.training.warm_start import read_weights
 
 SMALL = (*TINY, "export.types=[pt2]", "datamodule.batch_size=4")
 
@@ -55,9 +57,23 @@ def test_a_batch_size_is_found_kept_and_told() -> None:
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("stored_home")
-def test_a_network_trained_in_another_precision_is_scored_and_served_in_float32() -> None:
-    (result,) = run_sweep(plan_trials([compose([*SMALL, "trainer.precision=bf16-true"])]))
-    assert (result.status, result.error) == ("finished", None)
+def test_a_network_trained_in_another_precision_is_scored_and_served_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored, whole = set[torch.dtype](), trial.score_batches
+
+    def watched(module: torch.nn.Module, *given: Any, **named: Any) -> Any:
+        scored.add(next(module.parameters()).dtype)
+        return whole(module, *given, **named)
+
+    monkeypatch.setattr(trial, "score_batches", watched)
+    (planned,) = plan_trials([compose([*SMALL, "trainer.precision=bf16-true"])])
+    said = {"on_start": lambda _: None, "report": lambda _: None}
+    end = run_trial(planned.config, name="a", fingerprint=planned.fingerprint, tags={}, **said)
+    assert scored == {torch.float32}
+    assert client().get_run(str(end.run_id)).data.tags["ratchet.precision"] == "bf16-true"
+    model = Path(client().download_artifacts(str(end.run_id), "deployment_model", str(tmp_path)))
+    assert {part.dtype for part in read_weights(model, "it").values() if part.is_floating_point()} == {torch.float32}
 
 
 @pytest.mark.trains

@@ -47,3 +47,15 @@ class Starve(pl.Callback):
 
     def on_train_batch_end(self, *_: Any) -> None:
         self._taken.append(torch.zeros(50 * 2**20))
+
+
+class CountsInPython(torch.nn.Module):
+    """A network that can be trained, and traced by nobody."""
+
+    def __init__(self, **_: Any) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 3, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.layer(image)
+        return logits if float(logits.sum()) > 0 else 2 * logits

@@ -74,6 +74,12 @@ class SegmentationDataset(Dataset[dict[str, torch.Tensor]]):
                 # Not torch.manual_seed, which would reseed the GPU's generators too.
                 torch.default_generator.manual_seed(_mix(self._seed, epoch, index))
                 image, mask = self._transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+            size = (self._format.height, self._format.width)
+            if tuple(image.shape[-2:]) != size or tuple(mask.shape[-2:]) != size:
+                raise ConfigError(
+                    f"transforms.train_transform makes an image {tuple(image.shape)} and a mask {tuple(mask.shape)}, but what is "
+                    f"served is {size[0]} x {size[1]}: give it the size of transforms.input_height and input_width."
+                )
             if (found := int(mask.max())) > max(self._mask_values.values()):
                 raise ConfigError(
                     f"transforms.train_transform puts {found} into masks, which is the index of no class: what it changes in the "

@@ -236,8 +236,8 @@ def build_module(config: TrialConfig, classes: tuple[str, ...]) -> SegmentationM
         config.model,
         network=instantiate(config.backbone.model),
         loss=instantiate(config.loss),
-        optimizer=instantiate(config.optimizer),
-        scheduler=None if config.scheduler is None else instantiate(config.scheduler),
+        optimizer=instantiate({"_partial_": True, **config.optimizer}),
+        scheduler=None if config.scheduler is None else instantiate({"_partial_": True, **config.scheduler}),
         classes=classes,
     )
     return module

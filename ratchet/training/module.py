@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from ratchet.errors import ConfigError
 from ratchet.evaluation.confusion import confusion, predict_classes
 from ratchet.evaluation.counts import mean_over_shown, metric_of
 from ratchet.training.metric_names import LOGGED_METRICS
@@ -36,13 +37,18 @@ class SegmentationModule(pl.LightningModule):
         scheduler: Callable[..., LRScheduler] | None,
         classes: Sequence[str],
         channels_last: bool = True,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
     ) -> None:
+        """`scheduler_interval`: when a schedule steps; OneCycleLR and CyclicLR do at each step, plateau after validation."""
         super().__init__()
+        if scheduler_interval not in ("epoch", "step"):
+            raise ConfigError(f"model.scheduler_interval={scheduler_interval}: it takes epoch or step.")
         self.network = network.to(memory_format=torch.channels_last) if channels_last else network
         self.loss = loss
         self.classes = tuple(classes)
         self._optimizer = optimizer
         self._scheduler = scheduler
+        self._interval = scheduler_interval
         self._memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._counts = torch.zeros(len(self.classes), 3, dtype=torch.int64)
         self.train()  # Lightning leaves the modes as they are
@@ -110,17 +116,27 @@ class SegmentationModule(pl.LightningModule):
         if getattr(self._scheduler, "func", None) is OneCycleLR:
             scheduler = self._scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-        scheduler = self._scheduler(optimizer)
-        every = self.trainer.check_val_every_n_epoch if isinstance(scheduler, ReduceLROnPlateau) else None
+        scheduler = _built(self._scheduler, optimizer)
+        by_validation = isinstance(scheduler, ReduceLROnPlateau)
+        by_step = not by_validation and (isinstance(scheduler, CyclicLR) or self._interval == "step")
+        every = self.trainer.check_val_every_n_epoch if by_validation else None
         return {
             "optimizer": optimizer,
             "lr_scheduler": {
                 "scheduler": scheduler,
-                "interval": "epoch",
+                "interval": "step" if by_step else "epoch",
                 "frequency": every or 1,  # in an epoch without validation, there is nothing to go by
                 "monitor": "val_loss_epoch",
             },
         }
+
+
+def _built(scheduler: Callable[..., LRScheduler], optimizer: Optimizer) -> LRScheduler:
+    """Build it, and before it the schedules that one such as SequentialLR is made of."""
+    parts = scheduler.keywords.get("schedulers") if isinstance(scheduler, partial) else None
+    if parts is None:
+        return scheduler(optimizer)
+    return scheduler(optimizer=optimizer, schedulers=[_built(part, optimizer) for part in parts])
 
 
 def _is_fused(optimizer: Callable[..., Optimizer]) -> bool:
