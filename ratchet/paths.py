@@ -12,11 +12,11 @@ from typing import Any
 
 from ratchet.errors import ForbiddenPathError
 from ratchet.home import home
-from ratchet.settings import Node, TrialConfig, flatten
+from ratchet.settings import Node, TrialConfig, leaves
+from ratchet.targets import NETWORK
 
 _READ_FROM = {"checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay"}  # timm's
 _WRITTEN_TO = {"dirpath", "exclude_batches_path", "_args_"}  # Lightning's; what has no name cannot be looked at
-_NETWORK = "ratchet.training.create_network"
 
 _relative: ContextVar[dict[str, str] | None] = ContextVar("relative", default=None)
 
@@ -45,21 +45,18 @@ def check_paths(config: TrialConfig) -> None:
     _check_roots({"backbone.model.encoder_weights": config.backbone.model.get("encoder_weights")}, *_installed())
     if not _roots():
         return
-    for key, value in flatten(config.backbone.model):
+    for key, value in leaves(config.backbone.model):
         if (key.partition(".")[0] in _READ_FROM and value) or (key == "encoder_name" and ":" in str(value)):
             raise ForbiddenPathError(
                 f"backbone.model.{key}={value}: weights are named by encoder_weights in this deployment. Leave it out."
             )
-    for key, value in flatten(config.model_dump(exclude={"gate"})):
-        if (
-            key.endswith("._target_")
-            and key not in ("backbone.model._target_", "datamodule._target_")
-            and _reads(value)
-        ):
+    for key, value in leaves(config.model_dump(exclude={"gate"})):
+        place = "backbone.model._target_" if value == NETWORK else "datamodule._target_"
+        if key.endswith("._target_") and _reads(value) and key != place:
             raise ForbiddenPathError(
                 f"{key}={value}: it reads files, and has no place there in this deployment. Leave it out."
             )
-    for key, value in flatten(config.callbacks):
+    for key, value in leaves(config.callbacks):
         parts = set(key.split("."))
         if value and (parts & _WRITTEN_TO or ("filename" in parts and "/" in str(value))):
             raise ForbiddenPathError(
@@ -85,7 +82,7 @@ def _relative_among(data: Mapping[str, Path], config: TrialConfig) -> dict[str, 
     paths = {f"datamodule.{key}": path for key, path in data.items()}
     model = config.backbone.model
     weights = model.get("encoder_weights")
-    if model.get("_target_") == _NETWORK and weights not in (None, "imagenet"):
+    if model.get("_target_") == NETWORK and weights not in (None, "imagenet"):
         paths["backbone.model.encoder_weights"] = Path(str(weights))
     home = config.core.home
     return {key: str(path) for key, path in paths.items() if not path.is_absolute() and not path.is_relative_to(home)}
@@ -102,7 +99,7 @@ def check_data_paths(datamodule: Node) -> None:
 
 
 def _reads(target: Any) -> bool:
-    return str(target) == _NETWORK or str(target).startswith("ratchet.data.")
+    return str(target) == NETWORK or str(target).startswith("ratchet.data.")
 
 
 def _expanded(key: str, value: str) -> Path:

@@ -10,12 +10,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.config import compose_space, instantiate
-from ratchet.errors import ConfigError, ModelNotFoundError
+from ratchet.errors import ConfigError, ModelNotFoundError, RegistryError
 from ratchet.gate import Policy, load_policy
 from ratchet.gate.contrasts import needed_metadata, wanted_columns
 from ratchet.gate.digests import Metadata, metadata_digest
 from ratchet.registry import EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import open_question
+from ratchet.registry.values import checked_model_name
 from ratchet.settings import RetrainSettings, TrialConfig
 from ratchet.space import Composed
 from ratchet.training.plan import NOT_CONTENT, PlannedTrial, SweepPlan, content_key, plan_sweep
@@ -150,6 +151,11 @@ def check_trials(composed: Composed) -> None:
     Raises `ConfigError`, `PolicyError`.
     """
     _require_one_job(composed.configs, () if composed.space is None else composed.space.dimensions)
+    model = composed.configs[0].retrain.model
+    try:
+        checked_model_name(model)
+    except RegistryError as error:
+        raise ConfigError(f"retrain.model={model}: {error}. Give another name with --model.") from error
     policy = load_policy(composed.configs[0].gate)
     for config in composed.configs:
         if policy.group_by is not None and config.datamodule.get("group_by", "") is None:

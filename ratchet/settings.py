@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -132,7 +132,7 @@ class TrialConfig(Settings):
     scheduler: Node | None = None
     transforms: TransformSettings
     trainer: Node
-    callbacks: dict[str, Node | None]
+    callbacks: dict[Annotated[str, Field(pattern=r"^\w[\w-]*$")], Node | None]  # the names are those of folders, too
     logger: Node
     export: ExportSettings
     sweep: SweepSettings
@@ -147,3 +147,17 @@ def flatten(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
             leaf for key, value in tree.items() for leaf in flatten(value, f"{prefix}.{key}" if prefix else str(key))
         ]
     return [(prefix, tree)]
+
+
+def leaves(tree: Any) -> list[tuple[str, Any]]:
+    """As `flatten`, and through lists too, whose positions are keys."""
+    return [(".".join(keys), value) for keys, value in _leaves(tree)]
+
+
+def _leaves(tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list | tuple) else ()
+    if not isinstance(tree, Mapping | list | tuple) or not tree:
+        yield (), tree
+    for key, value in items:
+        for keys, leaf in _leaves(value):
+            yield (str(key), *keys), leaf

@@ -9,25 +9,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from ratchet.errors import ConfigError, ForbiddenTargetError
+from ratchet.settings import Node, leaves
 
+NETWORK = "ratchet.training.create_network"
+"""What builds a network of segmentation-models-pytorch; all else is code of one's own."""
+
+_DATA, _AUGMENTATIONS = "ratchet.data", "torchvision.transforms.v2"
 # Where a `_target_` may live: the module, and the class that it must derive from. A prefix would be too wide:
 # `torch.nn.functional.torch.load` starts like a layer.
 ALLOWED_MODULES: Mapping[str, str] = {
     "pytorch_lightning.callbacks": "pytorch_lightning.Callback",
-    "ratchet.data": "ratchet.data.datamodule.SegmentationDataModule",
+    _DATA: "ratchet.data.datamodule.SegmentationDataModule",
     "ratchet.training.losses": "torch.nn.Module",
     "segmentation_models_pytorch.losses": "torch.nn.Module",
     "torch.nn": "torch.nn.Module",
     "torch.optim": "torch.optim.Optimizer",
     "torch.optim.lr_scheduler": "torch.optim.lr_scheduler.LRScheduler",
-    "torchvision.transforms.v2": "torchvision.transforms.v2.Transform",
+    _AUGMENTATIONS: "torchvision.transforms.v2.Transform",
 }
 ALLOWED_NAMES = frozenset(
     {
         "pytorch_lightning.Trainer",
         "ratchet.training.RunLogger",
         "ratchet.training.SegmentationModule",
-        "ratchet.training.create_network",
+        NETWORK,
     }
 )
 
@@ -51,6 +56,21 @@ def check_targets(node: Any, *, load: bool = True) -> None:
     elif isinstance(node, list | tuple):
         for value in node:
             check_targets(value, load=load)
+
+
+def check_data_module(node: Node) -> None:
+    """Raise `ForbiddenTargetError` unless a node builds a data module, and nothing within it that could read files.
+
+    Who may write to MLflow has written it: a network in its place would read and download them.
+    """
+    for key, target in [("_target_", node.get("_target_")), *leaves(node)]:
+        module = str(target).rpartition(".")[0]
+        allowed = {_DATA if key == "_target_" else _AUGMENTATIONS, *_allowed_besides() - {""}}
+        if key.rpartition(".")[2] == "_target_" and module not in allowed:
+            raise ForbiddenTargetError(
+                f"datamodule.{key}={target}: the run's configuration may name a data module there only. The operator allows "
+                "others with RATCHET_ALLOWED_TARGETS."
+            )
 
 
 def _check_name(target: Any) -> None:

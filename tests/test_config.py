@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.config import application, check_targets, compose, compose_sweep, instantiate
+from ratchet.config import application, check_targets, compose, compose_space, compose_sweep, instantiate
 from ratchet.errors import ConfigError, ForbiddenPathError, ForbiddenTargetError, UnknownKeyError
 from ratchet.gate import Budget, Superiority, load_policy
 from ratchet.home import home
+from ratchet.judgement.configuration import gate_data
+from ratchet.planning import check_trials
 from ratchet.trees import CONFIGS
 
 pytestmark = pytest.mark.usefixtures("ratchet_home")
@@ -133,20 +135,20 @@ def test_a_wrong_value_is_told_with_its_key(override: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "override",
+    ("override", "said"),
     [
-        "hydra.run.dir=/",
-        "hydra/launcher=basic",
-        "core.tag=${oc.env:HOME}",
-        r"core.tag=$\{oc.env\:HOME\}",
-        "trainer=../../elsewhere",
-        "+loss@loss.x=../../elsewhere",
-        "experiment=generic/shapes/segmentation/smp,../../elsewhere",
-        r"experiment=\.\./elsewhere",
+        ("hydra.run.dir=/", "Hydra itself"),
+        ("hydra/launcher=basic", "Hydra itself"),
+        ("core.tag=${oc.env:HOME}", "interpolations"),
+        (r"core.tag=$\{oc.env\:HOME\}", "interpolations"),
+        ("trainer=../../elsewhere", "inside the tree"),
+        ("+loss@loss.x=../../elsewhere", "inside the tree"),
+        ("experiment=generic/shapes/segmentation/smp,../../elsewhere", "inside the tree"),
+        (r"experiment=\.\./elsewhere", "inside the tree"),
     ],
 )
-def test_an_override_from_outside_cannot_reach_hydra_or_the_environment(override: str) -> None:
-    with pytest.raises(ConfigError):
+def test_an_override_from_outside_cannot_reach_hydra_or_the_environment(override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
         compose([override])
 
 
@@ -567,3 +569,74 @@ def test_the_users_command_composes_its_four_trials() -> None:
     models = [(config.backbone.model["arch"], config.backbone.model["encoder_name"]) for config in configs]
     assert models == [(arch, encoder) for arch in ("unet", "unetplusplus") for encoder in ("resnet18", "resnet50")]
     assert {config.core.name for config in configs} == {"cats_vs_dogs"}
+
+
+NETWORK = "{_target_: ratchet.training.create_network, arch: unet, encoder_name: resnet18, encoder_weights: /etc/x.pth}"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [f"+loss.x=[{NETWORK}]", f"+loss.x=[[{NETWORK}]]", "datamodule._target_=ratchet.training.create_network"],
+)
+def test_a_list_hides_nothing_that_reads_files(override: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RATCHET_DATA_ROOTS", str(tmp_path))
+    with pytest.raises(ForbiddenPathError, match="it reads files"):
+        compose([f"datamodule.data_path={tmp_path}", override])
+
+
+@pytest.mark.parametrize("key", ["/any/where", "../../elsewhere", "a b"])
+def test_the_name_of_a_callback_is_that_of_a_folder(key: str) -> None:
+    kept = "{_target_: pytorch_lightning.callbacks.ModelCheckpoint, monitor: val_iou, mode: max}"
+    with pytest.raises(ConfigError, match="callbacks"):
+        compose([f"+callbacks={{{key}: {kept}}}"])
+
+
+@pytest.mark.parametrize("place", ["itself", "name", "list", "train_transform"])
+def test_the_data_module_that_a_run_names_is_one_and_has_nothing_else_within(place: str, tmp_path: Path) -> None:
+    network = {"_target_": "ratchet.training.create_network", "arch": "unet", "encoder_name": "resnet18"}
+    data = compose(["datamodule=base/segmentation", f"datamodule.data_path={tmp_path}", *CLASSES]).datamodule
+    inner = {"list": {"name": [network]}, "itself": network}.get(place, {place: network})
+    allowed = place == "train_transform"  # which no judgement uses
+    with contextlib.nullcontext() if allowed else pytest.raises(ForbiddenTargetError, match="a data module"):
+        gate_data({"datamodule": data | inner})
+
+
+CLASSES = ["datamodule.idx_to_class={1: a}"]
+
+
+@pytest.mark.parametrize("name", ["cats/dogs", "a:b", "m.history"])
+def test_a_model_that_could_not_be_registered_is_refused_before_anything_is_downloaded(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"retrain.model={name}: .*cannot be a model name"):
+        check_trials(compose_space([f"core.name='{name}'"]))
+
+
+SMP = "segmentation_models_pytorch.losses"
+BINARY = f"{{_target_: {SMP}.FocalLoss, mode: binary}}"
+EVERY_FIFTH = ["scheduler=constant", "+callbacks.model_checkpoint.every_n_epochs=5"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["~loss", f"+loss={{_target_: {SMP}.FocalLoss, mode: binary}}"], "it is multiclass"),
+        (["~loss", f"+loss={{_target_: {SMP}.MCCLoss}}"], "for probabilities"),
+        (["~loss", f"+loss={{_target_: {SMP}.DiceLoss, mode: multiclass, from_logits: false}}"], "for probabilities"),
+        (["+trainer.deterministic=true"], r"core\.deterministic"),
+        (["+trainer.strategy=ddp"], "one device"),
+        (["+callbacks.bar={_target_: pytorch_lightning.callbacks.RichProgressBar}"], "table of its own"),
+        (["+callbacks.size={_target_: pytorch_lightning.callbacks.BatchSizeFinder}"], "batch_size=auto"),
+        (["trainer.max_epochs=5", "trainer.check_val_every_n_epoch=10", "scheduler=constant"], "keep no epoch"),
+        (["callbacks.model_checkpoint.save_top_k=0"], "keep no epoch"),
+        (["trainer.max_epochs=10", "trainer.check_val_every_n_epoch=3", *EVERY_FIFTH], "keep no epoch"),
+        (["+callbacks.pruning={_target_: pytorch_lightning.callbacks.ModelPruning}"], "masks are in no checkpoint"),
+        (
+            ["~loss", f"+loss={{_target_: ratchet.training.losses.SumLoss, losses: [{BINARY}], weights: [1]}}"],
+            "it is multiclass",
+        ),
+        (["+trainer.fast_dev_run=true"], r"trainer\.max_epochs=1"),
+        (["trainer.check_val_every_n_epoch=null", "+trainer.val_check_interval=500"], "scheduler=plateau"),
+    ],
+)
+def test_what_could_only_end_badly_is_refused_before_it_is_trained(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compose(overrides)

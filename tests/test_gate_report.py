@@ -96,6 +96,7 @@ def test_hostile_names_stay_text_in_the_page_and_in_markdown() -> None:
     assert "script" not in tags.seen
     text = markdown_report(verdict)
     assert "<script" not in text
+    assert "](//elsewhere" not in markdown_report(verdict_of(("![](//elsewhere/p.gif)", "dog")))
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {6}
 

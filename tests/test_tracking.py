@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ from registry_backends import http_address as http_address  # noqa: PLC0414 - a 
 from server_between import between
 
 from ratchet.config import compose
-from ratchet.errors import RegistryError, ServerUnreachableError
+from ratchet.errors import ConfigError, RegistryError, ServerUnreachableError
 from ratchet.registry import MlflowModelManager
-from ratchet.registry.tracking import client
+from ratchet.registry.tracking import _one_at_a_time, client
 from ratchet.run_names import CHECKPOINT_TAG
 from ratchet.training.ownership import Ownership
 from ratchet.training.run import TrialRun
@@ -85,3 +86,19 @@ def test_a_checkpoint_that_may_not_be_deleted_stays_and_ends_no_trial(
         found = store.get_run(run.run_id)
         assert (found.info.status, CHECKPOINT_TAG in found.data.tags) == ("FINISHED", False)
         assert store.list_artifacts(run.run_id, "checkpoints/resume-3")
+
+
+def test_the_lock_of_a_store_follows_no_link_and_its_name_tells_no_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for password in ("one", "other"):
+        with _one_at_a_time(f"postgresql://u:{password}@h/db"):
+            pass
+    (lock,) = tmp_path.glob("*.lock")
+    lock.unlink()
+    (tmp_path / "precious").write_text("whole")
+    lock.symlink_to(tmp_path / "precious")
+    with pytest.raises(ConfigError, match="cannot be locked"), _one_at_a_time("postgresql://u:x@h/db"):
+        pass
+    assert (tmp_path / "precious").read_text() == "whole"

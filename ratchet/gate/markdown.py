@@ -10,6 +10,7 @@ from ratchet.gate.verdict import Verdict
 from ratchet.page_parts import data_uri
 
 _DRAWN = 40  # comparisons: hundreds of them do not fit into one request to Prefect, and the table says the same
+_SIGNS = str.maketrans({"|": "\\|", "`": "'", "[": "&#91;", "]": "&#93;"})
 
 
 def markdown_report(verdict: Verdict, *, page: str | None = None) -> str:
@@ -34,5 +35,5 @@ def markdown_report(verdict: Verdict, *, page: str | None = None) -> str:
 
 
 def cell(text: str) -> str:
-    """Text that neither ends a Markdown table's cell nor becomes HTML."""
-    return " ".join(escape(text, quote=False).replace("|", "\\|").replace("`", "'").split())
+    """Text that neither ends a Markdown table's cell nor becomes HTML, nor by its brackets a link or a picture."""
+    return " ".join(escape(text, quote=False).translate(_SIGNS).split())

@@ -15,6 +15,7 @@ from ratchet.home import home
 from ratchet.paths import check_data_paths
 from ratchet.registry.tracking import answering, client, tracking_uri
 from ratchet.run_names import CONFIG_FILE
+from ratchet.targets import check_data_module
 
 if TYPE_CHECKING:
     from ratchet.registry import ModelVersion
@@ -40,9 +41,12 @@ def configuration(versions: Iterable[ModelVersion]) -> Mapping[str, Any]:
 def gate_data(config: Mapping[str, Any], data_path: Path | None = None) -> Any:
     """The data module of a configuration; `data_path` puts a folder, as it is now, in the place of the one that it names.
 
-    Raises `ConfigError`, `ForbiddenPathError`, `DatasetNotFoundError`.
+    Raises `ConfigError`, `ForbiddenTargetError`, `ForbiddenPathError`, `DatasetNotFoundError`.
     """
     node = dict(config["datamodule"])
+    if "train_transform" in node:
+        node["train_transform"] = None  # no judgement augments
+    check_data_module(node)
     if data_path is not None:
         if not data_path.is_dir():
             raise DatasetNotFoundError(f"{data_path} is not a folder: give the one that holds the data set")

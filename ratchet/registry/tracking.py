@@ -124,8 +124,15 @@ def _one_at_a_time(uri: str) -> Iterator[None]:
     if uri.startswith("http"):
         yield
         return
-    mark = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"ratchet-{os.getuid()}-{mark}.lock").open("w") as lock:
+    mark = hashlib.sha256(shown(uri).encode()).hexdigest()[:16]  # without the password: others can read the name
+    path = Path(tempfile.gettempdir()) / f"ratchet-{os.getuid()}-{mark}.lock"
+    try:
+        number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be locked ({error.strerror}): remove it if it is yours, or else set TMPDIR."
+        ) from error
+    with os.fdopen(number) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
