@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import multiprocessing
 import os
@@ -37,7 +38,8 @@ from ratchet.errors import (
     ServerUnreachableError,
 )
 from ratchet.registry import Event, EventKind, MlflowModelManager, Stage
-from ratchet.registry.mlflow_files import MlflowFiles
+from ratchet.registry.mlflow_files import KEEPING_EXPERIMENT, MlflowFiles
+from ratchet.registry.mlflow_store import MlflowStore
 from ratchet.registry.registration import _create, _Wish
 from ratchet.registry.rendering import MARKER
 from ratchet.registry.selection import MlflowSelection
@@ -639,3 +641,41 @@ def test_why_nothing_can_be_chosen_is_told_of_all_runs_and_not_of_the_newest_tho
     clone_runs(backend.address, failed, "loss", [1.0] * 1_000)
     with pytest.raises(MetricNotLoggedError, match=r"val_iou \(1\)"):
         MlflowModelManager(backend.address).best_run(experiment, "val_loss", "min")
+
+
+@sqlite
+def test_a_copy_that_the_disk_does_not_take_leaves_nothing(
+    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, whole = client(backend.address), MlflowClient.log_model_artifacts
+    kept = [experiment_on(opened, KEEPING_EXPERIMENT, backend.address)]
+    before = {model.model_id for model in opened.search_logged_models(kept)}
+    written = list[str]()
+
+    def full(self: MlflowClient, model_id: str, directory: str) -> None:
+        whole(self, model_id, directory)
+        written.append(str(opened.get_logged_model(model_id).artifact_location))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(MlflowClient, "log_model_artifacts", full)
+    with pytest.raises(OSError, match="No space left"):
+        MlflowModelManager(backend.address).register_model(str(make_model()), name)
+    assert {model.model_id for model in opened.search_logged_models(kept)} == before
+    assert not list(Path(written[0].removeprefix("file://")).glob("**/*.pt2"))
+
+
+@sqlite
+def test_a_second_manager_of_a_process_reads_only_what_is_new(
+    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MlflowModelManager(backend.address).register_model(str(make_model()), name)
+    asked, whole = list[int](), MlflowStore.log
+
+    def log(self: MlflowStore, model: str, since: int) -> list[Event]:
+        asked.append(since)
+        return whole(self, model, since)
+
+    monkeypatch.setattr(MlflowStore, "log", log)
+    assert [event.kind for event in MlflowModelManager(backend.address).history(name)] == [EventKind.REGISTERED]
+    assert asked
+    assert 0 not in asked

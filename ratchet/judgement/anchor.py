@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet.errors import CountsMismatchError, ModelFilesError
@@ -14,6 +12,7 @@ from ratchet.evaluation.counts import ImageCounts, score
 from ratchet.evaluation.served import ServedModel
 from ratchet.gate import Policy
 from ratchet.gate.contrasts import check_comparable
+from ratchet.scratch import scratch
 
 if TYPE_CHECKING:
     from ratchet.judgement.scorer import Scorer
@@ -76,9 +75,9 @@ def _score(versions: Sequence[ModelVersion], scorer: Scorer, manager: MlflowMode
     counts: dict[int, ImageCounts] = {}
     for start in range(0, len(versions), MODELS_AT_ONCE):
         some = {str(version.version): version for version in versions[start : start + MODELS_AT_ONCE]}
-        with tempfile.TemporaryDirectory(prefix="anchor-") as folder:
+        with scratch("anchor") as folder:
             models = {
-                name: ServedModel(manager.download_model(version.model, version.version, Path(folder) / name))
+                name: ServedModel(manager.download_model(version.model, version.version, folder / name))
                 for name, version in some.items()
             }
             some = {name: manager.version(version.model, version.version) for name, version in some.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from ratchet.judgement.page import write_page
 from ratchet.judgement.records import REPORT_FILE, earlier_uses, judged_of, keep_file, keep_record, model_ref, origin
 from ratchet.judgement.scorer import Scorer
 from ratchet.registry import EventKind
+from ratchet.scratch import scratch
 
 if TYPE_CHECKING:
     from ratchet.registry import MlflowModelManager, ModelVersion
@@ -55,9 +55,9 @@ def judge_version(
     other = champion if against is None else manager.version(model, against)
     decides = other == champion and challenger != champion
     samples = data.gate_samples
-    with tempfile.TemporaryDirectory(prefix="gate-") as folder:
+    with scratch("gate") as folder:
         versions = {"challenger": challenger} | ({} if other is None else {"champion": other})
-        measured = _measure(policy, versions, data, manager=manager, folder=Path(folder) / "models", on_image=on_image)
+        measured = _measure(policy, versions, data, manager=manager, folder=folder / "models", on_image=on_image)
         anchor, counts = measured.anchor, measured.counts
         challenger, other = measured.versions["challenger"], measured.versions.get("champion")
         verdict = judge(
@@ -77,7 +77,7 @@ def judge_version(
             metadata=metadata_columns(samples),
             evidence=measured.evidence,
         )
-        artifacts = Path(folder) / "artifacts"
+        artifacts = folder / "artifacts"
         write_record(artifacts, verdict, counts, metadata=metadata_columns(samples))
         page = artifacts / REPORT_FILE
         page.write_text(html_report(verdict), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
@@ -29,6 +28,7 @@ from ratchet.judgement.scorer import Scorer
 from ratchet.monitoring.change import compare_sets
 from ratchet.monitoring.images import choose_images
 from ratchet.monitoring.values import MonitorSettings, Reading, State
+from ratchet.scratch import scratch
 
 if TYPE_CHECKING:
     from ratchet.registry import MlflowModelManager, ModelVersion
@@ -64,8 +64,8 @@ def take_reading(
     data, record = gate_data(config, data_path), promoted_on(manager, champion)
     policy = load_policy(config.get("gate") or "default") if record is None else record.verdict.policy
     judged = None if record is None else frozenset(record.counts["challenger"].names)
-    with tempfile.TemporaryDirectory(prefix="monitor-") as folder:
-        files = manager.download_model(model, champion.version, Path(folder) / "model")
+    with scratch("monitor") as folder:
+        files = manager.download_model(model, champion.version, folder / "model")
         chosen = choose_images(data, seen=_seen(files, champion), judged=judged)
         fresh = chosen.fresh[: settings.newest]
         champion = manager.version(model, champion.version)  # with its files' hashes, if it was registered without

@@ -33,6 +33,10 @@ _UNTIL_SHOWN = (0.0, 0.1, 0.3, 1.0, 3.0)  # seconds between looks: a server may 
 _ROUNDS = 100  # of looking again while others write; each ends with the log having moved on
 
 
+# What a ledger of this process has read last, by place and model, for another to begin with: a long history takes seconds.
+_READ: dict[tuple[str, str], list[Event]] = {}
+
+
 def event_id(*parts: object) -> str:
     """The same id for the same parts, so that an event written again can be known."""
     return str(uuid.uuid5(_NAMESPACE, "\x1f".join(map(str, parts))))
@@ -58,12 +62,13 @@ class Ledger:
 
     def read(self, model: str) -> tuple[State, tuple[Event, ...]]:
         """The log as it is now, folded. Only what is new since the last reading is fetched."""
-        known = self._cache.get(model, [])
+        place = self.store.place, model
+        known = self._cache.get(model) or _READ.get(place, [])
         since = known[-1].number if known else 0
         fresh = self.store.log(model, since)
         if known and not (fresh and fresh[0].number == since and fresh[0].id == known[-1].id):
             known, fresh = [], self.store.log(model, 0)  # the log was removed and begun anew
-        self._cache[model] = known[: -1 if known else None] + fresh
+        self._cache[model] = _READ[place] = known[: -1 if known else None] + fresh
         return fold(self._cache[model])
 
     def event(self, kind: EventKind, version: int, **fields: object) -> Event:

@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -185,8 +186,14 @@ class MlflowFiles:
             experiment = experiment_on(self._client, KEEPING_EXPERIMENT, self._uri)
             with answering(self._uri):
                 kept = self._client.create_logged_model(experiment, name=_safe(model), source_run_id=source.run_id)
-                self._client.log_model_artifacts(kept.model_id, str(directory))
-                self._client.finalize_logged_model(kept.model_id, "READY")
+                try:
+                    self._client.log_model_artifacts(kept.model_id, str(directory))
+                    self._client.finalize_logged_model(kept.model_id, "READY")
+                except BaseException:
+                    # A full disk: what is there of the copy belongs to no version, and nobody would find it.
+                    with suppress(Exception):  # not to hide the error
+                        self.discard(kept.artifact_location)
+                    raise
         return Kept(location=kept.artifact_location, digests=digests, handle=kept.model_id)
 
     def discard(self, location: str) -> None:
