@@ -28,10 +28,13 @@ from ratchet.training.folder import Snapshot
 RATCHET = str(Path(sys.executable).parent / "ratchet")
 
 
-def ratchet(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def ratchet(
+    *arguments: str, home: Path, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [RATCHET, *arguments],
         env=own_environment(RATCHET_HOME=str(home), **environment),
+        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
@@ -44,6 +47,20 @@ def test_help_answers_without_loading_what_trains() -> None:
     script = f"import sys; from flows.cli import main; print([name for name in {slow} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_folder_that_is_called_as_the_package_does_not_hide_it(tmp_path: Path) -> None:
+    (tmp_path / "ratchet").mkdir()
+    script = "from ratchet import MlflowModelManager"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.trains
+def test_a_script_beside_the_user_takes_the_place_of_no_library(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.py").write_text("raise SystemExit('a script of the user')")
+    done = ratchet("train", *TINY, "export.types=[pt2]", home=tmp_path / "home", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_mistake_is_told_in_a_sentence_and_fails(tmp_path: Path) -> None:

@@ -196,3 +196,12 @@ def test_folders_of_something_else_are_not_taken_for_pets(tmp_path: Path, server
     with pytest.raises(DatasetNotFoundError, match=r"trainval\.txt"):
         pets_at(tmp_path, server).prepare()
     assert server.served == []
+
+
+def test_nothing_is_downloaded_into_a_folder_that_was_to_be_there(
+    tmp_path: Path, server: PetServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATCHET_OXFORD_PET", str(tmp_path / "mistyped"))
+    with pytest.raises(DatasetNotFoundError, match=r"RATCHET_OXFORD_PET=.*mistyped is no folder"):
+        pets_at(tmp_path / "mistyped", server).prepare()
+    assert not (tmp_path / "mistyped").exists()

@@ -207,3 +207,15 @@ def test_a_data_folder_with_odd_signs_composes(folder: str, tmp_path: Path) -> N
 
     for overrides in (model.all_overrides, overrides_of(model.form)):
         assert compose_sweep(overrides)[0].datamodule["data_path"] == str(Path(folder).expanduser())
+
+
+def test_a_model_that_is_switched_off_keeps_no_other_from_its_service(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = ["trainer.max_epoch=3"]
+    models = [
+        load_model(written(tmp_path, name="off", overrides=wrong, enabled=False)),
+        load_model(written(tmp_path, name="on")),
+    ]
+    assert list(check_models(models)) == ["on"]
+    assert "model off is switched off, and could not be trained: " in caplog.text

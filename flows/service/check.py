@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ from ratchet.trees import entries
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -48,7 +51,7 @@ def prefect_client() -> Iterator[SyncPrefectClient]:
 def check_models(models: Sequence[ModelFile]) -> dict[str, Node]:
     """Raise an error that names the model where no retraining could begin: a run would only say so at three at night.
 
-    Returns the data module of each model. Raises `ConfigError`, `PolicyError`.
+    Returns the data module of each model that could be trained. Raises `ConfigError`, `PolicyError`.
     """
     from ratchet.planning import check_trials  # noqa: PLC0415 (a second)
 
@@ -61,6 +64,9 @@ def check_models(models: Sequence[ModelFile]) -> dict[str, Node]:
             _require_whole(relative)
             _require_offered(model)
         except (ConfigError, GateError) as error:
+            if not model.enabled:  # nothing starts it by itself, and who presses Run is told
+                logger.warning("model %s is switched off, and could not be trained: %s", model.name, error)
+                continue
             raise type(error)(f"model {model.name}: {error}") from error
         data[model.name] = composed.configs[0].datamodule
     return data

@@ -5,6 +5,7 @@ Parkhi, Vedaldi, Zisserman and Jawahar, "Cats and Dogs", CVPR 2012; https://www.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -67,6 +68,9 @@ class OxfordPetDataModule(SegmentationDataModule):
             DownloadError: they cannot be had.
             DatasetNotFoundError: there are folders, but not of this data set.
         """
+        named = os.environ.get("RATCHET_OXFORD_PET")
+        if named and self.data_path == Path(named).expanduser().absolute() and not self.data_path.is_dir():
+            raise DatasetNotFoundError(f"RATCHET_OXFORD_PET={named} is no folder: correct it, or unset it to download")
         archives = tuple(
             Archive(f"{self._download_url}/{file}", md5, file.split(".")[0]) for file, md5 in self._checksums.items()
         )

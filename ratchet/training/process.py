@@ -8,8 +8,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess, SpawnProcess
 
 _SECONDS_TO_END = 10.0
+_SAFE_PATH = "PYTHONSAFEPATH"
 # What the launcher of a cluster says of `ratchet train`'s own process, as one of many; a trial is none of them.
 _ONE_OF_MANY = (
     "RANK",
@@ -48,7 +49,22 @@ def start_server() -> None:
     """Let the fork server import what trials need, while the caller does something else."""
     if not _SPAWNS:
         multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOAD)
-        forkserver.ensure_running()
+        with _the_folder_not_looked_in():
+            forkserver.ensure_running()
+
+
+@contextmanager
+def _the_folder_not_looked_in() -> Iterator[None]:
+    """Keep an interpreter that is started from importing what lies in the command's folder, in the place of a library."""
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before
 
 
 @dataclass(frozen=True)
