@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from registry_backends import Backend, kinds
+from registry_backends import POSTGRES, Backend, kinds
 
 from ratchet.errors import (
     ChampionMovedError,
@@ -33,7 +33,18 @@ from ratchet.registry.difference import difference_of
 from ratchet.registry.tracking import client
 
 pytest_plugins = ["registry_backends"]
-pytestmark = [pytest.mark.parametrize("backend", kinds(), indirect=True), pytest.mark.slow]
+pytestmark = pytest.mark.slow
+
+# Both of MLflow's ways, with and without a server, and both kinds of database. What reaches a query or a column as it was
+# given is tried on each pair of them.
+SOME = kinds("directory", "sqlite", "http_postgres" if POSTGRES.is_dir() else "http")
+everywhere = pytest.mark.parametrize("backend", kinds(), indirect=True)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if not any(mark.args[0] == "backend" for mark in metafunc.definition.iter_markers("parametrize")):
+        metafunc.parametrize("backend", SOME, indirect=True)
+
 
 MakeModel = Callable[[], Path]
 
@@ -94,6 +105,7 @@ def test_a_name_that_no_model_may_have_is_refused(backend: Backend, bad: str, ti
         backend.open().register_model(str(tiny_model), bad)
 
 
+@everywhere
 @pytest.mark.parametrize("odd", ["it's", 'say "x"', "ünï 🙂", "a.b-c_d e", "100%", "' or name='x"])
 def test_a_name_with_odd_characters_works_throughout(backend: Backend, odd: str, make_model: MakeModel) -> None:
     manager = backend.open()
@@ -102,6 +114,7 @@ def test_a_name_with_odd_characters_works_throughout(backend: Backend, odd: str,
     assert [event.version for event in manager.history(odd)] == [1, 1]
 
 
+@everywhere
 def test_a_version_moves_through_the_stages_alone_in_each(backend: Backend, name: str, make_model: MakeModel) -> None:
     manager = backend.open()
     for _ in range(3):
@@ -373,6 +386,7 @@ def test_a_verdict_is_written_down_once(backend: Backend, name: str, make_model:
         manager.record(name, "promoted", version=1)
 
 
+@everywhere
 def test_a_reason_of_any_characters_is_kept_as_it_is(backend: Backend, name: str, make_model: MakeModel) -> None:
     manager = backend.open()
     manager.register_model(str(make_model()), name)
@@ -383,6 +397,7 @@ def test_a_reason_of_any_characters_is_kept_as_it_is(backend: Backend, name: str
         manager.record(name, "noted", version=1, reason="x" * 5_001)
 
 
+@everywhere
 def test_the_best_run_is_registered(backend: Backend, name: str, make_model: MakeModel) -> None:
     experiment = f"experiment {name}"
     runs = [
@@ -396,6 +411,7 @@ def test_the_best_run_is_registered(backend: Backend, name: str, make_model: Mak
     assert len(manager.history(name)) == 2
 
 
+@everywhere
 def test_runs_that_must_not_win_do_not(backend: Backend, name: str, make_model: MakeModel, tmp_path: Path) -> None:
     experiment, model = f"experiment {name}", make_model()
     (tmp_path / "broken").mkdir()
@@ -413,6 +429,7 @@ def test_runs_that_must_not_win_do_not(backend: Backend, name: str, make_model: 
     assert (lowest.run_id, lowest.value) == (good, 0.5)
 
 
+@everywhere
 def test_ties_go_to_fewer_parameters_then_to_the_earlier_run(
     backend: Backend, name: str, make_model: MakeModel
 ) -> None:
@@ -428,6 +445,7 @@ def test_ties_go_to_fewer_parameters_then_to_the_earlier_run(
         assert manager.best_run(experiment, "score", mode).run_id == small
 
 
+@everywhere
 def test_the_selection_can_be_bound_to_the_runs_of_one_sweep(
     backend: Backend, name: str, make_model: MakeModel
 ) -> None:

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow  # real stores, many operations
 
 pytest_plugins = ["registry_backends"]
 
-PROCESSES, OPERATIONS, VERSIONS = 8, 25, 6
+PROCESSES, OPERATIONS, VERSIONS = 8, 12, 6
 LOST = (ChampionMovedError, NothingToRollBackError, QuarantinedError)
 
 
@@ -96,7 +96,7 @@ class Poll(threading.Thread):
 
     def run(self) -> None:
         try:
-            while not self.stop.is_set():
+            while not self.stop.wait(0.02):
                 observed = self.store.observe(self.name_of_model)
                 self.seen[observed.aliases.get("production") if observed else None] += 1
         except Exception as error:  # noqa: BLE001 - the test asks for it

@@ -189,15 +189,17 @@ def test_a_sweep_whose_time_ends_before_any_trial_does_says_so() -> None:
 
 @pytest.mark.usefixtures("stored_home")
 def test_a_sweep_whose_runs_somebody_deletes_comes_to_its_end() -> None:
-    plan = plan_sweep(compose_space([*SMALL, "optimizer.lr=0.01,0.001", "core.name=deleted"]))
+    plan, deleted = plan_sweep(compose_space([*SMALL, "optimizer.lr=0.01,0.001", "core.name=deleted"])), list[str]()
 
     def delete_the_sweeps_run(results: Sequence[TrialResult]) -> None:
         experiment = client().get_experiment_by_name("deleted")
         for found in client().search_runs([experiment.experiment_id]) if experiment else ():
             if SWEEP_RUN_TAG in found.data.tags:
                 client().delete_run(found.info.run_id)
+                deleted.append(found.info.run_id)
 
     outcome = run(plan, on_progress=delete_the_sweeps_run)
+    assert len(deleted) == 1
     assert [trial.status for trial in outcome.trials] == ["finished", "finished"]
     experiment = client().get_experiment_by_name("deleted")
     assert experiment is not None
