@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -147,6 +148,13 @@ def _without_postgres(reason: str) -> NoReturn:
 def postgres_database() -> Iterator[Callable[[], str]]:
     """A Postgres server of its own; each call makes a new database and gives its address for MLflow."""
     require_postgres()
+    with postgres_server() as database:
+        yield database
+
+
+@contextmanager
+def postgres_server() -> Iterator[Callable[[], str]]:
+    """The same for as long as the block."""
     folder = Path(tempfile.mkdtemp(prefix="ratchet-postgres-"))
     as_user: list[str] = []
     if os.getuid() == 0:  # Postgres refuses to run as root

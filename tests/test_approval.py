@@ -81,7 +81,8 @@ RATES = ("0.001", "0.002", "0.003", "0.004", "0.005")
 @pytest.fixture(scope="module")
 def deployment(prefect_service: Service, home: Path) -> Iterator[str]:
     """A deployment whose runs no worker takes: they are run here, in the tests' own process."""
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.approval._SECONDS_TO_BE_KNOWN", 3.0)  # this server has one process, which knows at once
         retrain.to_deployment("approved", parameters={"model": MODEL, "approval": True}).apply()
         yield "retrain/approved"
 

@@ -319,12 +319,12 @@ def test_a_run_is_never_taken_from_a_live_owner_and_only_once_from_a_dead_one(st
     freed = threading.Event()
 
     def wait() -> None:
-        await_owner(store, run.info.run_id, "here/1", on_wait=waited.append, stale=4.0, poll=0.05)
+        await_owner(store, run.info.run_id, "here/1", on_wait=waited.append, stale=2.0, poll=0.05)
         freed.set()
 
     waiter = threading.Thread(target=wait)
     waiter.start()
-    assert not freed.wait(8.0)  # twice as long as a silence may last
+    assert not freed.wait(4.0)  # twice as long as a silence may last
     assert waited == [alive.owner]
     alive.stop()
     assert freed.wait(60)
@@ -332,16 +332,8 @@ def test_a_run_is_never_taken_from_a_live_owner_and_only_once_from_a_dead_one(st
 
     found = store.get_run(run.info.run_id)
     heirs = [Ownership(store, f"here/{number}") for number in (1, 2)]
-    claims: dict[str, bool] = {}
-    threads = [
-        threading.Thread(target=lambda heir=heir: claims.update({heir.owner: heir.claim(found, settle=4.0)}))
-        for heir in heirs
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(claims.values()) == 1
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(lambda heir: heir.claim(found, settle=2.0), heirs)) == [False, True]
     for heir in heirs:
         heir.stop()
 
@@ -356,23 +348,19 @@ def test_a_run_is_never_taken_from_a_live_owner_and_only_once_from_a_dead_one(st
             found = await_owner(store, run.info.run_id, here, on_wait=yielded.append, poll=0.05)
             if found.info.status == "FINISHED":
                 return
-            if heir.claim(found, settle=4.0):
+            if heir.claim(found, settle=2.0):
                 took.append(heir.owner)
-                time.sleep(3.0)  # it fetches a checkpoint
+                time.sleep(1.5)  # it fetches a checkpoint
                 heir.confirm()
                 heir.stop()
                 store.set_terminated(run.info.run_id)
                 return
 
-    threads = [
-        threading.Thread(target=take_up, args=(Ownership(store, f"heir/{number}", beat=0.2), after))
-        for number, after in enumerate((0.0, 1.0, 5.5))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
+    with ThreadPoolExecutor(3) as pool:
+        afters = (0.0, 0.5, 2.75)
+        begun = [pool.submit(take_up, Ownership(store, f"heir/{n}", beat=0.2), after) for n, after in enumerate(afters)]
+        for each in begun:
+            each.result(60)  # raises what it raised
     assert len(took) == 1
     assert set(yielded) == set(took)
     alive.run_id = run.info.run_id
