@@ -156,8 +156,11 @@ class SweepRun:
             )
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = path.with_suffix(f".{os.getpid()}")
-            draft.write_text(draw_page(comparison), encoding="utf-8")
-            draft.replace(path)
+            try:
+                draft.write_text(draw_page(comparison), encoding="utf-8")
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
             _remove_old(path.parents[1])
         except Exception:
             logger.warning("the page that compares the trials could not be made", exc_info=True)

@@ -151,9 +151,7 @@ def _require_exportable(work: Work) -> None:
     config = work.config
     if config.backbone.model["_target_"] == NETWORK:
         return
-    spare = build_module(
-        config, work.data.classes
-    ).network  # what is drawn for it changes nothing: each epoch draws anew
+    spare = build_module(config, work.data.classes).network  # what it draws changes nothing: each epoch is seeded
     with tempfile.TemporaryDirectory(dir=work.folder.path, ignore_cleanup_errors=True) as place:
         export_network(spare, _card(config, work.data), Path(place) / "model", types=config.export.types)
 
