@@ -33,7 +33,7 @@ _BYTES_A_SECOND = 5e8  # that a disk is thought to take, until one was written
 _STATES = 3  # of a weight: itself, and the two that Adam keeps of it
 # Within an epoch, one is due when a kill would cost this share of the trial's time so far; a shorter time is no loss.
 _SHARE_TO_LOSE = 1 / 20
-_SECONDS_TO_LOSE = 15.0
+_SECONDS_TO_LOSE = 10.0
 
 
 class StraightToDisk(TorchCheckpointIO):
