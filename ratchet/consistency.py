@@ -157,9 +157,8 @@ def _require_loss(config: TrialConfig) -> None:
         if module != "segmentation_models_pytorch.losses":
             continue
         if name == "MCCLoss" or not node.get("from_logits", True):
-            raise ConfigError(
-                f"loss: {name} would take logits for probabilities: choose another, or set its from_logits=true."
-            )
+            advice = "choose another" if name == "MCCLoss" else "leave its from_logits=false out"
+            raise ConfigError(f"loss: {name} would take logits for probabilities: {advice}.")
         if classes and node.get("mode", wanted) != wanted:
             raise ConfigError(f"loss: mode={node['mode']} of {name}: for {len(classes)} class(es) it is {wanted}.")
 
