@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import threading
 import time
@@ -11,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import (
@@ -25,6 +23,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ratchet.errors import TrainingError
 from ratchet.training.folder import Facts, Snapshot, TrialFolder
+from ratchet.training.random_state import random_state, set_random_state
 
 # A snapshot waits until the training has taken this many times as long as the last one took to write: at most 5 % are lost.
 _TIMES_ITS_COST = 20
@@ -99,7 +98,7 @@ class Snapshots(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the kept checkpoints, and what Lightning forgets; within an epoch, the random numbers' state too."""
-        within = {"random": _random_state(), "sums": self._sums} if self._moment == "within epoch" else None
+        within = {"random": random_state(), "sums": self._sums} if self._moment == "within epoch" else None
         return {
             "checkpoints": str(self._folder.checkpoints),
             "within": within,
@@ -160,7 +159,7 @@ class Snapshots(Checkpoint):
         if batch_idx == 0:
             pl.seed_everything((self._seed + 1_000_003 * (trainer.current_epoch + 1)) % 2**32, verbose=False)
         elif self._restored is not None:
-            _set_random_state(self._restored["random"])
+            set_random_state(self._restored["random"])
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -265,24 +264,6 @@ def _moved(value: Any, there: str, here: str) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_moved(item, there, here) for item in value)
     return value
-
-
-def _random_state() -> dict[str, Any]:
-    """The state of all generators, in types that torch loads without unpickling code."""
-    _, keys, *rest = np.random.get_state(legacy=True)
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    numpy = [np.asarray(keys).tolist(), *rest]
-    return {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state(), "cuda": cuda}
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    keys, *rest = state["numpy"]
-    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and torch.cuda.is_available():
-        # It may have seen more GPUs then, and used the first.
-        torch.cuda.set_rng_state_all([part.cpu() for part in state["cuda"][: torch.cuda.device_count()]])
 
 
 def _epoch_sums(trainer: pl.Trainer) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

@@ -8,14 +8,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ratchet.environment import variable
 from ratchet.errors import RatchetError
 from ratchet.settings import TrialConfig
 from ratchet.training.memory import keep_freed_memory, out_of_memory, out_of_memory_kills, peak_of, told_peak
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess, SpawnProcess
 
 _SECONDS_TO_END = 10.0
-_SAFE_PATH = "PYTHONSAFEPATH"
 # What the launcher of a cluster says of `ratchet train`'s own process, as one of many; a trial is none of them.
 _ONE_OF_MANY = (
     "RANK",
@@ -49,22 +49,9 @@ def start_server() -> None:
     """Let the fork server import what trials need, while the caller does something else."""
     if not _SPAWNS:
         multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOAD)
-        with _the_folder_not_looked_in():
+        # Else it would import what lies in the folder of the command, a mlflow.py say, in the place of a library.
+        with variable("PYTHONSAFEPATH", "1"):
             forkserver.ensure_running()
-
-
-@contextmanager
-def _the_folder_not_looked_in() -> Iterator[None]:
-    """Keep an interpreter that is started from importing what lies in the command's folder, in the place of a library."""
-    before = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_SAFE_PATH]
-        else:
-            os.environ[_SAFE_PATH] = before
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +15,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from torch import Tensor, nn
 
 from ratchet.data.seen import SEEN_FILE, SeenImages
+from ratchet.environment import variable
 from ratchet.errors import WeightsUnavailableError
 from ratchet.run_names import PARENT_RUN_TAG, PARENT_TAG
 from ratchet.settings import TrialConfig
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 ANCESTRY_PATH = "ancestry"
 
 _SHOWN = 5  # tensors that are named
+_PICKLES = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"  # MLflow is to refuse archives that hold them
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def read_weights(directory: Path, what: str) -> dict[str, Tensor]:
     Only the weights' file is read, whose hash was checked: an MLmodel file may name other weights, and code to import.
     """
     try:
-        with tempfile.TemporaryDirectory(dir=directory.parent) as folder, _without_pickle():
+        with tempfile.TemporaryDirectory(dir=directory.parent) as folder, variable(_PICKLES, "false"):
             alone = Path(folder)
             (alone / WEIGHTS_FILE).parent.mkdir()
             link(str(directory / WEIGHTS_FILE), str(alone / WEIGHTS_FILE))
@@ -130,17 +129,3 @@ def _keep_ancestry(run: TrialRun, directory: Path) -> None:
     seen = directory / SEEN_FILE
     if seen.is_file():
         run.log_artifact(seen, ANCESTRY_PATH)
-
-
-@contextmanager
-def _without_pickle() -> Iterator[None]:
-    """Let MLflow refuse archives that hold pickles."""
-    name, before = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION", os.environ.get("MLFLOW_ALLOW_PICKLE_DESERIALIZATION")
-    os.environ[name] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
