@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from click.testing import CliRunner
+from prefect.settings import Settings
 from prefect_service import waited
 from pydantic import ValidationError
 from registry_backends import free_port
@@ -31,7 +32,7 @@ from flows.service.journal import Journal
 from flows.service.models import ModelFile
 from flows.service.postgres import _initialise, addresses, databases, find_binaries
 from flows.service.processes import Processes
-from flows.service.running import Running, died, find, noted, use_running
+from flows.service.running import Running, configured_api, died, find, noted, use_own_prefect, use_running
 from flows.service.servers import start_mlflow, start_prefect, upgrade_mlflow
 from flows.service.up import Options, _Addresses, _find_room, _start, _write_whole_paths
 from ratchet.boot import boot_id
@@ -245,6 +246,27 @@ def test_the_prefect_of_the_active_profile_is_used_and_one_that_is_not_there_is_
         assert _find_room(options).own_prefect
     profiles.write_text("active = ")
     assert _find_room(options).own_prefect
+
+
+@pytest.mark.usefixtures("_own_environment", "ratchet_home")
+def test_the_prefect_that_a_file_here_names_is_used_in_the_order_of_prefect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    assert configured_api() is None
+    for file, text in (
+        ("pyproject.toml", '[tool.prefect.api]\nurl = "http://{}/api"\n'),
+        ("prefect.toml", '[api]\nurl = "http://{}/api"\n'),
+        (".env", "PREFECT_API_URL=http://{}/api\n"),
+    ):
+        (tmp_path / file).write_text(text.format(file.strip(".")))
+        assert configured_api() == Settings().api.url == f"http://{file.strip('.')}/api"
+    assert not use_own_prefect()
+    monkeypatch.setenv("PREFECT_API_URL", "http://environment/api")
+    assert configured_api() == "http://environment/api"
 
 
 @contextmanager

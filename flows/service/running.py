@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
+from dotenv import dotenv_values
 
 from ratchet.boot import boot_id
 from ratchet.errors import ConfigError, ServerUnreachableError
@@ -99,20 +101,40 @@ def use_running() -> None:
 
 
 def configured_api() -> str | None:
-    """The address of Prefect's API that the environment or the active profile names; None where neither does.
+    """The address of Prefect's API that the environment, a file here or the active profile names; None where none does.
 
     Prefect is not asked: what is imported of it keeps the settings of that moment.
     """
-    if (named := os.environ.get("PREFECT_API_URL")) is not None:
+    configured = _configured()
+    if (named := configured.get("PREFECT_API_URL")) is not None:
         return named or None
-    folder = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
-    file = Path(os.environ.get("PREFECT_PROFILES_PATH") or folder / "profiles.toml").expanduser()
-    try:
-        profiles = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # Prefect tells of a file that it cannot read
-        return None
+    folder = Path(configured.get("PREFECT_HOME") or Path.home() / ".prefect")
+    profiles = _read_toml(Path(configured.get("PREFECT_PROFILES_PATH") or folder / "profiles.toml").expanduser())
     active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
     return profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL") or None
+
+
+def _configured() -> dict[str, str]:
+    """What Prefect reads before a profile: `pyproject.toml`, `prefect.toml`, `.env` here and, above all, the environment."""
+    found: dict[str, str | None] = {}
+    for table in (
+        _read_toml(Path("pyproject.toml")).get("tool", {}).get("prefect", {}),
+        _read_toml(Path("prefect.toml")),
+    ):
+        named = {
+            "PREFECT_API_URL": table.get("api", {}).get("url"),
+            "PREFECT_HOME": table.get("home"),
+            "PREFECT_PROFILES_PATH": table.get("profiles_path"),
+        }
+        found |= {name: value for name, value in named.items() if value is not None}
+    return {name: value for name, value in (found | dotenv_values(".env") | os.environ).items() if value is not None}
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # Prefect tells of a file that it cannot read
+        return {}
 
 
 def require_prefect(api: str, advice: str = "start `ratchet up`, or correct PREFECT_API_URL") -> None:
@@ -132,7 +154,7 @@ def listens(address: str) -> bool:
 
 def use_own_prefect() -> bool:
     """Keep Prefect's files under RATCHET_HOME, unless something of Prefect is configured otherwise; tell which."""
-    configured = {"PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"} & os.environ.keys()
+    configured = {"PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"} & _configured().keys()
     own = not configured and not (Path.home() / ".prefect" / "profiles.toml").exists()
     if own:
         folder = home() / "prefect"

@@ -109,7 +109,8 @@ def _find_room(options: Options) -> _Addresses:
         api = None  # it names what this is to be
     if api is not None:
         require_prefect(
-            api, "start that server, or correct PREFECT_API_URL or Prefect's active profile, which names it"
+            api,
+            "start that server, or correct what names it: PREFECT_API_URL, .env, prefect.toml or Prefect's active profile",
         )
     own_mlflow = not store.startswith("http")
     if own_mlflow:
