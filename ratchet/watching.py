@@ -46,22 +46,13 @@ def _data_module(node: Node) -> SegmentationDataModule:
 
 def trained_on(model: str) -> str | None:
     """The fingerprint of the data that the newest version was trained on; None where nobody knows. Raises `RegistryError`."""
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415 (two seconds, at the first look only)
-
-    from ratchet.registry import MlflowModelManager  # noqa: PLC0415
-    from ratchet.registry.tracking import answering, client, tracking_uri  # noqa: PLC0415
+    from ratchet.registry import MlflowModelManager  # noqa: PLC0415 (MLflow: two seconds, at the first look only)
+    from ratchet.registry.searches import find_run  # noqa: PLC0415
     from ratchet.run_names import DATA_FINGERPRINT_TAG  # noqa: PLC0415
 
     try:
         newest = MlflowModelManager().get_latest_version(model)
     except (ModelNotFoundError, VersionNotFoundError):
         return None
-    if newest.run_id is None:
-        return None
-    with answering(tracking_uri()):
-        try:
-            return client().get_run(newest.run_id).data.tags.get(DATA_FINGERPRINT_TAG)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":  # the run was cleaned up: the version outlives it
-                return None
-            raise
+    run = None if newest.run_id is None else find_run(newest.run_id)  # it may be cleaned up: the version outlives it
+    return None if run is None else run.data.tags.get(DATA_FINGERPRINT_TAG)

@@ -23,7 +23,8 @@ from typing import Any, NoReturn
 import pytest
 
 from ratchet.registry import DirectoryModelManager, LedgerModelManager, MlflowModelManager
-from ratchet.registry.tracking import client, experiment_on
+from ratchet.registry.searches import experiment_on
+from ratchet.registry.tracking import client
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 KINDS = ("directory", "sqlite", "http", "postgres", "http_postgres")

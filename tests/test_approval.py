@@ -53,7 +53,8 @@ from ratchet.outcome import Outcome, skip
 from ratchet.planning import STOOD_TAG, Plan
 from ratchet.registry import BestRun, Event, EventKind, Stage
 from ratchet.registry.questions import answer_to, open_question, question_of
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client
 from ratchet.report import _pictures, trial_table
 from ratchet.training.progress import Progress
 from ratchet.training.results import SweepOutcome, TrialResult

@@ -19,7 +19,8 @@ from ratchet.comparison.drawing import Scale, fitted, short, spread
 from ratchet.config import compose_space
 from ratchet.page_parts import figure
 from ratchet.registry.ranking import INFINITE, as_logged
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client
 from ratchet.training.board import Board
 from ratchet.training.examples import Example
 from ratchet.training.parent import PAGE, SweepRun

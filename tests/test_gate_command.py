@@ -21,7 +21,8 @@ from ratchet import MlflowModelManager
 from ratchet.gate import Verdict, read_counts
 from ratchet.judgement.records import judgements, last_verdict
 from ratchet.registry import Event, EventKind
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client
 
 pytestmark = pytest.mark.slow
 

@@ -26,7 +26,8 @@ from ratchet.judgement.anytime import judge_anytime
 from ratchet.judgement.records import REPORT_FILE, kept_verdict, last_verdict, promoted_on, record_location
 from ratchet.monitoring.images import choose_images
 from ratchet.registry import EventKind, LedgerModelManager, ModelVersion, Stage
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client
 from ratchet.retraining import FlowRun, Plan, _holds, _last, gate, move, plan_retraining
 from ratchet.training.plan import SweepPlan
 

@@ -19,7 +19,8 @@ from ratchet.judgement.judging import judge_version
 from ratchet.monitoring.images import choose_images
 from ratchet.monitoring.reading import judge_reading, take_reading
 from ratchet.monitoring.values import MonitorSettings, Reading
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client
 
 POLICY = Policy(resamples=1000)
 PIXELS = 400

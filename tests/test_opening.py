@@ -19,7 +19,8 @@ from conftest import TINY
 
 from ratchet.config import compose
 from ratchet.errors import TrialTakenError
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client
 from ratchet.run_names import CHECKPOINT_TAG, FAILURE_TAG, FINGERPRINT_TAG, NESTED_TAG, THREADS_TAG
 from ratchet.training import opening
 from ratchet.training.fitting import _keep_threads

@@ -18,7 +18,8 @@ from registry_backends import Backend, kinds
 
 from ratchet.errors import ChampionMovedError, ModelFilesError, QuarantinedError, RegistryError
 from ratchet.registry import EventKind, LedgerModelManager, MlflowModelManager, Stage
-from ratchet.registry.tracking import client, experiment_on
+from ratchet.registry.searches import experiment_on
+from ratchet.registry.tracking import client
 from ratchet.registry.values import FILES_TAG, PINNED_TAG
 from ratchet.run_names import FINGERPRINT_TAG
 

@@ -42,17 +42,9 @@ from ratchet.registry.mlflow_files import KEEPING_EXPERIMENT, MlflowFiles
 from ratchet.registry.mlflow_store import MlflowStore
 from ratchet.registry.registration import _create, _Wish
 from ratchet.registry.rendering import MARKER
+from ratchet.registry.searches import ensure_experiment, experiment_on
 from ratchet.registry.selection import MlflowSelection
-from ratchet.registry.tracking import (
-    answering,
-    client,
-    embedded_uri,
-    ensure_experiment,
-    experiment_on,
-    require_listening,
-    shown,
-    tracking_uri,
-)
+from ratchet.registry.tracking import answering, client, embedded_uri, require_listening, shown, tracking_uri
 from ratchet.run_names import FINGERPRINT_TAG, HEARTBEAT_TAG, SWEEP_PREFIX, SWEEP_RUN_TAG
 
 pytestmark = pytest.mark.slow  # real stores, many operations

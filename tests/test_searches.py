@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from ratchet.errors import RegistryError
-from ratchet.registry.selection import one_of_runs, quoted_name, quoted_text
-from ratchet.registry.tracking import all_experiments, all_runs, client, ensure_experiment
+from ratchet.registry.searches import (
+    all_experiments,
+    all_runs,
+    ensure_experiment,
+    one_of_runs,
+    quoted_name,
+    quoted_text,
+)
+from ratchet.registry.tracking import client
 
 
 @pytest.mark.usefixtures("stored_home")

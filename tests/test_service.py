@@ -37,7 +37,8 @@ from flows.service.servers import start_mlflow, start_prefect, upgrade_mlflow
 from flows.service.up import Options, _Addresses, _find_room, _start, _write_whole_paths
 from ratchet.boot import boot_id
 from ratchet.errors import ConfigError, PortTakenError, ServerUnreachableError, ServiceEndedError
-from ratchet.registry.tracking import client, embedded_uri, ensure_experiment
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client, embedded_uri
 
 INITDB = """#!/bin/sh
 for word; do [ "$before" = -D ] && folder=$word; before=$word; done

@@ -9,7 +9,8 @@ from conftest import TINY
 from optuna.trial import TrialState
 
 from ratchet.config import compose_space
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client
 from ratchet.run_names import FINGERPRINT_TAG, PRUNED_TAG
 from ratchet.training.board import Board
 from ratchet.training.plan import SweepPlan, plan_sweep

@@ -23,7 +23,8 @@ from mlflow.entities import Run
 from ratchet import MlflowModelManager
 from ratchet.config import compose_space
 from ratchet.errors import MetricNotLoggedError, NoFinishedRunError, SweepFailedError
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client
 from ratchet.run_names import FAILURE_TAG, NESTED_TAG, PRUNED_TAG, STOPPED_TAG, SWEEP_RUN_TAG
 from ratchet.training.caching import fill_cache
 from ratchet.training.halving import rungs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,13 @@ from registry_backends import http_address as http_address  # noqa: PLC0414 - a 
 from server_between import between
 
 from ratchet.config import compose
-from ratchet.errors import ConfigError, RegistryError, ServerUnreachableError
-from ratchet.registry import MlflowModelManager
+from ratchet.errors import ConfigError, RegistryError, ServerUnreachableError, VerdictChangedError
+from ratchet.gate.record import VERDICT_FILE
+from ratchet.judgement.records import fetch_record, judgement_path, origin
+from ratchet.registry import Event, EventKind, MlflowModelManager
+from ratchet.registry.searches import ensure_experiment
 from ratchet.registry.tracking import _one_at_a_time, client
-from ratchet.run_names import CHECKPOINT_TAG
+from ratchet.run_names import CHECKPOINT_TAG, DATA_FINGERPRINT_TAG
 from ratchet.training.ownership import Ownership
 from ratchet.training.run import TrialRun
 from ratchet.training.upload import withdraw
@@ -66,6 +70,40 @@ def test_a_download_that_fails_says_nothing_of_the_model(
         failing = False
         made = manager.register_best_model("flaky", "val_iou", "deployment_model", "flaky", mode="max")
         assert store.get_run(str(made.run_id)).data.metrics["val_iou"] == 0.9
+
+
+def test_a_server_in_trouble_says_nothing_of_a_record_and_one_that_is_gone_is_none(
+    http_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    broken = ""
+
+    def busy(method: str, path: str) -> tuple[int, str] | None:
+        return (503, "busy") if broken and method == "GET" and broken in path else None
+
+    with between(http_address, busy) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+        store = client()
+        run = store.create_run(ensure_experiment("recorded"), tags={DATA_FINGERPRINT_TAG: "d"}).info.run_id
+        (tmp_path / VERDICT_FILE).write_text("no verdict")
+        store.log_artifact(run, str(tmp_path / VERDICT_FILE), judgement_path("abc"))
+        there = Event(id="e", kind=EventKind.GATED, version=1, who="ada", verdict_digest="abc", run_id=run)
+        version = MlflowModelManager().register_model(str(export(tmp_path / "model", Brightness(0.1))), "recorded")
+        version = replace(version, run_id=run)
+        assert origin(version) == {"data": "d"}
+        for place in ("/runs/get", VERDICT_FILE):
+            broken = place
+            with pytest.raises(RegistryError):
+                fetch_record(there, tmp_path / "record")
+        broken = "/runs/get"
+        with pytest.raises(ServerUnreachableError):
+            origin(version)
+        broken = ""
+        assert fetch_record(there, tmp_path / "record").read_text() == "no verdict"
+        for gone in (replace(there, verdict_digest="def"), replace(there, run_id="0" * 32)):
+            with pytest.raises(VerdictChangedError, match="the record of v1's verdict"):
+                fetch_record(gone, tmp_path / "record")
+        assert origin(replace(version, run_id="0" * 32)) == {}
 
 
 def test_a_checkpoint_that_may_not_be_deleted_stays_and_ends_no_trial(

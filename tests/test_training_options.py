@@ -17,7 +17,8 @@ from mlflow.exceptions import MlflowException
 
 from ratchet.config import compose, compose_sweep, instantiate
 from ratchet.errors import ConfigError
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client
 from ratchet.run_names import BATCH_SIZE_TAG
 from ratchet.training import trial
 from ratchet.training.fitting import Spending

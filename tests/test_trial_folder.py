@@ -25,7 +25,8 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from ratchet.errors import TrainingError, TrialTakenError
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client
 from ratchet.run_names import CHECKPOINT_TAG, HEARTBEAT_TAG
 from ratchet.training.checkpoint import Snapshots, StraightToDisk
 from ratchet.training.folder import FACTS_FILE, Facts, Note, Snapshot, TrialFolder, link

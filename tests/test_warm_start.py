@@ -15,7 +15,8 @@ from ratchet.data.seen import SeenImages
 from ratchet.errors import ConfigError, ModelFilesError, ModelNotFoundError, WeightsUnavailableError
 from ratchet.evaluation.served import ModelCard
 from ratchet.registry import MlflowModelManager
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client
 from ratchet.training.export import export_network
 from ratchet.training.fitting import build_module
 from ratchet.training.origin import WEIGHTS_FILE, fetch, planned

@@ -13,7 +13,8 @@ from parts import write_list, write_parts
 from ratchet.data.watching import Look, look, sign
 from ratchet.errors import DatasetNotFoundError
 from ratchet.registry import MlflowModelManager
-from ratchet.registry.tracking import client, ensure_experiment, tracking_uri
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client, tracking_uri
 from ratchet.watching import look_at_data, trained_on
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -15,7 +15,8 @@ from ratchet.gate.record import VERDICT_FILE
 from ratchet.registry import EventKind
 from ratchet.registry.mlflow_files import local_path
 from ratchet.registry.pages import artifact_page
-from ratchet.registry.tracking import answering, client, ensure_experiment, tracking_uri
+from ratchet.registry.searches import ensure_experiment, find_run
+from ratchet.registry.tracking import answering, client, tracking_uri
 from ratchet.run_names import DATA_FINGERPRINT_TAG
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def judgement_path(digest: str) -> str:
 
 def keep_record(folder: Path, verdict: Verdict, challenger: ModelVersion) -> str:
     """Upload a folder to the challenger's run, or to a new run where it has none; return the run's id."""
-    run_id = challenger.run_id if challenger.run_id is not None and _is_there(challenger.run_id) else _new_run(verdict)
+    own = None if challenger.run_id is None else find_run(challenger.run_id)
+    run_id = str(own.info.run_id) if own is not None and own.info.lifecycle_stage == "active" else _new_run(verdict)
     with answering(tracking_uri()):
         client().log_artifacts(run_id, str(folder), judgement_path(verdict.digest))
     return run_id
@@ -112,29 +114,26 @@ def _with_record(history: Iterable[Event]) -> list[Event]:
 
 
 def fetch_record(event: Event, folder: Path) -> Path:
-    """Download what a judgement left; return the path of its verdict. Raises `VerdictChangedError` if it is gone."""
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415 (two seconds)
+    """Download what a judgement left; return the path of its verdict.
 
-    path = judgement_path(str(event.verdict_digest))
+    Raises `VerdictChangedError` if it is gone, `RegistryError` where it is there and cannot be had.
+    """
+    run_id, path = str(event.run_id), judgement_path(str(event.verdict_digest))
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        local = Path(client().download_artifacts(str(event.run_id), path, str(folder)))
-    except (MlflowException, OSError) as error:
-        raise VerdictChangedError(
-            f"the record of v{event.version}'s verdict, {path} of run {event.run_id}, cannot be had: {error}"
-        ) from error
-    return local / VERDICT_FILE
+    run = find_run(run_id)
+    with answering(tracking_uri()):
+        # Asked first: a download of what is not there fails like one from a server in trouble.
+        if run is None or not client().list_artifacts(run_id, path):
+            raise VerdictChangedError(f"the record of v{event.version}'s verdict, {path} of run {run_id}, is gone")
+        return Path(client().download_artifacts(run_id, path, str(folder))) / VERDICT_FILE
 
 
 def origin(version: ModelVersion) -> dict[str, str]:
     """What the version was trained from, as far as its run says: fingerprint of the `data`, commit of the `code`."""
     if version.run_id is None:
         return {}
-    try:
-        with answering(tracking_uri()):
-            tags = client().get_run(version.run_id).data.tags
-    except RegistryError:  # the run may be gone: the version outlives it
-        return {}
+    run = find_run(version.run_id)  # it may be gone: the version outlives it
+    tags = {} if run is None else run.data.tags
     return {key: tags[tag] for key, tag in _ORIGIN.items() if tag in tags}
 
 
@@ -170,14 +169,6 @@ def promoted_on(manager: LedgerModelManager, version: ModelVersion) -> Record | 
 def earlier_uses(history: Iterable[Event], gate_set: str, challenger: ModelVersion) -> int:
     """How many other challengers were judged on this gate set; one that was judged twice counts once."""
     return len({event.version for event in history if event.gate_set == gate_set} - {challenger.version})
-
-
-def _is_there(run_id: str) -> bool:
-    try:
-        with answering(tracking_uri()):
-            return bool(client().get_run(run_id).info.lifecycle_stage == "active")
-    except RegistryError:
-        return False
 
 
 def _new_run(verdict: Verdict) -> str:

@@ -6,7 +6,8 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from ratchet.registry.tracking import answering, client, ensure_experiment, tracking_uri
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import answering, client, tracking_uri
 from ratchet.training.metric_names import logged_name
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from urllib.parse import unquote, urlsplit
 
 from ratchet.errors import ModelFilesError, RegistryError, ServerUnreachableError
 from ratchet.registry.files import digests_of, manifest_digest, require_model
+from ratchet.registry.searches import experiment_on, run_on
 from ratchet.registry.store import Kept, Source
-from ratchet.registry.tracking import answering, experiment_on
+from ratchet.registry.tracking import answering
 from ratchet.run_names import FINGERPRINT_TAG
 
 if TYPE_CHECKING:
@@ -76,23 +77,13 @@ class MlflowFiles:
     def _run_source(self, location: str) -> Source:
         run_id, _, path = location.removeprefix("runs:/").strip("/").partition("/")
         with answering(self._uri):
-            run = self._run(run_id)
+            run = run_on(self._client, run_id)
         if run is None:
             raise ModelFilesError(f"no model at {location}: there is no run {run_id}")
         directory = self.model_of_run(run, path)
         normal = f"runs:/{run_id}/{directory}".rstrip("/")
         mark = run.data.tags.get(FINGERPRINT_TAG) or run.data.params.get(FINGERPRINT_TAG)
         return Source(location=normal, identity=normal, run_id=run_id, fingerprint=mark)
-
-    def _run(self, run_id: str) -> Run | None:
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
-
-        try:
-            return self._client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-                return None
-            raise
 
     def model_of_run(self, run: Run, path: str) -> str:
         """The path inside a run that names a model directory; raises `ModelFilesError` if there is none.
@@ -223,13 +214,13 @@ class MlflowFiles:
     def artifacts_of(self, run_id: str) -> str | None:
         """Where a run's artifacts begin; None if there is no such run."""
         with answering(self._uri):
-            run = self._run(run_id)
+            run = run_on(self._client, run_id)
         return None if run is None else f"{run.info.artifact_uri}/"
 
     def lighten(self, run_id: str, paths: Sequence[str]) -> None:
         """Delete artifacts of a run; a run or a path that is not there is fine."""
         with answering(self._uri):
-            run = self._run(run_id)
+            run = run_on(self._client, run_id)
         for path in paths:
             if run is not None and self._list(run.info.artifact_uri, path):
                 with answering(self._uri):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from ratchet.errors import RegistryError
 from ratchet.registry.events import Event, decode, encode
 from ratchet.registry.rendering import headline
-from ratchet.registry.selection import quoted_text
+from ratchet.registry.searches import all_pages, quoted_text
 from ratchet.registry.store import Notes, Store
-from ratchet.registry.tracking import all_pages, answering, shown
+from ratchet.registry.tracking import answering, shown
 from ratchet.registry.values import HISTORY_SUFFIX
 
 if TYPE_CHECKING:

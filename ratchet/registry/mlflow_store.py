@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from ratchet.registry.mlflow_files import MlflowFiles, is_version
 from ratchet.registry.mlflow_history import MlflowHistory, set_once, utc
-from ratchet.registry.selection import quoted_text
+from ratchet.registry.searches import all_pages, quoted_text
 from ratchet.registry.store import Found, Kept, Observed, Source
 from ratchet.registry.sweeps import trials_beside
-from ratchet.registry.tracking import all_pages
 from ratchet.registry.values import HISTORY_SUFFIX, Stage
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -20,7 +20,8 @@ from ratchet.registry.ranking import (
     no_such_experiment,
     rank,
 )
-from ratchet.registry.tracking import all_runs, answering, shown
+from ratchet.registry.searches import all_runs, one_of_runs, quoted_name, quoted_text
+from ratchet.registry.tracking import answering, shown
 from ratchet.registry.values import BestRun
 from ratchet.run_names import PARAMETERS_TAG, SWEEP_RUN_TAG
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 _PAGE = 200
 _SHOWN = 20
-_AT_ONCE = 50  # runs in one question, which is part of the address
 
 
 class MlflowSelection:
@@ -146,28 +146,6 @@ def _candidate(run: Run, metric: str, model_path: str) -> BestRun:
         started=datetime.fromtimestamp(run.info.start_time / 1000, UTC),
         model_location=f"runs:/{run.info.run_id}/{model_path}",
     )
-
-
-def quoted_name(key: str) -> str:
-    """A metric's or tag's name as MLflow's filters take it, also with `/` and spaces. Raises `RegistryError`."""
-    if "`" in key:
-        raise RegistryError(f"{key!r} cannot be searched for: MLflow's filters take no name with a backquote")
-    return f"`{key}`"
-
-
-def quoted_text(value: str) -> str:
-    """A text as MLflow's filters take it, on the right of a comparison. Raises `RegistryError`."""
-    if "'" not in value:
-        return f"'{value}'"
-    if '"' not in value:
-        return f'"{value}"'
-    raise RegistryError(f"{value!r} cannot be searched for: MLflow's filters take no text with both kinds of quotes")
-
-
-def one_of_runs(run_ids: Sequence[str]) -> Iterator[str]:
-    """Conditions that are met by so many of these runs each: the ids are part of a request's address, which has an end."""
-    for start in range(0, len(run_ids), _AT_ONCE):
-        yield f"run_id IN ({', '.join(map(quoted_text, run_ids[start : start + _AT_ONCE]))})"
 
 
 def _digits(value: float) -> str:

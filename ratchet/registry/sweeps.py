@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ratchet.registry.selection import one_of_runs, quoted_name
-from ratchet.registry.tracking import all_experiments, all_runs
+from ratchet.registry.searches import all_experiments, all_runs, one_of_runs, quoted_name
 from ratchet.run_names import FINGERPRINT_TAG, HEARTBEAT_TAG, PARENT_RUN_TAG, SWEEP_PREFIX, SWEEP_RUN_TAG
 
 if TYPE_CHECKING:

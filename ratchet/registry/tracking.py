@@ -7,32 +7,20 @@ import hashlib
 import logging
 import os
 import re
-import shlex
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from ratchet.errors import (
-    ConfigError,
-    ExperimentNotFoundError,
-    NotAllowedError,
-    RegistryError,
-    ServerUnreachableError,
-)
+from ratchet.errors import ConfigError, NotAllowedError, RegistryError, ServerUnreachableError
 from ratchet.home import home
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, Run
-    from mlflow.store.entities import PagedList
-
-T = TypeVar("T")
 
 _EMBEDDED = "mlflow.db"
 _HIDDEN = "***"
@@ -51,9 +39,6 @@ _SETTINGS = {
 _SERVERS_FAULT = 500  # of HTTP: from here on, trying again may help
 _DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 _TRANSIENT = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"}
-# MLflow's own page. It asks its database for what belongs to a page's runs with one parameter for each: SQL Server takes
-# 2,100, SQLite 32,766.
-_PAGE = 1_000
 
 
 def tracking_uri() -> str:
@@ -222,70 +207,3 @@ def answering(uri: str) -> Iterator[None]:
         if refused and not said.startswith("API request to"):
             raise RegistryError(f"{place} refused: {said}") from cause
         raise ServerUnreachableError(f"{place} does not answer as it should: {said}") from cause
-
-
-def ensure_experiment(name: str) -> str:
-    """The id of the experiment `name`, made if it is not there; two processes may ask for it at once.
-
-    On the embedded store its artifacts go to `mlartifacts` under Ratchet's home; elsewhere the server decides. Raises
-    `ExperimentNotFoundError` if an experiment of that name was deleted: MLflow keeps the name taken.
-    """
-    return experiment_on(client(), name, tracking_uri())
-
-
-def experiment_on(opened: MlflowClient, name: str, uri: str) -> str:
-    """`ensure_experiment` on a client that is open already."""
-    with answering(uri):
-        found = opened.get_experiment_by_name(name)
-        if found is None:
-            found = _created(opened, name, uri)
-    if found.lifecycle_stage != "active":
-        raise ExperimentNotFoundError(
-            f"the experiment {name!r} was deleted on {shown(uri)}, and its name is still taken: restore it with "
-            f"`MLFLOW_TRACKING_URI={shlex.quote(shown(uri))} mlflow experiments restore -x {found.experiment_id}`, or choose "
-            "another name"
-        )
-    return str(found.experiment_id)
-
-
-def _created(opened: MlflowClient, name: str, uri: str) -> Experiment:
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
-
-    location = (home() / "mlartifacts").as_uri() if uri == embedded_uri() else None
-    try:
-        opened.create_experiment(name, artifact_location=location)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    found = opened.get_experiment_by_name(name)
-    if found is None:
-        raise RegistryError(f"the experiment {name!r} vanished from {shown(uri)} while it was being made")
-    return found
-
-
-def all_pages(ask: Callable[[str | None], PagedList[T]]) -> list[T]:
-    """All that a search of MLflow's finds, whatever fits into one answer: `ask` is given the token of each page."""
-    found: list[T] = []
-    token: str | None = None
-    while True:
-        page = ask(token)
-        found += page
-        token = page.token
-        if not token:
-            return found
-
-
-def all_experiments(opened: MlflowClient, *, page: int = _PAGE) -> list[Experiment]:
-    """The experiments that are not deleted, so many in one request."""
-    order = ["experiment_id ASC"]  # one that is made meanwhile moves none from a page to the next
-    search = partial(opened.search_experiments, max_results=page, order_by=order)
-    return all_pages(lambda token: search(page_token=token))
-
-
-def all_runs(
-    opened: MlflowClient, experiments: Sequence[str], condition: str, *, order: Sequence[str] = (), page: int = _PAGE
-) -> list[Run]:
-    """The runs that meet an MLflow filter, in this order, or the newest first; so many in one request."""
-    by = [*order] or ["attributes.start_time DESC"]
-    search = partial(opened.search_runs, [*experiments], condition, max_results=page, order_by=by)
-    return all_pages(lambda token: search(page_token=token))

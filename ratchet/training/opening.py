@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from mlflow.exceptions import MlflowException
 
 from ratchet.errors import RatchetError
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client
 from ratchet.run_names import (
     BATCH_SIZE_TAG,
     CHECKPOINT_TAG,

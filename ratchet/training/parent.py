@@ -18,7 +18,8 @@ from mlflow.exceptions import MlflowException
 
 from ratchet.comparison import draw_page, gather
 from ratchet.errors import RatchetError
-from ratchet.registry.tracking import client, ensure_experiment
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client
 from ratchet.run_names import FAILURE_TAG, NESTED_TAG, SWEEP_RUN_TAG
 from ratchet.settings import flatten
 from ratchet.space import Interval

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ratchet.data.samples import unlisted_note
 from ratchet.duration import shown_duration
-from ratchet.registry.tracking import all_experiments, all_runs, client
+from ratchet.registry.searches import all_experiments, all_runs
+from ratchet.registry.tracking import client
 from ratchet.run_names import IMAGES_TAG
 from ratchet.training.halving import rungs
 from ratchet.training.plan import PlannedTrial, SweepPlan

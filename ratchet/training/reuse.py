@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from mlflow.entities import RunTag
 
-from ratchet.registry.tracking import all_experiments, all_runs, client, ensure_experiment
+from ratchet.registry.searches import all_experiments, all_runs, ensure_experiment
+from ratchet.registry.tracking import client
 from ratchet.run_names import (
     CHECKPOINTS_PATH,
     FINGERPRINT_TAG,

@@ -20,7 +20,8 @@ from mlflow.utils.git_utils import get_git_commit
 from ratchet.errors import RatchetError, TrialTakenError
 from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.ranking import as_logged
-from ratchet.registry.tracking import client, ensure_experiment, tracking_uri
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client, tracking_uri
 from ratchet.run_names import DATA_FINGERPRINT_TAG, FAILURE_TAG, PRUNED_TAG, STOPPED_TAG
 from ratchet.settings import TrialConfig, flatten
 from ratchet.training.folder import link
