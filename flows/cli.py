@@ -16,7 +16,8 @@ import click
 
 from flows.gate_cli import gate
 from flows.service.cli import deploy, doctor, up
-from flows.service.running import configured_api, use_own_prefect, use_running
+from flows.service.embedded import start_embedded_prefect
+from flows.service.running import configured_api, reach_this_machine, use_own_prefect, use_running
 from flows.terminal import errors_told, open_console, quieten, spell_out_signs
 from ratchet.errors import ConfigError
 
@@ -36,6 +37,7 @@ def main(context: click.Context) -> None:
     """Retrain segmentation models; promote to production only what is proven better."""
     spell_out_signs()
     atexit.register(gc.freeze)  # the interpreter looks for garbage as it ends, a second time: 0.7 s, for nothing
+    reach_this_machine()
     if context.invoked_subcommand != up.name:
         with errors_told():
             use_running()
@@ -107,9 +109,11 @@ def retrain(
     OVERRIDES are Hydra's, as for `ratchet train`; lists of values are swept.
     """
     with errors_told(goes_on=True):
-        embedded = use_own_prefect()
+        signal.signal(signal.SIGTERM, _ended_by_signal)
+        use_own_prefect()
         quieten()
-        if configured_api() is not None:
+        embedded = configured_api() is None
+        if not embedded:
             from flows.service.check import prefect_client  # noqa: PLC0415
 
             with prefect_client():  # it answers, and lets us in
@@ -118,10 +122,13 @@ def retrain(
         console, settings = open_console(), {key: value for key, value in given.items() if value is not None}
         if embedded and _nothing_to_do(overrides, settings, console):
             return
+        ready = start_embedded_prefect() if embedded else None
         from flows.retrain import retrain as flow  # noqa: PLC0415
         from ratchet.registry.pages import model_page  # noqa: PLC0415
         from ratchet.report import print_outcome  # noqa: PLC0415
 
+        if ready is not None:
+            ready()  # it starts while Prefect is imported here
         state = flow(overrides=list(overrides), **settings, return_state=True)
         outcome = cast("Outcome", state.result())
         print_outcome(outcome, console)

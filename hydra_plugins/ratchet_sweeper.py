@@ -25,5 +25,7 @@ class RatchetSweeper(Sweeper):
         entries = self.hydra_context.config_loader.get_search_path().get_path()
         added = [entry.path for entry in entries if entry.provider == "command-line"]  # --config-dir
         named = [str(path) for path in self.config.hydra.searchpath]
-        origin = Origin(config_name=self.config.hydra.job.config_name, search_path=(*named, *added))
+        main = next(entry.path for entry in entries if entry.provider == "main")  # --config-path
+        name = self.config.hydra.job.config_name
+        origin = Origin(config_name=name, config_path=main.removeprefix("file://"), search_path=(*named, *added))
         requested.get().append((arguments, origin))

@@ -175,7 +175,7 @@ def _hydra(overrides: Sequence[str], origin: Origin) -> Iterator[None]:
     _prepare_hydra()
     with _hydra_lock, translated(overrides):
         GlobalHydra.instance().clear()
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        with initialize_config_dir(origin.config_path or str(CONFIGS), version_base="1.3"):
             yield
 
 

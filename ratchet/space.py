@@ -47,9 +47,10 @@ Dimension = Choice | Interval
 
 
 class Origin(_Value):
-    """Where the tree is composed from: its top file, and folders that the command line added."""
+    """Where the tree is composed from: its top file, and folders that the command line gave in Ratchet's place, or added."""
 
     config_name: str = "config"
+    config_path: str | None = None
     search_path: tuple[str, ...] = ()
 
 

@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ import torch
 from click.testing import CliRunner
 from conftest import TINY, WITHOUT_RULES
 from exported_models import BEST, Brightness, export
-from prefect_service import own_environment
+from prefect_service import living, own_environment, waited
 from registry_backends import http_address as http_address  # noqa: PLC0414 - a fixture
 
 from flows.cli import main
@@ -172,6 +174,40 @@ def test_a_sweep_that_is_told_to_end_leaves_checkpoints_and_closed_runs(
     assert Snapshot.read(snapshot).facts.step >= step
     runs = client().search_runs([e.experiment_id for e in client().search_experiments()])
     assert {run.info.status for run in runs} == {"KILLED"}
+
+
+@pytest.mark.flow
+@pytest.mark.trains
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sign", "all_of_it", "status"),
+    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGKILL, False, -signal.SIGKILL)],
+)
+def test_a_retraining_that_is_ended_tells_prefect_and_leaves_no_server(
+    tmp_path: Path, sign: signal.Signals, all_of_it: bool, status: int
+) -> None:
+    home, said = tmp_path / "home", tmp_path / "said"
+    (tmp_path / ".prefect").mkdir()
+    (tmp_path / ".prefect" / "profiles.toml").write_text('active = "mine"\n\n[profiles.mine]\n')  # without an address
+    environment = own_environment(RATCHET_HOME=str(home), HOME=str(tmp_path), OURS=str(tmp_path))
+    command = [RATCHET, "retrain", *TINY, *WITHOUT_RULES, "--model", "m", "trainer.max_epochs=2000"]
+    with said.open("w") as out:
+        running = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
+    deadline = time.monotonic() + 180
+    while not list(home.glob("trials/*/unsent-metrics.jsonl")):
+        assert running.poll() is None, said.read_text()
+        assert time.monotonic() < deadline, said.read_text()
+        time.sleep(0.2)
+    (os.killpg if all_of_it else os.kill)(running.pid, sign)
+    assert running.wait(60) == status, said.read_text()
+    assert "Traceback" not in said.read_text()
+    waited(lambda: None if living(str(tmp_path)) else "none", "the end of its processes", 30)
+    if sign == signal.SIGINT:
+        assert "goes on from the last checkpoint" in said.read_text()
+    if sign != signal.SIGKILL:
+        with closing(sqlite3.connect(tmp_path / ".prefect" / "prefect.db")) as database:
+            (state,) = database.execute("SELECT state_type FROM flow_run").fetchone()
+        assert state == "CRASHED"
 
 
 @pytest.mark.server

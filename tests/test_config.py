@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -569,6 +570,16 @@ def test_the_users_command_composes_its_four_trials() -> None:
     models = [(config.backbone.model["arch"], config.backbone.model["encoder_name"]) for config in configs]
     assert models == [(arch, encoder) for arch in ("unet", "unetplusplus") for encoder in ("resnet18", "resnet50")]
     assert {config.core.name for config in configs} == {"cats_vs_dogs"}
+
+
+def test_the_tree_that_the_command_line_names_is_swept_too(tmp_path: Path) -> None:
+    tree = tmp_path / "a tree"
+    shutil.copytree(CONFIGS, tree)
+    file = tree / "trainer" / "default.yaml"
+    file.write_text(file.read_text().replace("max_epochs: 20", "max_epochs: 7"))
+    composed = application(["-cp", str(tree), "backbone.model.arch=unet,fpn", "--multirun"])
+    assert composed is not None
+    assert [config.trainer["max_epochs"] for config in composed.configs] == [7, 7]
 
 
 NETWORK = "{_target_: ratchet.training.create_network, arch: unet, encoder_name: resnet18, encoder_weights: /etc/x.pth}"

@@ -32,8 +32,8 @@ from flows.service.journal import Journal
 from flows.service.models import ModelFile
 from flows.service.postgres import _initialise, addresses, databases, find_binaries
 from flows.service.processes import Processes
-from flows.service.running import Running, configured_api, died, find, noted, use_own_prefect, use_running
-from flows.service.servers import start_mlflow, start_prefect, upgrade_mlflow
+from flows.service.running import Running, configured_api, died, find, noted, reach_this_machine, use_running
+from flows.service.servers import answers, start_mlflow, start_prefect, upgrade_mlflow
 from flows.service.up import Options, _Addresses, _find_room, _start, _write_whole_paths
 from ratchet.boot import boot_id
 from ratchet.errors import ConfigError, PortTakenError, ServerUnreachableError, ServiceEndedError
@@ -196,8 +196,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def running(mlflow: str) -> Running:
-    return Running.here(mlflow=mlflow, prefect="http://127.0.0.1:4200", database="sqlite")
+def running(mlflow: str, api: str = "http://127.0.0.1:4200/api") -> Running:
+    return Running.here(mlflow=mlflow, api=api, database="sqlite")
 
 
 @pytest.mark.usefixtures("_own_environment")
@@ -222,6 +222,48 @@ def test_without_a_password_other_commands_find_the_servers_by_the_note() -> Non
         use_running()
     assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
     assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
+
+
+@pytest.mark.parametrize("api", ["http://h:4200/api/", "https://api.prefect.cloud/api/accounts/a/workspaces/w"])
+@pytest.mark.usefixtures("_own_environment", "ratchet_home")
+def test_other_commands_use_the_very_address_of_prefect_that_ratchet_up_does(api: str) -> None:
+    with noted(running("http://127.0.0.1:5000", api)):
+        use_running()
+    assert os.environ["PREFECT_API_URL"] == api
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.usefixtures("_own_environment", "ratchet_home")
+def test_an_address_of_mlflow_that_names_what_this_is_to_be_is_no_other_server(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = Options(mlflow_port=free_port(), prefect_port=free_port())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{host}:{options.mlflow_port}/")
+    assert _find_room(options).store == embedded_uri()
+    with serving(200, b"{}") as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        assert _find_room(options).store is None
+
+
+def test_a_proxy_does_not_stand_between_us_and_our_own_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", "corp.example")
+    with serving(200, b"{}") as address:
+        assert not answers(address)
+        reach_this_machine()
+        assert answers(address)
+    assert {*os.environ["NO_PROXY"].split(",")} == {"corp.example", "127.0.0.1", "localhost", "::1"}
+    monkeypatch.setenv("no_proxy", "")  # what is set now is gone after the test
+
+
+def test_a_port_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert CliRunner().invoke(main, ["up", "--mlflow-port", "70000"]).exit_code == 2
+    for wrong in ("http://h:500O", "http://h:70000", "http://[::1"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", wrong)
+        with pytest.raises(ConfigError, match="is no address"):
+            client()
 
 
 @pytest.mark.usefixtures("_own_environment", "ratchet_home")
@@ -265,7 +307,6 @@ def test_the_prefect_that_a_file_here_names_is_used_in_the_order_of_prefect(
     ):
         (tmp_path / file).write_text(text.format(file.strip(".")))
         assert configured_api() == Settings().api.url == f"http://{file.strip('.')}/api"
-    assert not use_own_prefect()
     monkeypatch.setenv("PREFECT_API_URL", "http://environment/api")
     assert configured_api() == "http://environment/api"
 
@@ -309,7 +350,7 @@ def test_what_is_not_prefects_api_is_told_with_what_to_do(status: int, body: byt
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "mlflow.example"])
 def test_sqlite_is_enough_for_one_person_by_whatever_name_their_machine_goes(ratchet_home: Path, host: str) -> None:
-    alone = Running.here(mlflow="http://127.0.0.1:5000", prefect=f"http://{host}:4200", database="sqlite")
+    alone = running("http://127.0.0.1:5000", f"http://{host}:4200/api")
     with noted(alone):
         (finding,) = _database(1)
     assert bool(finding.advice) == (host == "mlflow.example")
@@ -351,6 +392,19 @@ def test_a_service_goes_on_where_its_log_takes_no_more(tmp_path: Path) -> None:
     finally:
         processes.end_all()
     assert heard.count("word") > 10_000
+
+
+def test_a_service_goes_on_where_nobody_reads_what_is_told_of_it(tmp_path: Path) -> None:
+    def print_into_a_closed_pipe(*_: str) -> None:
+        raise SystemExit(1)  # as rich does
+
+    processes = Processes(tmp_path, print_into_a_closed_pipe)
+    try:
+        processes.start("noisy", [sys.executable, "-c", "print('word\\n' * 100_000)"])
+        with pytest.raises(ServiceEndedError, match="noisy ended with status 0"):
+            processes.wait_for("noisy", lambda: False, seconds=60)
+    finally:
+        processes.end_all()
 
 
 def test_what_is_relative_to_the_folder_means_the_same_in_a_workers(

@@ -11,6 +11,7 @@ import click
 from flows.service.deployments import MODELS, RUNS
 from flows.terminal import errors_told, open_console
 
+_PORT = click.IntRange(1, 65535)
 _models = click.option(
     "--models",
     type=click.Path(path_type=Path),
@@ -24,8 +25,8 @@ _models = click.option(
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on. Nothing here asks for a password."
 )
-@click.option("--mlflow-port", default=5000, show_default=True, help="Port of MLflow's pages.")
-@click.option("--prefect-port", default=4200, show_default=True, help="Port of Prefect's pages.")
+@click.option("--mlflow-port", type=_PORT, default=5000, show_default=True, help="Port of MLflow's pages.")
+@click.option("--prefect-port", type=_PORT, default=4200, show_default=True, help="Port of Prefect's pages.")
 @click.option(
     "--home",
     type=click.Path(file_okay=False, path_type=Path),

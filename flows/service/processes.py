@@ -113,7 +113,8 @@ class Processes:
             for line in process.stdout or ():
                 with suppress(OSError):  # a full disk
                     log.write(line)
-                with suppress(OSError, UnicodeError):  # a terminal that is gone, or that does not know a sign
+                # A terminal that is gone, or does not know a sign. Into a pipe that is closed, rich ends whoever prints.
+                with suppress(OSError, UnicodeError, SystemExit):
                     self._on_line(name, line.rstrip())
 
     def _where(self, name: str) -> str:

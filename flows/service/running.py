@@ -26,32 +26,32 @@ _CLOCK_SECONDS = 10.0
 class Running:
     """The addresses of a `ratchet up` that is running, and the process that it is.
 
-    It `began` so many seconds after the machine's start `boot`, or after 1970 where that is not known.
+    It `began` so many seconds after the machine's start `boot`, or after 1970 where that is not known. `api` is Prefect's.
     """
 
     pid: int
     boot: str
     began: float
     mlflow: str
-    prefect: str
+    api: str
     database: str
 
     @classmethod
-    def here(cls, *, mlflow: str, prefect: str, database: str) -> Running:
+    def here(cls, *, mlflow: str, api: str, database: str) -> Running:
         """This process."""
-        return cls(os.getpid(), boot_id(), _began(psutil.Process()), mlflow, prefect, database)
+        return cls(os.getpid(), boot_id(), _began(psutil.Process()), mlflow, api, database)
 
     @property
-    def prefect_api(self) -> str:
-        """The address of Prefect's API."""
-        return f"{self.prefect}/api"
+    def prefect(self) -> str:
+        """The address of Prefect's pages, where it is that of its API without the end."""
+        return self.api.removesuffix("/api")
 
 
 @contextmanager
 def noted(running: Running) -> Iterator[None]:
     """Leave the note while the block runs, without passwords. It stays where an error ends the block: a service that died."""
     _file().parent.mkdir(parents=True, exist_ok=True)
-    told = replace(running, mlflow=shown(running.mlflow), prefect=shown(running.prefect))
+    told = replace(running, mlflow=shown(running.mlflow), api=shown(running.api))
     _file().write_text(json.dumps(asdict(told)))
     ended = True
     try:
@@ -92,7 +92,7 @@ def use_running() -> None:
     """
     if (running := find()) is None:
         return
-    for variable, address in (("PREFECT_API_URL", running.prefect_api), ("MLFLOW_TRACKING_URI", running.mlflow)):
+    for variable, address in (("PREFECT_API_URL", running.api), ("MLFLOW_TRACKING_URI", running.mlflow)):
         if variable not in os.environ and hides_password(address):
             raise ConfigError(
                 f"the `ratchet up` of {home()} uses {address}, whose password is written nowhere: set {variable} as there"
@@ -152,19 +152,22 @@ def listens(address: str) -> bool:
     return True
 
 
-def use_own_prefect() -> bool:
-    """Keep Prefect's files under RATCHET_HOME, unless something of Prefect is configured otherwise; tell which."""
+def use_own_prefect() -> None:
+    """Keep Prefect's files under RATCHET_HOME, unless something of Prefect is configured otherwise."""
     configured = {"PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"} & _configured().keys()
-    own = not configured and not (Path.home() / ".prefect" / "profiles.toml").exists()
-    if own:
+    if not configured and not (Path.home() / ".prefect" / "profiles.toml").exists():
         folder = home() / "prefect"
         folder.mkdir(parents=True, exist_ok=True)  # Prefect's server cannot make more than the last folder itself
         os.environ["PREFECT_HOME"] = str(folder)
         os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         os.environ.setdefault("DO_NOT_TRACK", "1")  # the same of its clients, which else say on a terminal that they do
-        # A new database's tables take longer than Prefect's 20 s on a busy machine.
-        os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
-    return own
+
+
+def reach_this_machine() -> None:
+    """Let no proxy of the environment stand between this process, or its children, and the servers of this machine."""
+    for name in ("no_proxy", "NO_PROXY"):
+        hosts = (os.environ.get(name) or os.environ.get("NO_PROXY") or "").split(",")
+        os.environ[name] = ",".join(dict.fromkeys([*filter(None, hosts), "127.0.0.1", "localhost", "::1"]))
 
 
 def _file() -> Path:

@@ -19,7 +19,7 @@ from flows.service.processes import Processes
 from flows.service.running import Running, configured_api, died, find, listens, noted, require_prefect
 from ratchet.errors import ConfigError, PortTakenError
 from ratchet.home import home
-from ratchet.registry.tracking import require_listening, shown, tracking_uri
+from ratchet.registry.tracking import embedded_uri, require_listening, shown, tracking_uri
 from ratchet.trees import user_trees
 
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -105,8 +105,11 @@ def _find_room(options: Options) -> _Addresses:
             f"{shown(other.mlflow)} and {shown(other.prefect)}"
         )
     store, api = tracking_uri(), configured_api()
-    if api is not None and api.rstrip("/") in _own_api(options) and not listens(api):
-        api = None  # it names what this is to be
+    # A variable, or a profile, may name what this is to be.
+    if store.rstrip("/") in _own(options.host, options.mlflow_port) and not listens(store):
+        store = embedded_uri()
+    if api is not None and _is_own_api(api, options) and not listens(api):
+        api = None
     if api is not None:
         require_prefect(
             api,
@@ -125,8 +128,12 @@ def _find_room(options: Options) -> _Addresses:
     )
 
 
-def _own_api(options: Options) -> tuple[str, ...]:
-    return tuple(f"{servers.address(host, options.prefect_port)}/api" for host in (options.host, "localhost"))
+def _own(host: str, port: int) -> set[str]:
+    return {servers.address(name, port) for name in (host, *servers.LOCAL)}
+
+
+def _is_own_api(api: str, options: Options) -> bool:
+    return api.rstrip("/").removesuffix("/api") in _own(options.host, options.prefect_port)
 
 
 def _start(
@@ -166,7 +173,7 @@ def _start(
     alone = addresses.own_prefect and options.host in servers.LOCAL and options.postgres in (None, EMBEDDED)
     bring_to_work(options, declared, processes, journal, alone=alone, died=died())
     kind = "sqlite" if database is None else "postgresql"
-    return Running.here(mlflow=addresses.mlflow, prefect=addresses.api.removesuffix("/api"), database=kind)
+    return Running.here(mlflow=addresses.mlflow, api=addresses.api, database=kind)
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

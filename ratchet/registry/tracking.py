@@ -160,8 +160,11 @@ def _place(uri: str) -> tuple[str, str | None, int | None]:
                 None if shown(uri) != uri else error
             )
         return url.get_backend_name(), url.host, url.port
-    parts = urlsplit(uri)
-    return parts.scheme, parts.hostname, parts.port
+    try:
+        parts = urlsplit(uri)
+        return parts.scheme, parts.hostname, parts.port
+    except ValueError as error:  # "port could not be cast", or half of an IPv6 address
+        raise ConfigError(f"{uri.rpartition('@')[2]} is no address: {error}") from None
 
 
 def _is_database(uri: str) -> bool:
