@@ -1,4 +1,4 @@
-"""How many cores this process may use: those that it is bound to, or what its container is given of their time."""
+"""How many cores this process may use: those that it is bound to, or what its control group is given of their time."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-_CONTAINERS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/cpu"))  # cgroups version 2 and 1
+from ratchet.control_groups import own_groups
+
 _QUOTA_FILES = (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us"))  # quota and period
 
 
-def cores(containers: Sequence[Path] = _CONTAINERS) -> int:
-    """The cores to run threads on, at least 1. A container with a quota sees all cores of its machine."""
+def cores(groups: Sequence[Path] | None = None) -> int:
+    """The cores to run threads on, at least 1. Who has a quota, as containers and systemd units do, sees all of the machine.
+
+    `groups` are the folders of the control groups to look at (None: those of this process).
+    """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min([bound, *(_quota(folder) or bound for folder in containers)])
+    return min([bound, *(_quota(folder) or bound for folder in (own_groups("cpu") if groups is None else groups))])
 
 
 def _quota(folder: Path) -> int | None:

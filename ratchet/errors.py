@@ -150,7 +150,7 @@ class RegistryError(RatchetError):
 
 
 class ServerUnreachableError(RegistryError):
-    """The tracking server does not answer."""
+    """The tracking server, Prefect's, or a study's database does not answer."""
 
 
 class NotAllowedError(RegistryError):

@@ -26,6 +26,8 @@ STOOD_TAG = "ratchet.retraining.unchanged"
 """Of a version: the retraining that found it to be the best again, beside the one that made it."""
 FLOW_RUN_TAG = "prefect.flow_run"
 """Of the runs and the version that a flow run made: where its page is."""
+NOTE = "flow run "
+"""How the description of a version begins that a flow run registered."""
 
 
 ARRIVED = {"staging": (Stage.STAGING, Stage.PRODUCTION), "production": (Stage.PRODUCTION,)}
@@ -96,10 +98,14 @@ class Plan(BaseModel):
         """The tags that lead from what this retraining makes back to it."""
         return {} if self.flow_run is None else {FLOW_RUN_TAG: self.flow_run.page}
 
+    def made(self, version: ModelVersion) -> bool:
+        """Whether this very flow run registered it: by its id, since Prefect may have another address by now."""
+        return self.flow_run is not None and version.tags.get(FLOW_RUN_TAG, "").endswith(self.flow_run.id)
+
     @property
     def note(self) -> str | None:
         """The same for the descriptions on MLflow's pages, where an address can be followed: in a tag it is plain text."""
-        return None if self.flow_run is None else f"flow run {self.flow_run.page}"
+        return None if self.flow_run is None else f"{NOTE}{self.flow_run.page}"
 
 
 def plan_retraining(
@@ -184,7 +190,7 @@ def _judged_before(manager: MlflowModelManager, plan: Plan, is_waiting: Callable
     for version in sorted(versions, key=lambda v: v.version, reverse=True):
         if not gave(plan, version):
             continue
-        if plan.flow_run is not None and version.tags.get(FLOW_RUN_TAG) == plan.flow_run.page:
+        if plan.made(version):
             return None  # this retraining made it itself, and was interrupted: it goes on where it was
         if _is_asked(manager, version, is_waiting):
             return version.version

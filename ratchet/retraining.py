@@ -16,6 +16,7 @@ from ratchet.outcome import failed
 from ratchet.planning import (
     ARRIVED,
     FLOW_RUN_TAG,
+    NOTE,
     RETRAINING_TAG,
     FlowRun,
     Plan,
@@ -27,7 +28,7 @@ from ratchet.planning import (
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import answer_to, question_of
 from ratchet.registry.tracking import client
-from ratchet.run_names import FINGERPRINT_TAG, PARENT_TAG
+from ratchet.run_names import FINGERPRINT_TAG, PARENT_TAG, SELECTED_TAG
 from ratchet.training.results import OnProgress, SweepOutcome
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def train(
 
     sweep = plan.sweep
     if sweep.settings.force and plan.flow_run is not None:
-        sweep = sweep.model_copy(update={"begun_by": plan.flow_run.page})
+        sweep = sweep.model_copy(update={"begun_by": plan.flow_run.id})
         sweep = _unforced_where_done(sweep, plan.flow_run) if sweep.space is None else sweep
     tags = plan.marks if plan.note is None else plan.marks | {"mlflow.note.content": plan.note}
     return run(sweep, tags=tags, on_plan=on_plan, on_progress=on_progress)
@@ -71,7 +72,10 @@ def train(
 def _unforced_where_done(sweep: SweepPlan, flow_run: FlowRun) -> SweepPlan:
     from ratchet.training.reuse import TrainedBefore  # noqa: PLC0415 - opens MLflow
 
-    before, own = TrainedBefore(), f" and attributes.status = 'FINISHED' and tags.`{FLOW_RUN_TAG}` = '{flow_run.page}'"
+    before, own = (
+        TrainedBefore(),
+        f" and attributes.status = 'FINISHED' and tags.`{FLOW_RUN_TAG}` LIKE '%{flow_run.id}'",
+    )
     done = {t.fingerprint for t in sweep.trials if before.runs(t.fingerprint, condition=own)}
     trials = [t.unforced() if t.fingerprint in done else t for t in sweep.trials]
     return sweep.model_copy(update={"trials": tuple(trials)})
@@ -102,7 +106,7 @@ def standing(plan: Plan, best: BestRun) -> ModelVersion | None:
     found = next((version for version in versions if version.stage in ARRIVED[plan.settings.to]), None)
     if found is None:
         before = [v for v in versions if gave(plan, v) and is_over(manager, plan, v)]
-        others = [v for v in before if plan.flow_run is None or v.tags.get(FLOW_RUN_TAG) != plan.flow_run.page]
+        others = [version for version in before if not plan.made(version)]
         return others[-1] if others else None
     if plan.flow_run is None:
         return found
@@ -120,19 +124,29 @@ def register(plan: Plan, best: BestRun, sweep: SweepOutcome) -> ModelVersion:
     # Of the run, not of the trials: a search that several machines share may have its best trial elsewhere.
     run = client().get_run(best.run_id)
     fingerprint, parent = run.data.tags[FINGERPRINT_TAG], run.data.params.get("backbone.init_from", "None")
-    return MlflowModelManager().register_model(
+    manager = MlflowModelManager()
+    return manager.register_model(
         best.model_location,
         plan.settings.model,
-        plan.note,
+        None if _is_described(manager, plan.settings.model, best.run_id) else plan.note,
         tags={
             RETRAINING_TAG: plan.fingerprint,
             failed_tag(plan): failed(plan, sweep),
             FINGERPRINT_TAG: fingerprint,
-            "ratchet.selected_by": f"{best.metric}={best.value:.6g}",
+            SELECTED_TAG: best.selected_by,
             **({PARENT_TAG: parent} if parent != "None" else {}),
             **plan.marks,
         },
     )
+
+
+def _is_described(manager: MlflowModelManager, model: str, run_id: str) -> bool:
+    """Whether a person has written on the version of this run, which is registered already, what it is like."""
+    try:
+        written = [version.description for version in manager.versions(model) if version.run_id == run_id]
+    except ModelNotFoundError:
+        return False
+    return any(text and not text.startswith(NOTE) for text in written)
 
 
 def gate(plan: Plan, version: int, *, on_image: OnImage = None) -> Verdict:

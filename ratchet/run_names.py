@@ -8,6 +8,7 @@ PARAMETERS_TAG = "ratchet.parameters"  # how many the model has; of runs of othe
 BATCH_SIZE_TAG = "ratchet.batch_size"
 THREADS_TAG = "ratchet.threads"
 IMAGES_TAG = "ratchet.training_images"
+SELECTED_TAG = "ratchet.selected_by"  # of a version: the metric by which its trial was the best, and its value
 PARENT_TAG = "ratchet.parent"  # the model that a training took its first weights from
 PARENT_RUN_TAG = f"{PARENT_TAG}_run"
 FAILURE_TAG = "ratchet.failure"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from ratchet.config import compose_space, instantiate
@@ -26,7 +27,9 @@ def look_at_data(model: str, overrides: Sequence[str], before: Look | None, *, s
         data = _data_module(node)
         return data.fingerprint, data.unlisted
 
-    found = look(folder, before, now=datetime.now(UTC), settle=settle, read=read, known=lambda: trained_on(model))
+    lists = [folder / Path(file).expanduser() for key, file in node.items() if key.endswith("_split_file") and file]
+    known = partial(trained_on, model)
+    found = look(folder, before, now=datetime.now(UTC), settle=settle, read=read, known=known, lists=lists)
     if not found.signature and not makes_its_data(node):
         raise DatasetNotFoundError(
             f"there is no folder {folder}: bring it back, let this machine see it, or correct `data` in the model file"

@@ -8,7 +8,8 @@ from typing import Literal
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import ConcurrencyLimitStrategy, State, StateType
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, StateType
 from prefect.events import emit_event
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -16,23 +17,25 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.input.run_input import keyset_from_base_key
 from prefect.runtime import deployment, flow_run
+from prefect.states import Scheduled
 from pydantic import Field
 
-from ratchet import approval
+from ratchet import MlflowModelManager, approval
 from ratchet.approval import Answer
-from ratchet.errors import ConfigError
+from ratchet.errors import ConfigError, RegistryError
 from ratchet.gate import Verdict
 from ratchet.outcome import Outcome
-from ratchet.registry import BestRun, Event, ModelVersion
+from ratchet.registry import BestRun, Event, EventKind, ModelVersion
 from ratchet.registry.pages import version_page
 from ratchet.registry.questions import deadline
 from ratchet.retraining import Plan
 from tasks.events import warned_of
-from tasks.run_page import Choice, describe_run, keep_plan, kept_plan, own_report, write_page
+from tasks.kept import Choice, keep_plan, kept_plan
+from tasks.run_page import describe_run, own_report, write_page
+from tasks.runs import QUESTION, own_states, read_all_runs
 from tasks.step import step
 
 _RESUMED, EXPIRED = "Resuming", "Deadline"  # states; the first is Prefect's
-_QUESTION = "approval-"  # how the key of a suspension begins that asks
 _SECONDS_TO_BE_KNOWN = 10.0  # a server reads its automations every five seconds, and an event before that is not seen
 
 
@@ -107,10 +110,31 @@ def turn_down(plan: Plan, version: int, reason: str) -> ModelVersion:
     return approval.turn_down(plan, version, reason)
 
 
+def end_questions() -> list[str]:
+    """Take up the runs whose question's time has ended, and that no alarm has taken up. Returns their names.
+
+    The alarm of a question counts once: it does not come where its server was down then, nor for a run that was cancelled,
+    and then retried.
+    """
+    ended, paused = [], FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
+    with get_client(sync_client=True) as client:
+        for run in read_all_runs(client, paused):
+            model = next((tag.removeprefix("model:") for tag in run.tags if tag.startswith("model:")), None)
+            try:
+                history = MlflowModelManager().history(model) if model else ()
+            except RegistryError:  # the question of another registry, or of a model that was deleted
+                continue
+            asked = next((e for e in history if e.kind is EventKind.ASKED and e.flow_run == str(run.id)), None)
+            if asked is not None and deadline(asked) <= datetime.now(UTC):
+                client.set_flow_run_state(run.id, Scheduled(name=EXPIRED, message="Nobody answered in time."))
+                ended.append(run.name)
+    return ended
+
+
 def _answer(asked: Event, model: str) -> Answer:
-    states = _states()
+    states = own_states()
     # By their key: somebody may have paused the run on its page too, and resumed it.
-    ours = [number for number, state in enumerate(states) if str(state.state_details.pause_key).startswith(_QUESTION)]
+    ours = [number for number, state in enumerate(states) if str(state.state_details.pause_key).startswith(QUESTION)]
     after = states[ours[-1] + 1] if ours else None
     resumed = after.timestamp if after is not None and after.name == _RESUMED else None
     if (after is not None and after.name == EXPIRED) or (resumed or datetime.now(UTC)) >= deadline(asked):
@@ -118,9 +142,9 @@ def _answer(asked: Event, model: str) -> Answer:
     if resumed is None:
         # Prefect suspends once for a key; a run that was taken up without an answer, after a crash, needs another.
         question = Approval.with_initial_data(description=_question(asked, model))
-        suspend_flow_run(wait_for_input=question, key=f"{_QUESTION}{len(ours) + 1}")
+        suspend_flow_run(wait_for_input=question, key=f"{QUESTION}{len(ours) + 1}")
     with get_client(sync_client=True) as client:
-        key = keyset_from_base_key(f"suspended-{_QUESTION}{len(ours)}")["response"]
+        key = keyset_from_base_key(f"suspended-{QUESTION}{len(ours)}")["response"]
         return Answer.model_validate_json(client.read_flow_run_input(UUID(flow_run.id), key))
 
 
@@ -138,11 +162,6 @@ def _question(asked: Event, model: str) -> str:
 
 def _told(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
-
-
-def _states() -> list[State]:
-    with get_client(sync_client=True) as client:
-        return sorted(client.read_flow_run_states(UUID(flow_run.id)), key=lambda state: state.timestamp)
 
 
 def _set_alarm(hours: float) -> None:

@@ -17,16 +17,9 @@ from ratchet.registry import BestRun, EventKind, ModelVersion, Stage
 from ratchet.retraining import Plan
 from ratchet.training.results import SweepOutcome
 from tasks.events import announce_history, warned_of
+from tasks.kept import keep_images, kept_choice, kept_images, kept_plan
 from tasks.progress import gate_progress, sweep_progress
-from tasks.run_page import (
-    describe_run,
-    keep_images,
-    kept_choice,
-    kept_images,
-    kept_plan,
-    this_flow_run,
-    write_page,
-)
+from tasks.run_page import describe_run, this_flow_run, write_page
 from tasks.runs import is_waiting
 from tasks.step import step
 

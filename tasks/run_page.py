@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import logging
 import re
-import zlib
-from collections.abc import Collection
-from typing import cast
 from uuid import UUID
 
-import yaml
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
-from prefect.input.actions import create_flow_run_input, delete_flow_run_input, read_flow_run_input
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_UI_URL
-from pydantic import BaseModel, ConfigDict
 
 from ratchet import report as pages
 from ratchet.errors import RatchetError
 from ratchet.outcome import Outcome
-from ratchet.registry import BestRun
 from ratchet.registry.pages import without_password
-from ratchet.retraining import FlowRun, Plan
-from ratchet.training.results import SweepOutcome
-
-_PLAN, _CHOICE, _IMAGES = "ratchet-plan", "ratchet-choice", "ratchet-images"
-_PART = 500_000  # characters in one request: many a proxy takes no more than 1 MB
-
-
-class Choice(BaseModel):
-    """What became of the trials, and which one was chosen."""
-
-    model_config = ConfigDict(frozen=True)
-
-    sweep: SweepOutcome
-    best: BestRun
+from ratchet.retraining import FlowRun
 
 
 def this_flow_run() -> FlowRun:
@@ -89,61 +67,6 @@ def own_report(model: str) -> str | None:
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=written, sort=ArtifactSort.CREATED_DESC, limit=1)
     return f"{_pages_address()}/artifacts/artifact/{found[0].id}" if found else None
-
-
-def keep_plan(plan: Plan, choice: Choice) -> None:
-    """Keep the plan of this flow run, and what came of it, with Prefect, for when it is taken up again.
-
-    Data and settings may be others then, and a sweep that its budget ended could train on, and choose what nobody was asked
-    about.
-    """
-    if kept_plan() is None:
-        create_flow_run_input(_PLAN, plan.model_copy(update={"sweep": plan.sweep.unforced()}).to_yaml())
-    if kept_choice() is None:  # the second: without its plan it would be taken for what became of another
-        create_flow_run_input(_CHOICE, yaml.safe_dump(choice.model_dump(mode="json"), sort_keys=False))
-
-
-def keep_images(names: Collection[str] | None) -> None:
-    """Keep the names of the images that this flow run trains and judges on, for when it is taken up again.
-
-    They are written in parts, and the number of those last: it is there only when all of them are.
-    """
-    packed = zlib.compress(json.dumps(None if names is None else sorted(names)).encode())
-    text = base64.b64encode(packed).decode()
-    starts = range(0, len(text), _PART)
-    for number, start in enumerate(starts):
-        key = _part(number)
-        if read_flow_run_input(key) is not None:  # this run was interrupted while it wrote them
-            delete_flow_run_input(key)
-        create_flow_run_input(key, text[start : start + _PART])
-    create_flow_run_input(_IMAGES, len(starts))
-
-
-def kept_images() -> frozenset[str] | None:
-    """Return the names that this flow run has kept."""
-    kept = cast("int | str | None", read_flow_run_input(_IMAGES))
-    if kept is None:
-        return None
-    # Before there were parts, all was in one value.
-    parts = [kept] if isinstance(kept, str) else [cast("str", read_flow_run_input(_part(n))) for n in range(kept)]
-    names = json.loads(zlib.decompress(base64.b64decode("".join(parts))))
-    return None if names is None else frozenset(names)
-
-
-def _part(number: int) -> str:
-    return f"{_IMAGES}-{number}"
-
-
-def kept_plan() -> Plan | None:
-    """Return the plan that this flow run has kept."""
-    text = cast("str | None", read_flow_run_input(_PLAN))
-    return None if text is None else Plan.from_yaml(text)
-
-
-def kept_choice() -> Choice | None:
-    """Return what this flow run has kept of its trials."""
-    text = cast("str | None", read_flow_run_input(_CHOICE))
-    return None if text is None else Choice.model_validate(yaml.safe_load(text))
 
 
 def tell_errors_in_sentences() -> None:

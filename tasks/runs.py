@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -24,15 +25,20 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
+from prefect.flow_runs import suspend_flow_run
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
 from ratchet.errors import RunAbandonedError
-from tasks.run_page import kept_plan, tell_errors_in_sentences
+from tasks.kept import kept_plan
+from tasks.run_page import tell_errors_in_sentences
 
 _SECONDS_BETWEEN_LOOKS = 30.0
 MOST_CRASHES = 4
 """What kills a run three times again is not bad luck."""
+
+QUESTION = "approval-"
+"""How the key of a suspension begins that asks a person."""
 
 WITH_ALL = "It died with all of ratchet up"
 """How the message of a state begins that stands for a crash."""
@@ -46,6 +52,7 @@ def begin_run() -> None:
     on. Raises `RunAbandonedError`.
     """
     tell_errors_in_sentences()
+    _stay_paused()
     if flow_run.run_count > MOST_CRASHES and (crashes := _crashes()) >= MOST_CRASHES:
         raise RunAbandonedError(
             f"this run crashed {crashes} times, so it is not taken up again. Its logs, and the worker's, say "
@@ -91,11 +98,31 @@ def begun_here(run_id: str, count: int, *, seconds: float = _SECONDS_BETWEEN_LOO
         threading.Thread(target=watch, daemon=True, name="yields to the next").start()
 
 
+def own_states() -> list[State]:
+    """The states that this run was in, oldest first."""
+    with get_client(sync_client=True) as client:
+        return sorted(client.read_flow_run_states(UUID(flow_run.id)), key=lambda state: state.timestamp)
+
+
+def is_pause(state: State) -> bool:
+    """Whether it is a suspension by a person, on the run's page, and not one that asks."""
+    return state.type is StateType.PAUSED and not str(state.state_details.pause_key).startswith(QUESTION)
+
+
+def _stay_paused() -> None:
+    """Suspend a run again that was paused while it worked: Prefect ends it as crashed, its slot being gone, and takes it up."""
+    if flow_run.run_count <= 1:
+        return
+    pauses = [pair for pair in pairwise(own_states()) if is_pause(pair[0])]
+    if pauses and pauses[-1][1].type is StateType.CRASHED:
+        suspend_flow_run(key=f"paused-{len(pauses)}")
+
+
 def _crashes() -> int:
     """How often this run crashed. It also begins anew when a person answers, and after a `ratchet up` that somebody ended."""
-    with get_client(sync_client=True) as client:
-        states = client.read_flow_run_states(UUID(flow_run.id))
-    return sum(state.type is StateType.CRASHED or str(state.message).startswith(WITH_ALL) for state in states)
+    states = own_states()
+    paused = sum(is_pause(before) and after.type is StateType.CRASHED for before, after in pairwise(states))
+    return sum(state.type is StateType.CRASHED or str(state.message).startswith(WITH_ALL) for state in states) - paused
 
 
 def is_waiting(flow_run_id: str) -> bool:

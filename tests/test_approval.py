@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 import re
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -36,14 +33,14 @@ from prefect.settings import (
     PREFECT_SERVER_EVENTS_MAXIMUM_SIZE_BYTES,
     temporary_settings,
 )
-from prefect.states import AwaitingRetry, Cancelling, Crashed, Running, Suspended
+from prefect.states import AwaitingRetry, Cancelling, Crashed, Pending, Running, Suspended
 from prefect_service import Service, waited
 from prefect_service import prefect_service as prefect_service  # noqa: PLC0414 - a fixture
 
 from flows.retrain import retrain
 from flows.service.automations import recovery_automations
-from flows.service.deployments import POOL, TAG
-from flows.service.work import ask_for_life, end_questions, skip_missed
+from flows.service.deployments import POOL, RESTARTS, TAG
+from flows.service.work import ask_for_life, skip_missed
 from ratchet import MlflowModelManager, retraining
 from ratchet.data.shapes import generate
 from ratchet.errors import ExperimentNotFoundError, SweepFailedError
@@ -58,20 +55,12 @@ from ratchet.registry.tracking import client
 from ratchet.report import _pictures, trial_table
 from ratchet.training.progress import Progress
 from ratchet.training.results import SweepOutcome, TrialResult
-from tasks.approval import _question, _silence
+from tasks.approval import _question, _silence, end_questions
 from tasks.judgement import log_reading
+from tasks.kept import Choice, keep_images, keep_plan, kept_images
 from tasks.progress import gate_progress, sweep_progress
 from tasks.retraining import plan_retraining, report, select_best, sweep
-from tasks.run_page import (
-    Choice,
-    artifact_key,
-    keep_images,
-    keep_plan,
-    kept_images,
-    tell_errors_in_sentences,
-    this_flow_run,
-    write_page,
-)
+from tasks.run_page import artifact_key, tell_errors_in_sentences, this_flow_run, write_page
 from tasks.runs import WITH_ALL, is_waiting, missed_runs
 
 MODEL = "asked"
@@ -227,6 +216,7 @@ def _approve_though_the_data_changed(service: Service, deployment: str, rate: st
     assert service.client.read_flow_run(run.id).state_name == "Suspended"
 
     generate(home / "data" / "shapes", months=3, images_per_month=30)
+    client().update_model_version(MODEL, "5", "checked on line 3")
     assert resume(service, run, decision="approve", name="Anna", comment="sharp edges") == 201
     ended = work(service, run)
     assert (ended.state_name, ended.name) == ("promoted", f"{MODEL}: 1 trial → v5 promoted")
@@ -236,6 +226,7 @@ def _approve_though_the_data_changed(service: Service, deployment: str, rate: st
     assert [str(event.kind) for event in history(version=5)] == kinds
     approved = history(EventKind.APPROVED, 5)[0]
     assert (approved.who, approved.reason, approved.flow_run) == ("Anna", "sharp edges", str(run.id))
+    assert MlflowModelManager().version(MODEL, 5).description == "checked on line 3"
     assert "sharp edges" in str(client().get_registered_model(MODEL).description)
 
 
@@ -428,13 +419,9 @@ def test_a_question_whose_time_ended_while_no_server_was_there_is_taken_up_by_th
             service.client.set_flow_run_state(run.id, state, force=True)
         manager.record("slept", EventKind.ASKED, version=1, key=until, flow_run=str(run.id), until=until)
         waiting[until] = run
-    assert _ended(service) == {waiting["2026-01-02T00:00:00+00:00"].name}
-    assert _ended(service) == set()
+    assert end_questions() == [waiting["2026-01-02T00:00:00+00:00"].name]
+    assert end_questions() == []
     assert {service.client.read_flow_run(run.id).state_name for run in waiting.values()} == {"Deadline", "Suspended"}
-
-
-def _ended(service: Service) -> set[str]:
-    return set(end_questions(service.client))
 
 
 @pytest.mark.flow
@@ -462,6 +449,50 @@ def test_a_run_that_nobody_waits_for_any_more_is_asked_for_life(prefect_service:
         waited(lambda: "No heartbeat for 10 s" in state() or None, "the crash of the silent run", seconds=60)
     finally:
         client.delete_automation(automation)
+
+
+@pytest.mark.flow
+def test_a_run_that_was_about_to_begin_is_begun_again_by_a_server_that_forgot_it(
+    prefect_service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, emitted = prefect_service.client, list[tuple[str, str]]()
+    with suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+    found = client.create_deployment(
+        flow_id=client.create_flow(retrain), name="pending", work_pool_name=POOL, entrypoint="flows/retrain.py:retrain"
+    )
+    runs = [client.create_flow_run_from_deployment(found, tags=tags) for tags in ([TAG, RESTARTS], [TAG])]
+    for run in runs:
+        client.set_flow_run_state(run.id, Pending(), force=True)
+    monkeypatch.setattr(
+        "flows.service.work.emit_event",
+        lambda event, resource, **_: emitted.append((event, resource["prefect.resource.id"])),
+    )
+    ask_for_life(client)
+    again, never = (f"prefect.flow-run.{run.id}" for run in runs)
+    assert {("prefect.flow-run.Pending", again), ("prefect.flow-run.heartbeat", never)} <= set(emitted)
+    for run in runs:
+        client.delete_flow_run(run.id)
+
+
+@pytest.mark.flow
+def test_a_run_that_is_paused_while_it_works_stays_so_until_it_is_resumed(
+    prefect_service: Service, deployment: str
+) -> None:
+    service = prefect_service
+    run = service.start(deployment, metric="val_iu", approval=False)
+    paused = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
+    service.client.set_flow_run_state(run.id, Running(), force=True)
+    body = {"state": paused, "force": True}
+    service.client.request("POST", f"/flow_runs/{run.id}/set_state", json=body).raise_for_status()
+    for state in (Crashed(), AwaitingRetry()):  # Prefect has taken its slot, and so ends its process
+        service.client.set_flow_run_state(run.id, state, force=True)
+    assert work(service, run).state_name == "Suspended"
+    assert resume(service, run) == 201
+    ended = work(service, run)
+    assert ended.state is not None
+    assert ended.state.is_failed()
+    assert "val_iu" in str(ended.state.message)
 
 
 @pytest.mark.flow
@@ -657,19 +688,12 @@ def test_the_names_of_many_images_are_kept_in_parts_that_a_proxy_lets_through(pr
         keep_images(names)
         return this_flow_run().id, [before, kept_images()]
 
-    @flow
-    def begun_before_there_were_parts() -> frozenset[str] | None:
-        packed = zlib.compress(json.dumps(["b", "a"]).encode())
-        create_flow_run_input("ratchet-images", base64.b64encode(packed).decode())
-        return kept_images()
-
     run_id, kept = interrupted()
     assert kept == [None, names]
     read = partial(prefect_service.client.read_flow_run_input, UUID(run_id))
     parts = [read(f"ratchet-images-{number}") for number in range(int(read("ratchet-images")))]
     assert len(parts) > 2
     assert max(map(len, parts)) < 512_000
-    assert begun_before_there_were_parts() == {"a", "b"}
 
 
 @pytest.mark.flow

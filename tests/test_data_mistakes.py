@@ -198,6 +198,13 @@ def test_folders_behind_links_belong_to_the_data_and_loops_are_refused(folder: P
         module(folder).prepare()
 
 
+def test_a_folder_behind_a_link_that_leads_nowhere_is_told(folder: Path, tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (folder / kind / "2024").symlink_to(tmp_path / "not mounted" / kind)
+    with pytest.raises(DatasetNotFoundError, match=r"2024 is a link to .*not mounted/images, which is not there"):
+        module(folder).prepare()
+
+
 def test_text_that_is_not_utf_8_is_told_with_its_file(folder: Path) -> None:
     (folder / "metadata.csv").write_bytes("name,ort\n00,Köln\n".encode("cp1252"))
     with pytest.raises(MetadataError, match=r"metadata\.csv is not UTF-8"):

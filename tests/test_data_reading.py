@@ -212,12 +212,43 @@ def test_sixteen_bits_in_separate_planes_are_never_read_as_eight(tmp_path: Path)
 def test_a_band_besides_the_colours_is_refused_and_transparency_left_out(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     Image.new("RGBX", (4, 4)).save(path)
-    with pytest.raises(UnreadableImageError, match=r"a\.tif.*a TIFF of 4 bands.*save three"):
+    with pytest.raises(UnreadableImageError, match=r"a\.tif.*a TIFF of 4 bands.*or three"):
         read_image(path)
     with pytest.raises(UnreadableImageError, match="4 bands"):
         read_size(path.read_bytes(), path)
     Image.new("RGBA", (4, 4), (*RED, 0)).save(path)
     assert tuple(read_image(path)[0, 0]) == RED
+
+
+def gray_tiff_of_two_bands(path: Path, extra: int, pixel: bytes) -> None:
+    """One pixel of gray and of something more: 0 is not told, 1 is transparency that the gray is multiplied with."""
+    tags = [(256, 1), (257, 1), (259, 1), (262, 1), (273, 134), (277, 2), (278, 1), (279, 2), (338, extra)]
+    entries = [struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags]
+    entries.insert(2, struct.pack("<HHIHH", 258, 3, 2, 8, 8))
+    path.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4) + pixel)
+
+
+def test_a_second_band_of_a_gray_tiff_is_no_transparency_unless_it_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    gray_tiff_of_two_bands(path, 0, bytes([7, 9]))
+    for read in (read_image, lambda path: read_size(path.read_bytes(), path)):
+        with pytest.raises(UnreadableImageError, match="2 bands"):
+            read(path)
+    gray_tiff_of_two_bands(path, 1, bytes([7, 255]))
+    assert read_image(path).tolist() == [[[7, 7, 7]]]
+    assert read_mask(path, {7: 1}).tolist() == [[1]]
+    gray_tiff_of_two_bands(path, 1, bytes([7, 100]))
+    with pytest.raises(MaskValueError, match="transparent"):
+        read_mask(path, {7: 1})
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_a_mask_that_is_transparent_in_places_is_refused(mode: str, tmp_path: Path) -> None:
+    mask = Image.new(mode, (2, 1))  # black on black: only the transparency tells the object
+    mask.putpixel((1, 0), (*[0] * (len(mode) - 1), 255))
+    mask.save(tmp_path / "m.png")
+    with pytest.raises(MaskValueError, match=r"m\.png: a mask that is transparent in places"):
+        read_mask(tmp_path / "m.png", {0: 0, 1: 1})
 
 
 def test_a_tiff_that_pillow_does_not_read_is_still_called_one(tmp_path: Path) -> None:

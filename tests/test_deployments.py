@@ -347,6 +347,8 @@ def test_a_rollback_waits_for_none_of_the_long_runs_that_are_due(service: Servic
 def test_a_notice_reaches_its_webhook_and_one_without_a_block_is_told(service: Service) -> None:
     from prefect.blocks.webhook import Webhook
 
+    from flows.service.deploying import load_declaration
+    from flows.service.doctor import _prefect
     from ratchet.errors import ConfigError
 
     notice = {
@@ -360,6 +362,10 @@ def test_a_notice_reaches_its_webhook_and_one_without_a_block_is_told(service: S
     (service.home / "deployments" / "notices.yaml").write_text(yaml.safe_dump([notice]))
     with pytest.raises(ConfigError, match="there is no block webhook/heard"):
         _deploy(service)
+    found = list(_prefect(load_declaration(service.home / "deployments" / "models"), "ratchet deploy"))
+    told = "'notice: for a test' is on, and there is no block webhook/heard"
+    assert [finding.found for finding in found if finding.check == "notice"] == [told]
+    assert "deployments" in {finding.check for finding in found}
     with listening() as (address, heard):
         Webhook(url=address).save("heard")
         assert _deploy(service)["automation", notice["name"]] == "created"

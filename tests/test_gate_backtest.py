@@ -10,7 +10,7 @@ import numpy as np
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.gate import Context, Evidence, ModelRef, Policy, judge
 from ratchet.gate.backtest import Row, backtest
-from ratchet.gate.evidence import Cost
+from ratchet.gate.evidence import Cost, find_leaks
 from ratchet.gate.record import Record
 from ratchet.gate.tables import backtest_summary
 
@@ -59,6 +59,16 @@ def test_the_policy_of_then_decides_as_then() -> None:
     assert [row.then.outcome for row in rows] == ["promote", "promote", "reject", "promote"]
     assert outcomes(rows, "same") == outcomes(rows, "own") == [row.then.outcome for row in rows]
     assert own_champions(rows) == [None, 1, 2, 2]
+
+
+def test_a_leak_that_was_found_decides_though_nobody_knows_what_the_champion_saw() -> None:
+    images = {str(number): f"sha{number}" for number in range(100)}
+    leak = find_leaks(gate_images=images, challenger_training={"sha7"}, champion_training=None)
+    row = run({"leak": True}, [record(2, 1, evidence=Evidence(leak=leak))])[0]
+    assert row.same.outcome == "reject"
+    clean = find_leaks(gate_images=images, challenger_training=set(), champion_training=None)
+    row = run({"leak": True}, [record(2, 1, evidence=Evidence(leak=clean))])[0]
+    assert (row.same.outcome, row.same.why) == ("unknown", "not recorded then: what the models were trained on")
 
 
 def test_a_stricter_policy_has_its_own_line_of_champions() -> None:

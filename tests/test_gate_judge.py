@@ -220,6 +220,14 @@ def test_many_slices_are_resampled_as_often_as_their_level_needs(lots: int) -> N
     assert verdict.outcome == "promote", verdict.sentence
 
 
+def test_a_loss_against_the_best_version_ever_is_not_told_as_one_against_the_champion() -> None:
+    refs = {"anchor": ModelRef(version=1, digest="z"), "champion": ModelRef(version=5, digest="a")}
+    rules = {"anchor": {"margin": 0.01}, "non_inferiority": None}
+    verdict = judge(**given(model(0.76, 1), model(0.70, 2), rules, anchor=model(0.84, 3), context=refs))
+    assert [check.rule for check in verdict.checks if not check.passed] == ["anchor"]
+    assert "against v1, the best that ever was in production, the difference is -" in verdict.sentence
+
+
 def test_a_figure_beside_a_bound_is_shown_on_its_side_of_it() -> None:
     for value, bound, form in (
         (0.49996, 0.5, ".4f"),

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from exported_models import BEST, Brightness, FiveChannels, Hanging, NotANumber, data_module, discs, export
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from ratchet import MlflowModelManager
 from ratchet.data import FolderDataModule
@@ -28,6 +29,8 @@ from ratchet.judgement.configuration import gate_data
 from ratchet.judgement.judging import OnImage, judge_version
 from ratchet.judgement.records import fetch_record, last_verdict
 from ratchet.judgement.scorer import Scorer
+from ratchet.registry.searches import ensure_experiment
+from ratchet.registry.tracking import client
 
 pytestmark = pytest.mark.slow
 
@@ -305,6 +308,52 @@ def test_a_champion_from_elsewhere_takes_part_once_it_says_how_images_are_given_
     described = in_production()
     verdict = registry.judge(registry.add(GOOD - 0.003), **BETTER)
     assert (verdict.outcome, verdict.champion and verdict.champion.version) == ("promote", described)
+
+
+def test_a_former_champion_that_was_trained_on_gate_images_is_no_anchor(registry: Registry) -> None:
+    gate = frozenset(registry.data.image_digests("test").values())
+    registry.add(GOOD, "production", seen=SeenImages(train=gate, val=frozenset()))
+    registry.add(POOR, "production")
+    verdict = registry.judge(registry.add(FAIR), **BETTER, leak=True, anchor={"margin": 0.02})
+    assert verdict.passed, verdict.sentence
+    assert verdict.context.anchor == verdict.champion
+    assert any("v1 is not compared with as an anchor: it was trained" in note for note in verdict.evidence.notes)
+
+
+def test_what_was_selected_by_its_score_on_the_gate_images_has_seen_them(registry: Registry, tmp_path: Path) -> None:
+    gate, nothing = frozenset(registry.data.image_digests("test").values()), frozenset[str]()
+    run = client().create_run(ensure_experiment("chosen")).info.run_id
+    for metric in ("test_iou", "val_iou"):
+        client().log_metric(run, metric, 0.9)
+    seen = SeenImages(train=nothing, val=nothing, test=gate)
+    client().log_artifacts(run, str(export(tmp_path / "model", Brightness(GOOD), seen=seen)), "deployment_model")
+    client().set_terminated(run)
+    registry.manager.register_best_model("chosen", "test_iou", registry.name)
+    verdict = registry.judge(1, floor=0.2, leak=True)
+    assert "the challenger was trained or selected on 40 gate images" in failed(verdict)["leak challenger"]
+    registry.manager.register_best_model("chosen", "val_iou", registry.name)
+    assert registry.judge(1, floor=0.2, leak=True).passed
+
+
+class TwoLogits(nn.Module):
+    """The same answer as two logits, of which the larger wins."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.one = Brightness(threshold)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logit = self.one(images)
+        return torch.cat([-logit, logit], 1)
+
+
+def test_a_model_without_a_stated_signature_has_that_of_its_answer(registry: Registry) -> None:
+    two = TwoLogits(POOR)
+    version = registry.add(two, reference=two)
+    assert registry.judge(version, floor=0.2, serves={}).passed
+    registry.manager.promote(registry.name, version)
+    verdict = registry.judge(registry.add(GOOD), **BETTER, serves={})
+    assert "is not the champion's" in failed(verdict)["serves signature"]
 
 
 def test_prune_keeps_the_anchor(registry: Registry) -> None:

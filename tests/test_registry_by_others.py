@@ -269,6 +269,42 @@ def test_files_that_a_version_of_another_model_has_are_left_alone(
 
 
 @sqlite
+def test_files_of_another_models_version_are_left_alone_however_their_place_is_spelled(
+    backend: Backend, name: str, make_model: MakeModel
+) -> None:
+    manager, (run,) = archived(backend, name, make_model, 1)
+    opened = client(backend.address)
+    root, kept = opened.get_run(run).info.artifact_uri, manager.version(name, 1).location
+    for number, place in enumerate((f"{root}/deployment_model", kept)):
+        path = Path(place.removeprefix("file://"))
+        opened.create_registered_model(f"by hand {number} of {name}")
+        opened.create_model_version(f"by hand {number} of {name}", str(path) if place != str(path) else path.as_uri())
+    manager.prune(name, keep=0)
+    for number in range(2):
+        assert backend.open().load_model(f"by hand {number} of {name}", 1) is not None
+
+
+@both
+def test_the_alias_of_a_first_promotion_is_not_taken_away_by_who_has_read_before_it(
+    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, ben = with_versions(backend, name, make_model, 2), backend.open()
+    store = manager._ledger.store
+    observe, dropped = store.observe, list[str]()
+
+    def after_bens_promotion(model: str) -> Any:
+        if champion_of(ben, name) is None:
+            ben.promote(name, 1)
+        return observe(model)
+
+    monkeypatch.setattr(store, "observe", after_bens_promotion)
+    monkeypatch.setattr(store, "drop_alias", lambda _, alias: dropped.append(alias))
+    manager._ledger.project(name)
+    assert dropped == []
+    assert champion_of(manager, name) == 1
+
+
+@sqlite
 @pytest.mark.parametrize("step", ["beside", "lighten"])
 def test_what_is_staged_while_the_trials_beside_it_are_pruned_stays(
     backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, step: str

@@ -319,14 +319,18 @@ def test_downloaded_files_are_those_that_were_registered(
 def test_a_changed_file_is_refused_and_nothing_is_left_of_the_download(
     backend: Backend, name: str, make_model: MakeModel, tmp_path: Path
 ) -> None:
-    manager = backend.open()
-    made = manager.register_model(str(make_model()), name)
+    manager, model = backend.open(), make_model()
+    made = manager.register_model(str(model), name)
     _spoil(made.location, backend)
     with pytest.raises(ModelFilesError, match=r"changed: model\.pt"):
         manager.download_model(name, 1, tmp_path / "got" / "model")
     assert list((tmp_path / "got").iterdir()) == []
-    with pytest.raises(ModelFilesError, match=r"changed: model\.pt"):
+    with pytest.raises(ModelFilesError, match=r"changed: model\.pt.*delete the version.*and register its source again"):
         manager.load_model(name, 1)
+    assert manager.register_model(str(model), name).version == 1
+    manager.delete_model(name, 1)
+    again = manager.register_model(str(model), name)
+    assert manager.load_model(name, again.version) is not None
 
 
 def test_a_model_loads_as_torchscript_without_unpickling(

@@ -62,6 +62,21 @@ def test_what_a_killed_download_left_is_replaced_also_by_another_version(
         manager.download_model(name, 2, volume)
 
 
+def test_what_killed_downloads_into_a_new_folder_left_beside_it_goes(
+    backend: Backend, name: str, make_model: MakeModel, volume: Path
+) -> None:
+    manager = backend.open()
+    made = manager.register_model(str(make_model()), name)
+    for folder in ("cats", "cats-2"):
+        assert killed(lambda folder=folder: manager.download_model(name, 1, volume / folder), 0)
+    other = list(volume.glob(".ratchet-filling-cats-2-*"))
+    assert killed(lambda: manager.download_model(name, 1, volume / "cats"), 0)
+    assert digests_of(manager.download_model(name, 1, volume / "cats")) == made.digests
+    assert sorted(volume.iterdir()) == sorted([volume / "cats", *other])
+    manager.download_model(name, 1, volume / "cats-2")
+    assert sorted(path.name for path in volume.iterdir()) == ["cats", "cats-2"]
+
+
 def test_where_nothing_can_be_locked_what_another_may_be_at_stays(
     backend: Backend, name: str, make_model: MakeModel, volume: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

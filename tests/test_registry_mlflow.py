@@ -545,6 +545,45 @@ def test_a_databases_password_is_hidden_wherever_it_stands_in_the_address(uri: s
     assert "127.0.0.1:1" in str(told.value)
 
 
+def test_who_may_not_delete_files_leaves_the_version_that_leads_to_them(
+    http_address: str, name: str, make_model: MakeModel
+) -> None:
+    refusing = True
+
+    def refuse(method: str, path: str) -> tuple[int, str] | None:
+        return (403, "Permission denied") if refusing and method == "DELETE" and "/mlflow-artifacts/" in path else None
+
+    with between(http_address, refuse) as server:
+        manager = MlflowModelManager(server)
+        location = manager.register_model(str(make_model()), name).location
+        with pytest.raises(NotAllowedError, match=r"deleted of v1 is in the history.*Permission denied"):
+            manager.delete_model(name, 1)
+        manager.history(name)  # a question goes on with it, as far as it may
+        assert client(http_address).search_model_versions(f"name = '{name}'")
+        refusing = False
+        manager.history(name)
+        assert not client(http_address).search_model_versions(f"name = '{name}'")
+        assert not manager._ledger.store._files._list(location, "")
+
+
+def test_who_may_only_read_loads_what_was_put_into_production_by_hand(
+    http_address: str, name: str, make_model: MakeModel
+) -> None:
+    opened = client(http_address)
+    run = opened.create_run(opened.create_experiment(f"by hand {name}")).info.run_id
+    opened.log_artifacts(run, str(make_model()), "deployment_model")
+    opened.create_registered_model(name)
+    opened.create_model_version(name, f"runs:/{run}/deployment_model", run)
+    opened.set_registered_model_alias(name, "production", "1")
+
+    def refuse(method: str, path: str) -> tuple[int, str] | None:
+        reads = method == "GET" or path.endswith(("/search", "/search-versions"))
+        return None if reads else (403, "Permission denied")
+
+    with between(http_address, refuse) as server:
+        assert MlflowModelManager(server).load_model(name, "production") is not None
+
+
 def test_an_address_that_mlflow_does_not_know_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="nonsense"):
         MlflowModelManager("nonsense://here")
@@ -654,6 +693,16 @@ def test_a_copy_that_the_disk_does_not_take_leaves_nothing(
         MlflowModelManager(backend.address).register_model(str(make_model()), name)
     assert {model.model_id for model in opened.search_logged_models(kept)} == before
     assert not list(Path(written[0].removeprefix("file://")).glob("**/*.pt2"))
+
+
+@sqlite
+def test_a_registration_that_is_refused_leaves_no_copy(backend: Backend, name: str, make_model: MakeModel) -> None:
+    opened = client(backend.address)
+    kept = [experiment_on(opened, KEEPING_EXPERIMENT, backend.address)]
+    before = {model.model_id for model in opened.search_logged_models(kept)}
+    with pytest.raises(RegistryError, match="owner@site"):
+        MlflowModelManager(backend.address).register_model(str(make_model()), name, tags={"owner@site": "ada"})
+    assert {model.model_id for model in opened.search_logged_models(kept)} == before
 
 
 @sqlite

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -250,6 +251,7 @@ def test_a_proxy_does_not_stand_between_us_and_our_own_servers(monkeypatch: pyte
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.setenv("NO_PROXY", "corp.example")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # that of an earlier test does not know the proxy
     with serving(200, b"{}") as address:
         assert not answers(address)
         reach_this_machine()

@@ -16,17 +16,20 @@ from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 
 from ratchet.config import compose, compose_sweep, instantiate
-from ratchet.errors import ConfigError
+from ratchet.control_groups import own_groups
+from ratchet.errors import ConfigError, TrialFailedError
 from ratchet.registry.searches import ensure_experiment
 from ratchet.registry.tracking import client
 from ratchet.run_names import BATCH_SIZE_TAG
 from ratchet.training import trial
 from ratchet.training.fitting import Spending
 from ratchet.training.logger import RunLogger
-from ratchet.training.memory import free_bytes, has_memory_for, left_of_container, limited_to_what_is_free
+from ratchet.training.memory import free_bytes, has_memory_for, left_of_group, limited_to_what_is_free
+from ratchet.training.module import SegmentationModule
 from ratchet.training.network import create_network
 from ratchet.training.ownership import Ownership
 from ratchet.training.plan import plan_trials
+from ratchet.training.progress import TrialEnd
 from ratchet.training.results import TrialResult
 from ratchet.training.run import TrialRun
 from ratchet.training.sweep import run_sweep
@@ -206,13 +209,58 @@ def test_an_export_that_waits_for_the_next_trial_costs_no_time() -> None:
 def test_files_that_a_container_has_cached_are_not_memory_in_use(
     limit: str, use: str, cached: str, tmp_path: Path
 ) -> None:
-    assert left_of_container(tmp_path) is None
+    assert left_of_group(tmp_path) is None
     (tmp_path / limit).write_text("1000\n")
     (tmp_path / use).write_text("900\n")
     (tmp_path / "memory.stat").write_text(f"anon 300\n{cached} 400\nactive_file 200\n")
-    assert left_of_container(tmp_path) == 500
+    assert left_of_group(tmp_path) == 500
     (tmp_path / limit).write_text("max\n")
-    assert left_of_container(tmp_path) is None
+    assert left_of_group(tmp_path) is None
+
+
+@pytest.mark.parametrize(("line", "job"), [("0::{}", "{}"), ("4:cpu,memory:{}", "memory/{}")])
+def test_the_limit_of_a_job_is_that_of_a_group_above_the_process(line: str, job: str, tmp_path: Path) -> None:
+    listing, root, group = tmp_path / "cgroup", tmp_path / "root", "slurm/job_7"
+    listing.write_text(f"12:pids:/other\n{line.format(f'/{group}/step_0')}\n")
+    folder = root / job.format(group)
+    folder.mkdir(parents=True)
+    for name, text in {"memory.max": "1000", "memory.current": "900", "memory.stat": "inactive_file 400"}.items():
+        (folder / name).write_text(text)
+    found = own_groups("memory", listing, root)
+    assert found[0] == root
+    assert [left for left in map(left_of_group, found) if left is not None] == [500]
+
+
+@pytest.mark.parametrize("words", ["CUBLAS_STATUS_ALLOC_FAILED", "HIP out of memory.", "MPS backend out of memory"])
+@pytest.mark.trains
+@pytest.mark.usefixtures("stored_home")
+def test_a_smaller_batch_is_taken_whatever_the_words_for_a_lack_of_memory(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = tried_in_batches(2, words, monkeypatch)
+    assert client().get_run(str(result.run_id)).data.tags[BATCH_SIZE_TAG] == "2"
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("stored_home")
+def test_where_not_even_one_image_fits_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrialFailedError, match=r"killed: out of memory.*a smaller network or input"):
+        tried_in_batches(0, "CUDA out of memory. Tried to allocate 2 GiB", monkeypatch)
+
+
+def tried_in_batches(most: int, words: str, monkeypatch: pytest.MonkeyPatch) -> TrialEnd:
+    """A trial with `batch_size=auto`, in this process, on a device that has memory for so many images."""
+    step = SegmentationModule.training_step
+
+    def limited(module: SegmentationModule, batch: dict[str, torch.Tensor], index: int) -> Any:
+        if len(batch["image"]) > most:
+            raise RuntimeError(words)
+        return step(module, batch, index)
+
+    monkeypatch.setattr(SegmentationModule, "training_step", limited)
+    (planned,) = plan_trials([compose([*SMALL, "datamodule.batch_size=auto", "datamodule.images_per_month=60"])])
+    said = {"on_start": lambda _: None, "report": lambda _: None}
+    return run_trial(planned.config, name="a", fingerprint=planned.fingerprint, tags={}, **said)
 
 
 def test_memory_that_is_not_there_cannot_be_had_while_batches_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:

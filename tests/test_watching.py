@@ -138,6 +138,19 @@ def test_images_that_are_in_no_list_are_told_until_they_are(tmp_path: Path) -> N
     assert (listed.previous, listed.note) == (found.fingerprint, None)
 
 
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_list_that_lies_elsewhere_is_watched_too(tmp_path: Path) -> None:
+    data = write_parts(tmp_path / "parts")
+    for split, numbers in {"train": range(20), "val": range(20, 25), "test": range(25, 30)}.items():
+        write_list(data, split, *numbers)
+    elsewhere = (data / "train.txt").rename(tmp_path / "train.txt")
+    asked = [*OWN, f"datamodule.data_path={data}", f"datamodule.train_split_file={elsewhere}"]
+    found, _ = look_at_data("m", asked, BEFORE, settle=timedelta(0))
+    write_list(tmp_path, "train", *range(20), *range(30, 40))
+    listed, _ = look_at_data("m", asked, found, settle=timedelta(0))
+    assert (listed.previous, listed.note) == (found.fingerprint, None)
+
+
 def test_a_link_to_nothing_is_left_out_and_what_cannot_be_looked_at_is_told(folder: Path) -> None:
     before = sign(folder)
     (folder / "gone").symlink_to(folder / "nowhere")

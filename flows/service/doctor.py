@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,6 +158,7 @@ def _prefect(declared: Declaration | None, command: str) -> Iterator[Finding]:
 
         from flows.service.deploying import deploy  # noqa: PLC0415
         from flows.service.deployments import POOL  # noqa: PLC0415
+        from flows.service.notices import with_mute_off  # noqa: PLC0415
         from flows.service.work import online  # noqa: PLC0415
 
         yield Finding("Prefect", f"{shown(str(opened.api_url))} answers: {opened.api_version()}")
@@ -179,7 +180,12 @@ def _prefect(declared: Declaration | None, command: str) -> Iterator[Finding]:
         yield from _database(len(workers))
         if declared is None:
             return
-        stale = [change for change in deploy(declared, opened, dry_run=True) if change.action != "unchanged"]
+        mute, told = with_mute_off(declared.notices, opened)
+        for notice in mute:
+            advice = f"make the block {notice.block} in Prefect, under Blocks, or set enabled: false"
+            yield Finding("notice", f"{notice.name!r} is on, and there is no block {notice.block}", advice, bad=True)
+        changes = deploy(replace(declared, notices=told), opened, dry_run=True)
+        stale = [change for change in changes if change.action != "unchanged"]
         left = [change.name for change in stale if change.action == "left"]
         off = [change.name for change in stale if change.action == "off"]
         differ = [change.name for change in stale if change.action not in ("left", "off")]

@@ -62,8 +62,8 @@ def load_notices(path: Path) -> tuple[Notice, ...]:
         raise ConfigError("\n".join(problems)) from error
 
 
-def without_block(notices: Sequence[Notice], client: SyncPrefectClient) -> list[Notice]:
-    """The notices that are on, and whose block does not exist."""
+def with_mute_off(notices: Sequence[Notice], client: SyncPrefectClient) -> tuple[list[Notice], list[Notice]]:
+    """The notices that are on and whose block does not exist, which tell nobody; and all of them, with those switched off."""
     found = []
     for notice in notices:
         if notice.enabled:
@@ -71,7 +71,7 @@ def without_block(notices: Sequence[Notice], client: SyncPrefectClient) -> list[
                 _block(notice, client)
             except ConfigError:
                 found.append(notice)
-    return found
+    return found, [notice.model_copy(update={"enabled": notice.enabled and notice not in found}) for notice in notices]
 
 
 def notice_automations(notices: Sequence[Notice], client: SyncPrefectClient) -> list[AutomationCore]:

@@ -6,7 +6,6 @@ import os
 import socket
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -20,7 +19,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.events import emit_event
-from prefect.states import AwaitingRetry, Cancelled, Crashed, Scheduled
+from prefect.states import AwaitingRetry, Cancelled, Crashed
 
 from flows.service import servers
 from flows.service.changes import Change
@@ -28,13 +27,9 @@ from flows.service.check import check_models
 from flows.service.deploying import Declaration, deploy
 from flows.service.deployments import BESIDE, LONG, POOL, RESTARTS, TAG
 from flows.service.journal import Journal
-from flows.service.notices import without_block
+from flows.service.notices import with_mute_off
 from flows.service.processes import Processes
-from ratchet import MlflowModelManager
-from ratchet.errors import RegistryError
-from ratchet.registry import EventKind
-from ratchet.registry.questions import deadline
-from tasks.approval import EXPIRED
+from tasks.approval import end_questions
 from tasks.runs import WITH_ALL, cancel_missed, missed_runs, read_all_runs
 
 if TYPE_CHECKING:
@@ -51,14 +46,11 @@ def bring_to_work(
     check_models(declared.models)
     with get_client(sync_client=True) as client:
         # Without its block a notice tells nobody; all the rest goes on, and the block can be made.
-        mute = without_block(declared.notices, client)
+        mute, told = with_mute_off(declared.notices, client)
         for notice in mute:
             journal.say(
                 f"the notice {notice.name!r} is off: there is no block {notice.block}; see ratchet deploy", "yellow"
             )
-        told = [
-            notice.model_copy(update={"enabled": notice.enabled and notice not in mute}) for notice in declared.notices
-        ]
         journal.say(summary(deploy(replace(declared, notices=told), client)))
         if not declared.models:
             journal.say("no deployments: there is no model file; see --models, and ratchet doctor")
@@ -69,7 +61,7 @@ def bring_to_work(
                 journal.say(f"{missed} scheduled runs were missed: of each deployment, the last one starts now")
         else:
             ask_for_life(client)
-        for name in end_questions(client):
+        for name in end_questions():
             journal.say(f"the question of {name} went unanswered, and ends as refused")
         name = f"{socket.gethostname()}-{os.getpid()}"
         limit_runs(client, options.runs)
@@ -117,31 +109,17 @@ def ask_for_life(client: SyncPrefectClient) -> None:
 
     One that lives sends its next heartbeat, and one that does not is Crashed, and taken up if it may be.
     """
-    for run in _runs_of_the_pool(client, StateType.RUNNING):
+    for run in _runs_of_the_pool(client, StateType.PENDING, StateType.RUNNING):
         if TAG in run.tags:
+            # One that was about to begin is waited for by another automation, if it may be begun again.
+            begins = run.state_type is StateType.PENDING and RESTARTS in run.tags
             emit_event(
-                "prefect.flow-run.heartbeat",
+                "prefect.flow-run.Pending" if begins else "prefect.flow-run.heartbeat",
                 resource={"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.name": run.name},
                 related=[
                     {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"} for tag in run.tags
                 ],
             )
-
-
-def end_questions(client: SyncPrefectClient) -> list[str]:
-    """Take up the runs whose question's time ended while no server was there to see it. Returns their names."""
-    ended = []
-    for run in read_all_runs(client, _of(StateType.PAUSED)):
-        model = next((tag.removeprefix("model:") for tag in run.tags if tag.startswith("model:")), None)
-        try:
-            history = MlflowModelManager().history(model) if model else ()
-        except RegistryError:  # the question of another registry, or of a model that was deleted
-            continue
-        asked = next((e for e in history if e.kind is EventKind.ASKED and e.flow_run == str(run.id)), None)
-        if asked is not None and deadline(asked) <= datetime.now(UTC):
-            client.set_flow_run_state(run.id, Scheduled(name=EXPIRED, message="Nobody answered in time."))
-            ended.append(run.name)
-    return ended
 
 
 def _runs_of_the_pool(client: SyncPrefectClient, *types: StateType) -> list[FlowRun]:

@@ -181,7 +181,14 @@ def _files_below(folder: Path) -> Iterator[Path]:
         for link in (Path(place, name) for name in folders if Path(place, name).is_symlink()):
             if link.parent.resolve().is_relative_to(link.resolve()):
                 raise DatasetNotFoundError(f"{link} is a link to a folder that it lies in: remove it")
-        yield from (Path(place, name) for name in names)
+        for path in (Path(place, name) for name in names):
+            # A folder's, too: what lies behind it would be missed in silence, the images and their masks alike.
+            if path.is_symlink() and not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where one may not look
+                raise DatasetNotFoundError(
+                    f"{path} is a link to {path.readlink()}, which is not there or cannot be read, so what it holds is not "
+                    "known: mount it, or remove the link"
+                )
+            yield path
 
 
 def _text(path: Path, error: type[DataError]) -> str:

@@ -60,6 +60,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise UnreadableImageError(f"{path}: float pixels have no agreed range; save the image with 8 or 16 bits")
     if image.mode == "P":
         image = image.convert("RGBA")  # a palette with transparency converts cleanly only this way
+    if image.mode == "La":  # gray times its transparency, which Pillow converts to nothing else
+        image = image.convert("LA")
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
@@ -71,8 +73,8 @@ def read_mask(path: Path, mask_values: Mapping[int, int]) -> NDArray[np.uint8]:
 
     Raises:
         UnreadableImageError: the file does not decode.
-        MaskValueError: the mask is coloured, or a TIFF in which 0 is white, or holds fractions, or values that `mask_values`
-            does not name.
+        MaskValueError: the mask is coloured, transparent in places, or a TIFF in which 0 is white, or holds fractions, or
+            values that `mask_values` does not name.
     """
     values = _single_channel(_decode(path, is_mask=True), path)
     found = np.unique(values)
@@ -154,8 +156,8 @@ def _require_understood(image: Image.Image, data: bytes) -> None:
     if not isinstance(image, TiffImageFile):
         return
     bands = image.tag_v2.get(_TIFF_BANDS, 1)
-    if bands > 3 and _TIFF_UNSPECIFIED in image.tag_v2.get(_TIFF_EXTRA, ()):  # noqa: PLR2004 - red, green, blue
-        raise ValueError(f"a TIFF of {bands} bands, and images are read as RGB: save three bands")
+    if _TIFF_UNSPECIFIED in image.tag_v2.get(_TIFF_EXTRA, ()):
+        raise ValueError(f"a TIFF of {bands} bands, and images are read as RGB: save one band, or three")
     if not any(tile[0] == "raw" for tile in image.tile):
         return
     planar = image.tag_v2.get(_TIFF_PLANAR) == _TIFF_SEPARATE
@@ -199,7 +201,13 @@ def _single_channel(image: Image.Image, path: Path) -> NDArray[np.uint8] | NDArr
     values = stored if stored.dtype == np.uint8 else stored.astype(np.int64)
     if values.ndim == 2:  # noqa: PLR2004 - (H, W)
         return values
-    colours = values[:, :, : len(image.getbands()) - ("A" in image.getbands())]
+    transparent = image.getbands()[-1] in ("A", "a")
+    if transparent and (values[:, :, -1] != 255).any():  # noqa: PLR2004
+        raise MaskValueError(
+            f"{path}: a mask that is transparent in places, where programs disagree on what is there; save it with one channel "
+            "that holds one value per class"
+        )
+    colours = values[:, :, : values.shape[2] - transparent]
     if (colours != colours[:, :, :1]).any():
         raise MaskValueError(f"{path}: a coloured mask; save it with one channel that holds one value per class")
     return np.ascontiguousarray(colours[:, :, 0])

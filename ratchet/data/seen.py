@@ -17,7 +17,7 @@ class SeenImages(BaseModel):
     """SHA-256, in hexadecimal, of the bytes of every image file that decided the weights.
 
     `train` gave gradients and `val` chose among epochs and trials; `inherited` is all that the model had seen whose
-    weights this one started from.
+    weights this one started from. `test` decided where the trial was selected by its metrics; None: an older Ratchet's.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # a file by a newer Ratchet may say more
@@ -26,15 +26,23 @@ class SeenImages(BaseModel):
     train: frozenset[str]
     val: frozenset[str]
     inherited: frozenset[str] = frozenset()
+    test: frozenset[str] | None = None
 
     @property
     def all(self) -> frozenset[str]:
-        """Every image that decided anything."""
+        """Every image that decided the weights."""
         return self.train | self.val | self.inherited
+
+    def selected_by(self, metric: str) -> frozenset[str] | None:
+        """Every image that decided the weights, or that this was the best trial by `metric`; None where nobody knows."""
+        if not metric.startswith("test_"):
+            return self.all
+        return None if self.test is None else self.all | self.test
 
     def write(self, directory: Path) -> None:
         """Put the file into a model's directory; the same images give the same bytes."""
         lists = {name: sorted(getattr(self, name)) for name in ("train", "val", "inherited")}
+        lists |= {} if self.test is None else {"test": sorted(self.test)}
         (directory / SEEN_FILE).write_text(json.dumps({"format": self.format} | lists, indent=1) + "\n")
 
     @classmethod

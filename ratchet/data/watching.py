@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -46,14 +46,16 @@ def look(
     settle: timedelta,
     read: Callable[[], tuple[str, int]],
     known: Callable[[], str | None],
+    lists: Sequence[Path] = (),
 ) -> Look:
     """Look at a folder again. The content is read only when the files changed and then stayed as they are for `settle`.
 
-    `read` gives its fingerprint, and how many images are in no split list. `known` gives the content to compare with where
+    `lists` are files of the data set that may lie elsewhere. `read` gives its fingerprint, and how many images are in no split
+    list. `known` gives the content to compare with where
     there was no look before; None: whatever is there is not new. Raises what `read` and `known` raise; the next look then
     begins where this one did.
     """
-    signature = sign(folder)
+    signature = sign(folder, lists)
     remembered = known() if before is None else before.fingerprint
     since = before.since if before is not None and before.signature == signature else now
     since = min(since, now)  # a clock may have been ahead
@@ -73,8 +75,8 @@ def look(
     )
 
 
-def sign(folder: Path) -> str | None:
-    """SHA-256, in hexadecimal, of the names, sizes and times of all files below a folder; hidden ones are left out.
+def sign(folder: Path, lists: Sequence[Path] = ()) -> str | None:
+    """SHA-256, in hexadecimal, of the names, sizes and times of all files below a folder, but hidden ones, and of the lists.
 
     None where there is no folder: a data set that is yet to come is not looked for, or downloaded, by looking. Raises
     `DatasetNotFoundError` for what cannot be looked at.
@@ -83,6 +85,7 @@ def sign(folder: Path) -> str | None:
         if not folder.is_dir():
             return None
         rows = sorted(_rows(str(folder), ""))
+        rows += [_row(str(file), file.stat()) for file in lists if file.is_file() and not file.is_relative_to(folder)]
     except OSError as error:
         raise DatasetNotFoundError(
             f"{error.filename or folder} cannot be looked at ({error.strerror}): mend it, or let this user read it"
@@ -100,5 +103,8 @@ def _rows(folder: str, prefix: str) -> Iterator[str]:
                 if entry.is_dir():
                     yield from _rows(entry.path, f"{prefix}{entry.name}/")
                 else:
-                    known = entry.stat()
-                    yield f"{prefix}{entry.name}\t{known.st_size}\t{known.st_mtime_ns}"
+                    yield _row(f"{prefix}{entry.name}", entry.stat())
+
+
+def _row(name: str, known: os.stat_result) -> str:
+    return f"{name}\t{known.st_size}\t{known.st_mtime_ns}"

@@ -45,8 +45,11 @@ def workers_that_fit(wanted: int, pixels: int) -> int:
 
     Containers have 64 MB of it unless they are told otherwise, and a batch that finds no room ends the training.
     """
-    if not wanted or not _SHARED.is_dir():
+    if not wanted or not sys.platform.startswith("linux"):
         return wanted
+    if not _SHARED.is_dir():
+        _log.warning("there is no %s, through which processes hand over what they load: none are started", _SHARED)
+        return 0
     free = shutil.disk_usage(_SHARED).free
     fitting = min(wanted, free // (_BATCHES * _BYTES * pixels))
     if fitting < wanted:

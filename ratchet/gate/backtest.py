@@ -90,7 +90,9 @@ def _ask(policy: Policy, record: Record) -> Answer:
     except GateError as error:
         return Answer(champion, None, str(error))
     gaps = dict(_gaps(policy, record))
-    checks = tuple(check for check in verdict.checks if check.rule not in gaps and check.slice not in gaps)
+    checks = tuple(
+        check for check in verdict.checks if not {check.rule, check.slice, f"{check.rule} {check.slice}"} & gaps.keys()
+    )
     if gaps and ("scored" in gaps or all(check.passed or check.undecided for check in checks)):
         return Answer(champion, None, f"not recorded then: {'; '.join(dict.fromkeys(gaps.values()))}")
     return Answer(champion, verdict.model_copy(update={"checks": checks}))
@@ -136,7 +138,7 @@ def _with_champion(evidence: Evidence, known: Evidence | None) -> Evidence:
 
 
 def _gaps(policy: Policy, record: Record) -> Iterator[tuple[str, str]]:
-    """What the policy asks and the record cannot answer: by the rule, or the slice, what was not recorded."""
+    """What the policy asks and the record cannot answer: by the rule, the slice, or both, what was not recorded."""
     verdict, names = record.verdict, record.counts["challenger"].names
     evidence, against = verdict.evidence, verdict.champion is not None
     leak, serves = evidence.leak, evidence.serves
@@ -148,12 +150,13 @@ def _gaps(policy: Policy, record: Record) -> Iterator[tuple[str, str]]:
             yield ("scored" if column == policy.group_by else str(column)), f"the metadata column {column!r}"
     if policy.anchor is not None and against and "anchor" not in record.counts:
         yield "anchor", "the scores of the anchor"
-    if policy.leak and (leak is None or leak.challenger_seen is None or (against and leak.champion_seen is None)):
-        yield "leak", "what the models were trained on"
-    if policy.serves is not None and (
-        serves is None or (against and policy.serves.same_signature and serves.champion_signature is None)
-    ):
+    for role in ("challenger", "champion") if policy.leak and against else ("challenger",) if policy.leak else ():
+        if leak is None or getattr(leak, f"{role}_seen") is None:
+            yield f"leak {role}", "what the models were trained on"
+    if policy.serves is not None and serves is None:
         yield "serves", "a trial of the export"
+    elif policy.serves is not None and against and policy.serves.same_signature and serves.champion_signature is None:
+        yield "serves signature", "what the champion takes and gives"
     asked = policy.budget.model_dump(exclude_none=True) if policy.budget is not None else {}
     ratio = against and any(bound.endswith("_ratio") for bound in asked)
     sampled = [evidence.challenger_cost, *([evidence.champion_cost] if ratio else [])]

@@ -165,8 +165,11 @@ class Verdict(Settings):
         failed = decisive or [check for check in self.checks if not check.passed]
         if not failed:
             return self._gain()
-        where = f"on {failed[0].slice}, " if failed[0].interval and failed[0].slice != "all" else ""
-        return where + failed[0].why + (f" ({len(failed) - 1} more)" if len(failed) > 1 else "")
+        first, anchor = failed[0], self.context.anchor
+        where = f"on {first.slice}, " if first.interval and first.slice != "all" else ""
+        if first.rule == "anchor" and first.interval and anchor is not None and anchor != self.champion:
+            where = f"against v{anchor.version}, the best that ever was in production, "
+        return where + first.why + (f" ({len(failed) - 1} more)" if len(failed) > 1 else "")
 
     @property
     def sentence(self) -> str:

@@ -48,6 +48,7 @@ def gate_data(config: Mapping[str, Any], data_path: Path | None = None) -> Any:
         node["train_transform"] = None  # no judgement augments
     check_data_module(node)
     if data_path is not None:
+        data_path = data_path.expanduser()
         if not data_path.is_dir():
             raise DatasetNotFoundError(f"{data_path} is not a folder: give the one that holds the data set")
         node["data_path"] = str(data_path.absolute())

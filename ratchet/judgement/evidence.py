@@ -13,7 +13,7 @@ from ratchet.data.seen import SeenImages
 from ratchet.errors import ModelFilesError
 from ratchet.evaluation.probe import Answer, Exported, time_models, try_model
 from ratchet.evaluation.served import TORCHSCRIPT_FILE, ModelCard
-from ratchet.evaluation.signature import expected_shape, read_signature
+from ratchet.evaluation.signature import expected_shape, read_signature, states_signature
 from ratchet.gate import Cost, Evidence, LeakEvidence, Policy, ServesEvidence, find_leaks
 
 if TYPE_CHECKING:
@@ -23,15 +23,20 @@ PROBED_IMAGES = 4  # gate images that the models are tried on, taken evenly from
 
 
 def collect_evidence(
-    policy: Policy, files: Mapping[str, Path], samples: Sequence[Sample], image_digests: Mapping[str, str]
+    policy: Policy,
+    files: Mapping[str, Path],
+    samples: Sequence[Sample],
+    image_digests: Mapping[str, str],
+    selected: Mapping[str, str],
 ) -> Evidence:
     """Measure what the policy's rules leak, serves and budget need, and nothing else.
 
     `files` are the model directories by role, challenger and champion; `image_digests` the gate images' content by
-    name. A challenger that fails is evidence too. Raises `ModelFilesError` for a champion that fails, and where a
-    directory is no model at all; and the errors of reading images (`DataError`).
+    name; `selected` the metric by which each role's trial was the best of its sweep, or nothing. A challenger that fails is
+    evidence too. Raises `ModelFilesError` for a champion that fails, and where a directory is no model at all; and the
+    errors of reading images (`DataError`).
     """
-    leak = _find_leaks(files, image_digests) if policy.leak else None
+    leak = _find_leaks(files, image_digests, selected) if policy.leak else None
     if (policy.serves is None and policy.budget is None) or not samples:
         return Evidence(leak=leak)
     exported = {role: _exported(directory, samples) for role, directory in files.items()}
@@ -39,14 +44,14 @@ def collect_evidence(
     answers = {
         role: try_model(model, time_limit=limit)
         for role, model in exported.items()
-        if role == "challenger" or policy.budget is not None
+        if role == "challenger" or policy.budget is not None or _is_asked_what_it_gives(policy, files[role])
     }
     if "champion" in answers and (error := answers["champion"].error):
         raise ModelFilesError(
             f"the champion does not serve, so nothing can be compared with it: {error}. Roll it back."
         )
     costs, notes = _measure_costs(policy, exported, answers)
-    serves = _serves(files, answers["challenger"])
+    serves = _serves(files, answers)
     if policy.serves is None and not is_usable(serves):  # no check tells why, then
         why = serves.error or f"its answer has the shape {serves.output_shape} instead of {serves.expected_shape}"
         notes += (f"the challenger gave no usable answer when it was tried, and is scored as finding nothing: {why}",)
@@ -64,9 +69,11 @@ def is_usable(serves: ServesEvidence | None) -> bool:
     return serves is None or (serves.loaded and serves.output_shape == serves.expected_shape)
 
 
-def _find_leaks(files: Mapping[str, Path], image_digests: Mapping[str, str]) -> LeakEvidence:
+def _find_leaks(
+    files: Mapping[str, Path], image_digests: Mapping[str, str], selected: Mapping[str, str]
+) -> LeakEvidence:
     seen = {role: SeenImages.read(directory) for role, directory in files.items()}
-    known = {role: None if images is None else images.all for role, images in seen.items()}
+    known = {role: None if images is None else images.selected_by(selected[role]) for role, images in seen.items()}
     return find_leaks(
         gate_images=image_digests,
         challenger_training=known["challenger"],
@@ -81,8 +88,15 @@ def _exported(directory: Path, samples: Sequence[Sample]) -> Exported:
     return Exported(directory, ModelCard.read(directory).prepare(images).numpy())
 
 
-def _serves(files: Mapping[str, Path], answer: Answer) -> ServesEvidence:
-    expected = expected_shape(files["challenger"])
+def _is_asked_what_it_gives(policy: Policy, champion: Path) -> bool:
+    """Where nothing states it, and the challenger is to give the same."""
+    return policy.serves is not None and policy.serves.same_signature and not states_signature(champion)
+
+
+def _serves(files: Mapping[str, Path], answers: Mapping[str, Answer]) -> ServesEvidence:
+    answer = answers["challenger"]
+    given = {role: next(iter(found.shapes), ()) for role, found in answers.items()}
+    expected = expected_shape(files["challenger"], given["challenger"])
     return ServesEvidence(
         loaded=answer.error is None,
         error=answer.error,
@@ -90,8 +104,10 @@ def _serves(files: Mapping[str, Path], answer: Answer) -> ServesEvidence:
         output_shape=next((shape for shape in answer.shapes if shape != expected), expected) if answer.shapes else None,
         expected_shape=expected,
         max_difference=answer.difference,
-        signature=read_signature(files["challenger"]),
-        champion_signature=read_signature(files["champion"]) if "champion" in files else None,
+        signature=read_signature(files["challenger"], given["challenger"]),
+        champion_signature=read_signature(files["champion"], given.get("champion", ()))
+        if "champion" in files
+        else None,
         isolation=answer.isolation,
     )
 

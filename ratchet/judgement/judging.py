@@ -24,6 +24,7 @@ from ratchet.judgement.page import write_page
 from ratchet.judgement.records import REPORT_FILE, earlier_uses, judged_of, keep_file, keep_record, model_ref, origin
 from ratchet.judgement.scorer import Scorer
 from ratchet.registry import EventKind
+from ratchet.run_names import SELECTED_TAG
 from ratchet.scratch import scratch
 
 if TYPE_CHECKING:
@@ -152,7 +153,9 @@ def _measure(
     if champion is not None:
         _require_card(files["champion"], champion)
     digests = data.image_digests(data.gate_split)
-    evidence = collect_evidence(policy, files, samples, {sample.name: digests[sample.name] for sample in samples})
+    gate = {sample.name: digests[sample.name] for sample in samples}
+    selected = {role: version.tags.get(SELECTED_TAG, "") for role, version in versions.items()}
+    evidence = collect_evidence(policy, files, samples, gate, selected)
     models = _load(files, usable=is_usable(evidence.serves))
     scorer = Scorer(samples, data.contents, data.mask_values, policy.metric, CountsCache(home() / "counts"))
     counts, cached = _score(scorer, models, champion, on_image)
@@ -160,7 +163,7 @@ def _measure(
     if policy.anchor is not None:  # also while production is empty: there may have been champions
         today = {version.version: counts[role] for role, version in versions.items()}
         reference = champion or versions["challenger"]
-        anchor = find_anchor(policy, reference, today, scorer=scorer, manager=manager)
+        anchor = find_anchor(policy, reference, today, scorer=scorer, manager=manager, gate=frozenset(gate.values()))
         if champion is None and anchor.version is None and anchor.notes:
             raise GateError(
                 f"production is empty, and no version that was in it can be compared with: {'; '.join(anchor.notes)}. Put one "

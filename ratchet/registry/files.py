@@ -56,7 +56,8 @@ def verify(directory: Path, digests: Mapping[str, str], what: str) -> None:
     if troubles:
         raise ModelFilesError(
             f"the files of {what} are not those that were registered ({'; '.join(troubles)}): "
-            "restore them, or register the model again as a new version"
+            "restore them, or delete the version (delete_model, with force=True where it is in use) and register its source "
+            "again: while it is there, registering returns it"
         )
 
 

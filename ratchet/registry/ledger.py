@@ -242,7 +242,7 @@ class Ledger:
             self.store.close_intent(model, token)
 
     def _write(self, model: str, state: State, events: tuple[Event, ...], observed: Observed) -> None:
-        """The one place that writes aliases and stages. Production's alias is set first and never removed."""
+        """The one place that writes aliases and stages. Production's alias is set first, and removed only where nobody is."""
         holders = {ALIASES[Stage.PRODUCTION]: state.champion, ALIASES[Stage.STAGING]: state.staging}
         for alias, holder in holders.items():
             if holder is not None and holder in observed.versions and observed.aliases.get(alias) != holder:
@@ -255,7 +255,8 @@ class Ledger:
         if text != observed.description:
             self.store.set_description(model, text)
         for alias, holder in holders.items():  # last: a server may let one set an alias and not remove it
-            if holder is None and alias in observed.aliases:
+            # Not where somebody has come since the log was read: its event was there before its alias.
+            if holder is None and alias in observed.aliases and self.read(model)[0].head == state.head:
                 self.store.drop_alias(model, alias)
 
 

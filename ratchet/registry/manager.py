@@ -15,7 +15,7 @@ from ratchet.registry.refusal import refuse
 from ratchet.registry.registration import register
 from ratchet.registry.retention import HEAVY, PrunePlan, plan
 from ratchet.registry.values import VERDICT_TAG, BestRun, ModelVersion, Stage, checked_model_name
-from ratchet.run_names import FINGERPRINT_TAG
+from ratchet.run_names import FINGERPRINT_TAG, SELECTED_TAG
 
 
 class Unset(Enum):
@@ -59,7 +59,8 @@ class LedgerModelManager(RegistryReader):
         try:
             for best in ranked:
                 try:
-                    return self.register_model(best.model_location, model_name, description, tags)
+                    marked = {SELECTED_TAG: best.selected_by, **(tags or {})}
+                    return self.register_model(best.model_location, model_name, description, marked)
                 except ModelFilesError as error:
                     troubles.append(str(error))
         except NoFinishedRunError as error:

@@ -215,7 +215,7 @@ class MlflowFiles:
         """Where a run's artifacts begin; None if there is no such run."""
         with answering(self._uri):
             run = run_on(self._client, run_id)
-        return None if run is None else f"{run.info.artifact_uri}/"
+        return None if run is None else str(run.info.artifact_uri)
 
     def lighten(self, run_id: str, paths: Sequence[str]) -> None:
         """Delete artifacts of a run; a run or a path that is not there is fine."""
@@ -294,6 +294,14 @@ def local_path(location: str) -> Path | None:
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     return Path(location) if parts.scheme == "" else None
+
+
+def is_below(location: str, root: str) -> bool:
+    """Whether a location is another, or lies below it; of folders on this machine, however either is spelled."""
+    path, above = local_path(location), local_path(root)
+    if path is not None and above is not None:
+        return path.resolve().is_relative_to(above.resolve())
+    return f"{location}/".startswith(f"{root.rstrip('/')}/")
 
 
 def _safe(model: str) -> str:

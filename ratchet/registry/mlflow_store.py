@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ratchet.registry.mlflow_files import MlflowFiles, is_version
+from ratchet.registry.mlflow_files import MlflowFiles, is_below, is_version
 from ratchet.registry.mlflow_history import MlflowHistory, set_once, utc
 from ratchet.registry.searches import all_pages, quoted_text
 from ratchet.registry.store import Found, Kept, Observed, Source
@@ -116,22 +116,25 @@ class MlflowStore(MlflowHistory):
 
     def is_shared(self, model: str, seen: Found) -> bool:
         """Ask for versions with the same files: their address, the logged model there, or another version's copy."""
-        with self._asking():
-            same = self._search(f"source_path={quoted_text(seen.location)}")
-            named = self._search("source_path LIKE 'models:/%'")
         logged = self._files.logged_model_at(seen.location)
-        same += [v for v in named if v.source == logged or self._location(v) == seen.location]
+        mark = (
+            seen.location if logged is None else logged.removeprefix("models:/")
+        )  # an address may be spelled in many ways
+        with self._asking():
+            found = self._search(f"source_path LIKE {quoted_text(f'%{mark}%')}")
+            found += self._search("source_path LIKE 'models:/%'")
+        same = [v for v in found if v.source == logged or is_below(self._location(v), seen.location)]
         return any((version.name, int(version.version)) != (model, seen.version) for version in same)
 
     def lighten(self, run_id: str, paths: Sequence[str], *, going: tuple[str, int]) -> bool:
         """Delete below the run's artifacts, unless a version was made right from them rather than from a copy."""
-        used = (f"runs:/{run_id}/", *filter(None, [self._files.artifacts_of(run_id)]))
+        used = [f"runs:/{run_id}", *filter(None, [self._files.artifacts_of(run_id)])]
         with self._asking():
             made = self._search(f"run_id={quoted_text(run_id)}")
-            for root in used:  # MLflow notes the run only of what was registered as runs:/…
-                made += self._search(f"source_path LIKE {quoted_text(root + '%')}")
+            # MLflow notes the run only of what was registered as runs:/…; an address may be spelled in many ways.
+            made += self._search(f"source_path LIKE {quoted_text(f'%{run_id}%')}")
         others = [version for version in made if (version.name, int(version.version)) != going]
-        if any(self._location(version).startswith(used) for version in others):
+        if any(is_below(self._location(version), root) for version in others for root in used):
             return False
         self._files.lighten(run_id, paths)
         return True

@@ -1,8 +1,9 @@
-"""Fills a folder that stays, as a volume does, with a model's files, so that a download that is killed can be repeated."""
+"""Puts a model's files into a folder that stays, as a volume does, or is new, so that a killed download can be repeated."""
 
 from __future__ import annotations
 
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ UNFINISHED = ".ratchet-filling-"
 
 _LOCK = f"{UNFINISHED}lock"
 _MOVING = f"{UNFINISHED}names"  # of what is taking its place, as JSON
+_RANDOM = 8  # characters that mkdtemp adds
 
 
 @contextmanager
@@ -37,6 +39,27 @@ def filling(folder: Path) -> Iterator[None]:
             raise ModelFilesError(f"{folder} already holds something: give a new or an empty directory")
         yield
         (folder / _MOVING).unlink()  # last, when the copy is gone too
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(held.file)
+
+
+@contextmanager
+def making(folder: Path) -> Iterator[str]:
+    """Let one process after the other make a folder that is not there yet; yields how the names of its copies beside begin.
+
+    What one that was killed left of these is removed first. Raises `ModelFilesError` where the folder came meanwhile.
+    """
+    prefix = f"{UNFINISHED}{folder.name}-"
+    lock = folder.with_name(f"{prefix}lock")
+    held = _locked(lock)
+    try:
+        if held.locked:  # else another process may be at it
+            for copy in folder.parent.glob(f"{glob.escape(prefix)}{'[!-]' * _RANDOM}"):
+                shutil.rmtree(copy)
+        if folder.exists():
+            raise ModelFilesError(f"{folder} is there by now: give a new or an empty directory")
+        yield prefix
     finally:
         lock.unlink(missing_ok=True)
         os.close(held.file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,13 +18,15 @@ from ratchet.registry.events import Event, EventKind
 from ratchet.registry.files import load_torchscript, verify
 from ratchet.registry.fold import champion_at
 from ratchet.registry.ledger import Ledger
-from ratchet.registry.placing import UNFINISHED, filling, move_into
+from ratchet.registry.placing import UNFINISHED, filling, making, move_into
 from ratchet.registry.registration import with_digests
 from ratchet.registry.store import Store
 from ratchet.registry.values import FILES_TAG, SOURCE_TAG, ModelVersion, Stage, checked_model_name, version_number
 
 if TYPE_CHECKING:
     import torch
+
+_logger = logging.getLogger(__name__)
 
 
 class RegistryReader(AbstractModelManager):
@@ -116,7 +119,10 @@ class RegistryReader(AbstractModelManager):
                 move_into(output, files)
             return output
         output.parent.mkdir(parents=True, exist_ok=True)
-        with self._fetched(model_name, version, beside=output.parent) as (files, _):
+        with (
+            making(output) as prefix,
+            self._fetched(model_name, version, beside=output.parent, prefix=prefix) as (files, _),
+        ):
             files.rename(output)
         return output
 
@@ -139,7 +145,12 @@ class RegistryReader(AbstractModelManager):
         holder = Path(tempfile.mkdtemp(prefix=prefix, dir=beside))
         try:
             self._store.fetch(look.observed.versions[number].location, holder / "model")
-            with_digests(self._store, model_name, look, number, files=holder / "model")
+            try:
+                with_digests(self._store, model_name, look, number, files=holder / "model")
+            except NotAllowedError as error:  # who may only read
+                _logger.warning(
+                    "the hashes of %s could not be recorded, so nothing says that it stays: %s", what, error
+                )
             recorded = shown(model_name, look, number).digests
             if recorded is not None:
                 verify(holder / "model", recorded, what)

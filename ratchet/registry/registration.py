@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ratchet.errors import ModelFilesError, ModelNotFoundError, RegistryError
+from ratchet.errors import ModelFilesError, ModelNotFoundError, RegistryError, ServerUnreachableError
 from ratchet.registry.difference import Look
 from ratchet.registry.files import digests_of
 from ratchet.registry.ledger import Ledger
@@ -39,7 +40,15 @@ def register(ledger: Ledger, model: str, location: str, description: str | None,
         _update(store, model, ledger.settle(model).observed.versions[known], wish)
         return known
     kept = store.keep(model, source)
-    return _create(ledger, model, source, kept, wish)
+    try:
+        number = _create_version(store, model, source, kept, wish, ledger.who)
+    except ServerUnreachableError:
+        raise  # it may be there
+    except Exception:
+        with suppress(Exception):  # not to hide the error
+            store.discard(kept.location)  # it belongs to no version, and nobody would find it
+        raise
+    return _first_of_its_source(ledger, model, source, number, wish)
 
 
 def _already(ledger: Ledger, model: str, source: Source) -> int | None:
@@ -52,17 +61,20 @@ def _already(ledger: Ledger, model: str, source: Source) -> int | None:
     return min(same, default=None)
 
 
-def _create(ledger: Ledger, model: str, source: Source, kept: Kept, wish: _Wish) -> int:
+def _create_version(store: Store, model: str, source: Source, kept: Kept, wish: _Wish, who: str) -> int:
     own = {
-        AUTHOR_TAG: ledger.who,
+        AUTHOR_TAG: who,
         FILES_TAG: _manifest(kept.digests, source.location),
         IDENTITY_TAG: source.identity,
         SOURCE_TAG: source.location,
     }
     if source.fingerprint is not None:
         own[FINGERPRINT_TAG] = source.fingerprint
-    described, tags = wish.description or "", {**own, **wish.tags}
-    number = ledger.store.create_version(model, kept, source, description=described, tags=tags)
+    return store.create_version(model, kept, source, description=wish.description or "", tags={**own, **wish.tags})
+
+
+def _first_of_its_source(ledger: Ledger, model: str, source: Source, number: int, wish: _Wish) -> int:
+    """The number that stays, and is in the history: the new one, unless another process was faster."""
     observed = ledger.store.observe(model)
     if observed is None:
         raise ModelNotFoundError(f"{model!r} was deleted while {source.location} was being registered")
@@ -71,9 +83,9 @@ def _create(ledger: Ledger, model: str, source: Source, kept: Kept, wish: _Wish)
         # Another process registered the same source at the same time, and came first: whoever can see both agrees on
         # which is the lower number, so exactly one of them stays.
         _update(ledger.store, model, observed.versions[min(same)], wish)
-        ledger.store.delete_version(model, number)
-        if all(observed.versions[v].location != kept.location for v in same if v != number):
-            ledger.store.discard(kept.location)  # else one request that was sent twice made both of the same copy
+        if number in observed.versions:
+            # Unless both are of one copy: then one request was sent twice.
+            ledger.store.remove_version(model, observed.versions[number])
         return min(same)
     if number in observed.versions:
         ledger.append(model, ledger.registered(model, observed.versions[number]))

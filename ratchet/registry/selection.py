@@ -34,7 +34,7 @@ _SHOWN = 20
 
 
 class MlflowSelection:
-    """Finds the best run of an experiment: at most 4 + 4 * `CANDIDATES` requests, however many runs there are.
+    """Finds the best run of an experiment: at most 4 + 6 * `CANDIDATES` requests, however many runs there are.
 
     Where more than a thousand are equally good, it is one more for each thousand.
     """

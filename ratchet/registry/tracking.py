@@ -37,6 +37,7 @@ _SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the addresses stand in our tables
 }
 _SERVERS_FAULT = 500  # of HTTP: from here on, trying again may help
+_NOT_ALLOWED = (401, 403)  # of HTTP
 _DENIED = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 _TRANSIENT = {"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "DEADLINE_EXCEEDED", "REQUEST_LIMIT_EXCEEDED"}
 
@@ -203,9 +204,11 @@ def answering(uri: str) -> Iterator[None]:
         said = str(error).replace(uri.rstrip("/"), place.rstrip("/"))
         cause = error if place == uri else None  # with a password, its trace would tell it
         refused = isinstance(error, MlflowException) and error.error_code not in _TRANSIENT
-        if isinstance(error, RequestException) and error.response is not None:
+        denied = isinstance(error, MlflowException) and error.error_code in _DENIED
+        if isinstance(error, RequestException) and error.response is not None:  # of its artifacts
             refused = error.response.status_code < _SERVERS_FAULT
-        if isinstance(error, MlflowException) and error.error_code in _DENIED:
+            denied = error.response.status_code in _NOT_ALLOWED
+        if denied:
             raise NotAllowedError(f"{place} refused: {said}") from cause
         if refused and not said.startswith("API request to"):
             raise RegistryError(f"{place} refused: {said}") from cause

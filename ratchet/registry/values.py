@@ -90,6 +90,11 @@ class BestRun:
     started: datetime
     model_location: str
 
+    @property
+    def selected_by(self) -> str:
+        """What a version that is made of it says of the choice: `ratchet.run_names.SELECTED_TAG`."""
+        return f"{self.metric}={self.value:.6g}"
+
 
 def version_number(version: int | str) -> int:
     """A version as int. Raises `VersionNotFoundError` for what is no number."""

@@ -205,6 +205,8 @@ class Loaders(pl.LightningDataModule):
 
     @batch_size.setter
     def batch_size(self, size: int) -> None:
+        if size < 1:  # Lightning halves a batch of one, too
+            raise MemoryError("not even one image fits")
         self._data.batch_size = size
 
     def train_dataloader(self) -> Any:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ratchet.control_groups import own_groups
 from ratchet.errors import TrialFailedError
 
 # How torch's and oneDNN's allocators, the loaders' workers and CUDA's libraries say it in a plain RuntimeError.
@@ -22,8 +23,7 @@ _SAID = re.compile(
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of mallopt(3)
 _SHARE = 0.9  # of the free memory may be tried out
 _VMSTAT = Path("/proc/vmstat")
-_CONTAINERS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/memory"))  # cgroups version 2 and 1
-_CONTAINER_FILES = (  # limit and use, and what of the latter is files that the kernel drops when memory is wanted
+_LIMITS = (  # limit and use, and what of the latter is files that the kernel drops when memory is wanted
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
@@ -122,15 +122,15 @@ def limited_to_what_is_free() -> Iterator[None]:
 
 
 def free_bytes() -> int | None:
-    """Memory that can still be had: the machine's, or what its container leaves of it; None where nobody says."""
-    free = [_field("/proc/meminfo", "MemAvailable"), *map(left_of_container, _CONTAINERS)]
+    """Memory that can still be had: the machine's, or what our control groups leave of it; None where nobody says."""
+    free = [_field("/proc/meminfo", "MemAvailable"), *map(left_of_group, own_groups("memory"))]
     known = [value for value in free if value is not None]
     return min(known) if known else None
 
 
-def left_of_container(folder: Path) -> int | None:
+def left_of_group(folder: Path) -> int | None:
     """The bytes that a control group's limit leaves, cached files not counted as used; None where there is no limit."""
-    for limit, use, cached in _CONTAINER_FILES:
+    for limit, use, cached in _LIMITS:
         try:
             most, taken = int((folder / limit).read_text()), int((folder / use).read_text())
             files = re.search(rf"^{cached} (\d+)$", (folder / "memory.stat").read_text(), re.M)

@@ -137,9 +137,10 @@ def await_owner(
     poll: float = BEAT_SECONDS / 3,
 ) -> Run:
     """Return a run once nobody works on it: it has ended, or its owner is on this machine (then the caller holds the
-    folder's lock, which proves that the owner is dead), or its heartbeat has not changed for `stale` seconds.
+    folder's lock, which proves that the owner is dead), or its heartbeat has not changed for `stale` seconds, or is so old
+    that nobody has to wait.
 
-    The clocks of the machines need not agree. `on_wait` is told the owner, once.
+    The clocks of the machines may differ by less than that hour. `on_wait` is told the owner, once.
     """
     seen, since, told = None, time.monotonic(), False
     while True:

@@ -253,8 +253,8 @@ def _export(config: TrialConfig, module: SegmentationModule, data: Any, artifact
 def _write_seen(data: Any, inherited: frozenset[str] | None, directory: Path) -> None:
     """Say in the model's directory what it has seen; where its ancestor's images are not known, the gate must not think so."""
     if inherited is not None:
-        train, val = (frozenset(data.image_digests(split).values()) for split in ("train", "val"))
-        SeenImages(train=train, val=val, inherited=inherited).write(directory)
+        splits = {split: frozenset(data.image_digests(split).values()) for split in ("train", "val", "test")}
+        SeenImages(inherited=inherited, **splits).write(directory)
 
 
 def _quieten() -> None:

@@ -1,0 +1,85 @@
+"""What a flow run keeps with Prefect for when it is taken up again: its plan, what came of it, and its images' names."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Collection
+from typing import cast
+
+import yaml
+from prefect.input.actions import create_flow_run_input, delete_flow_run_input, read_flow_run_input
+from pydantic import BaseModel, ConfigDict
+
+from ratchet.registry import BestRun
+from ratchet.retraining import Plan
+from ratchet.training.results import SweepOutcome
+
+_PLAN, _CHOICE, _IMAGES = "ratchet-plan", "ratchet-choice", "ratchet-images"
+_PART = 500_000  # characters in one request: many a proxy takes no more than 1 MB
+
+
+class Choice(BaseModel):
+    """What became of the trials, and which one was chosen."""
+
+    model_config = ConfigDict(frozen=True)
+
+    sweep: SweepOutcome
+    best: BestRun
+
+
+def keep_plan(plan: Plan, choice: Choice) -> None:
+    """Keep the plan of this flow run, and what came of it.
+
+    Data and settings may be others then, and a sweep that its budget ended could train on, and choose what nobody was asked
+    about.
+    """
+    if kept_plan() is None:
+        _keep(_PLAN, plan.model_copy(update={"sweep": plan.sweep.unforced()}).to_yaml())
+    if kept_choice() is None:  # the second: without its plan it would be taken for what became of another
+        _keep(_CHOICE, yaml.safe_dump(choice.model_dump(mode="json"), sort_keys=False))
+
+
+def kept_plan() -> Plan | None:
+    """Return the plan that this flow run has kept."""
+    text = _kept(_PLAN)
+    return None if text is None else Plan.from_yaml(text)
+
+
+def kept_choice() -> Choice | None:
+    """Return what this flow run has kept of its trials."""
+    text = _kept(_CHOICE)
+    return None if text is None else Choice.model_validate(yaml.safe_load(text))
+
+
+def keep_images(names: Collection[str] | None) -> None:
+    """Keep the names of the images that this flow run trains and judges on."""
+    _keep(_IMAGES, json.dumps(None if names is None else sorted(names)))
+
+
+def kept_images() -> frozenset[str] | None:
+    """Return the names that this flow run has kept."""
+    text = _kept(_IMAGES)
+    names = None if text is None else json.loads(text)
+    return None if names is None else frozenset(names)
+
+
+def _keep(key: str, text: str) -> None:
+    """Write a text in parts, and the number of those last: it is there only when all of them are."""
+    packed = base64.b64encode(zlib.compress(text.encode())).decode()
+    starts = range(0, len(packed), _PART)
+    for number, start in enumerate(starts):
+        part = f"{key}-{number}"
+        if read_flow_run_input(part) is not None:  # this run was interrupted while it wrote them
+            delete_flow_run_input(part)
+        create_flow_run_input(part, packed[start : start + _PART])
+    create_flow_run_input(key, len(starts))
+
+
+def _kept(key: str) -> str | None:
+    parts = cast("int | str | None", read_flow_run_input(key))
+    if parts is None or isinstance(parts, str):  # before there were parts, a plan was there as it is
+        return parts
+    packed = "".join(cast("str", read_flow_run_input(f"{key}-{number}")) for number in range(parts))
+    return zlib.decompress(base64.b64decode(packed)).decode()
