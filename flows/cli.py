@@ -280,8 +280,8 @@ def _nothing_to_do(overrides: tuple[str, ...], settings: dict[str, str], console
     """See whether the flow would be skipped, before an embedded Prefect is started for nothing: that takes its time."""
     from ratchet.form import RetrainForm, overrides_of  # noqa: PLC0415
     from ratchet.outcome import skip  # noqa: PLC0415
+    from ratchet.planning import plan_retraining  # noqa: PLC0415
     from ratchet.report import print_outcome  # noqa: PLC0415
-    from ratchet.retraining import plan_retraining  # noqa: PLC0415
 
     plan = plan_retraining(overrides_of(RetrainForm.model_validate({**settings, "overrides": overrides})))
     if plan.unchanged_since is None:

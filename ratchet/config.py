@@ -12,11 +12,11 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
@@ -43,6 +43,9 @@ from ratchet.space import Composed, Origin, Point, Space
 from ratchet.spelling import keys_at, nearest
 from ratchet.targets import check_targets
 from ratchet.trees import CONFIGS, user_trees
+
+if TYPE_CHECKING:
+    from ratchet.data.datamodule import SegmentationDataModule
 
 COMMON = Origin()
 
@@ -164,6 +167,16 @@ def instantiate(node: Node, **keywords: Any) -> Any:
                 f"{node['_target_']} could not be built: {cause}. Compare its keys: ratchet train --cfg job"
             ) from error
         raise cause from error
+
+
+def data_module(node: Node, *, only: Collection[str] | None = None) -> SegmentationDataModule:
+    """Build the data module of a configuration, to read and not to train: without the augmentation, which imports torchvision.
+
+    Images that `only` does not name are left out. Raises what `instantiate` raises.
+    """
+    data: SegmentationDataModule = instantiate(node | {"train_transform": None})
+    data.only = only
+    return data
 
 
 _hydra_lock = threading.RLock()  # Hydra keeps one global state for a process

@@ -1,4 +1,4 @@
-"""How a retraining ended: what people and programs read."""
+"""The outcome of a retraining: how far it went, and the words for it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from ratchet.config import compose_space, instantiate
+from ratchet.config import compose_space, data_module
 from ratchet.errors import ConfigError, ModelNotFoundError, RegistryError
 from ratchet.gate import Policy, load_policy
 from ratchet.gate.contrasts import needed_metadata, wanted_columns
@@ -83,7 +83,7 @@ class Plan(BaseModel):
         return cls.model_validate(yaml.safe_load(text))
 
     def among(self, names: Collection[str] | None) -> Plan:
-        """The same, judged on the images named; None: on all that are there."""
+        """This plan on the images named, and no others; None: on all that are there."""
         samples = None if names is None else frozenset(names)
         trials = tuple(trial.model_copy(update={"samples": samples}) for trial in self.trials)
         return self.model_copy(update={"sweep": self.sweep.model_copy(update={"trials": trials})})
@@ -104,7 +104,7 @@ class Plan(BaseModel):
 
     @property
     def note(self) -> str | None:
-        """The same for the descriptions on MLflow's pages, where an address can be followed: in a tag it is plain text."""
+        """What leads back to it in a description on MLflow's pages, where an address is a link: in a tag it is plain text."""
         return None if self.flow_run is None else f"{NOTE}{self.flow_run.page}"
 
 
@@ -142,7 +142,7 @@ def _needed_metadata(policy: Policy, config: TrialConfig, names: Collection[str]
     """What the policy reads of the metadata of the images named."""
     if not wanted_columns(policy):
         return {}
-    found = instantiate(config.datamodule | {"train_transform": None}).read_metadata()
+    found = data_module(config.datamodule).read_metadata()
     rows = {name: row for name, row in found.items() if name in names}
     columns: dict[str, dict[str, str]] = {}
     for name, row in rows.items():
@@ -235,15 +235,11 @@ def _refused(manager: MlflowModelManager, version: ModelVersion) -> bool:
 def _require_other_images(config: TrialConfig, only: Collection[str] | None) -> None:
     """Refuse a metric that selects on the gate's own images."""
     metric = config.retrain.metric
-    if metric.startswith("test_"):
-        # The augmentation does not change the content, and would import torchvision.
-        data = instantiate(config.datamodule | {"train_transform": None})
-        data.only = only
-        if data.gate_split == "test":
-            raise ConfigError(
-                f"retrain.metric={metric} selects on the images that the gate judges on, so the gate would believe a "
-                "lucky trial. Select by a val_ metric, or give the gate its own split (datamodule.gate_size, gate.txt)."
-            )
+    if metric.startswith("test_") and data_module(config.datamodule, only=only).gate_split == "test":
+        raise ConfigError(
+            f"retrain.metric={metric} selects on the images that the gate judges on, so the gate would believe a "
+            "lucky trial. Select by a val_ metric, or give the gate its own split (datamodule.gate_size, gate.txt)."
+        )
 
 
 def _require_one_job(configs: Sequence[TrialConfig], searched: Iterable[str]) -> None:

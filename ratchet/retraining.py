@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ratchet.config import instantiate
+from ratchet.config import data_module
 from ratchet.data.samples import metadata_columns
 from ratchet.errors import GateError, ModelNotFoundError
 from ratchet.gate import Policy, Verdict
@@ -23,7 +23,6 @@ from ratchet.planning import (
     failed_tag,
     gave,
     is_over,
-    plan_retraining,
 )
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import answer_to, question_of
@@ -36,18 +35,6 @@ if TYPE_CHECKING:
     from ratchet.judgement.judging import OnImage
     from ratchet.training.plan import SweepPlan
     from ratchet.training.preview import Preview
-
-__all__ = [
-    "FlowRun",
-    "Plan",
-    "gate",
-    "move",
-    "plan_retraining",
-    "register",
-    "select",
-    "standing",
-    "train",
-]
 
 _JUDGEMENTS = 3  # where production changes each time that one is made, the last one stands, and promotes nothing
 
@@ -161,8 +148,7 @@ def gate(plan: Plan, version: int, *, on_image: OnImage = None) -> Verdict:
     shown = _shown(plan, version, manager)
     if shown is not None:
         return shown
-    data = instantiate(plan.config.datamodule | {"train_transform": None})  # which would import torchvision
-    data.only = plan.trials[0].samples  # what has come since may be half there
+    data = data_module(plan.config.datamodule, only=plan.trials[0].samples)  # what has come since may be half there
     kept = _last(manager, plan.settings.model, version)
     if kept is not None and _holds(kept, plan.policy, data):
         return kept

@@ -19,7 +19,7 @@ Mode = Literal["min", "max"]
 class Settings(BaseModel):
     """Frozen, and strict about keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class CoreSettings(Settings):

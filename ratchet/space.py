@@ -77,7 +77,7 @@ class Space(_Value):
 
     @property
     def size(self) -> int | None:
-        """The same, if it is not endless."""
+        """How many points it has; None: it is endless."""
         return None if self.endless else self.combinations
 
     def at(self, point: Mapping[str, str]) -> list[str]:

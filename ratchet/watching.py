@@ -7,14 +7,16 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from ratchet.config import compose_space, instantiate
+from ratchet.config import compose_space, data_module
 from ratchet.data.datamodule import SegmentationDataModule
-from ratchet.data.watching import Look, look
+from ratchet.data.watching import DataLook, look
 from ratchet.errors import DatasetNotFoundError, ModelNotFoundError, VersionNotFoundError
 from ratchet.settings import Node
 
 
-def look_at_data(model: str, overrides: Sequence[str], before: Look | None, *, settle: timedelta) -> tuple[Look, Path]:
+def look_at_data(
+    model: str, overrides: Sequence[str], before: DataLook | None, *, settle: timedelta
+) -> tuple[DataLook, Path]:
     """Look at the data set that the overrides name, after the look `before`; the look, and the folder.
 
     The first look compares with the data that the model's newest version was trained on. Raises `ConfigError`,
@@ -24,7 +26,7 @@ def look_at_data(model: str, overrides: Sequence[str], before: Look | None, *, s
     folder = Path(node["data_path"]).expanduser()
 
     def read() -> tuple[str, int]:
-        data = _data_module(node)
+        data = data_module(node)
         return data.fingerprint, data.unlisted
 
     lists = [folder / Path(file).expanduser() for key, file in node.items() if key.endswith("_split_file") and file]
@@ -39,12 +41,7 @@ def look_at_data(model: str, overrides: Sequence[str], before: Look | None, *, s
 
 def makes_its_data(datamodule: Node) -> bool:
     """Whether the data are generated or downloaded where they are missing: then their folder comes with the first training."""
-    return type(_data_module(datamodule)).fetch is not SegmentationDataModule.fetch
-
-
-def _data_module(node: Node) -> SegmentationDataModule:
-    made: SegmentationDataModule = instantiate(node | {"train_transform": None})  # which would import torchvision
-    return made
+    return type(data_module(datamodule)).fetch is not SegmentationDataModule.fetch
 
 
 def trained_on(model: str) -> str | None:

@@ -1,1 +1,1 @@
-"""Prefect tasks: one library call each, with names, retries and artifacts."""
+"""Prefect tasks: one library call each, with names and artifacts."""

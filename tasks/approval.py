@@ -25,15 +25,14 @@ from ratchet.approval import Answer
 from ratchet.errors import ConfigError, RegistryError
 from ratchet.gate import Verdict
 from ratchet.outcome import Outcome
+from ratchet.planning import Plan
 from ratchet.registry import BestRun, Event, EventKind, ModelVersion
 from ratchet.registry.pages import version_page
 from ratchet.registry.questions import deadline
-from ratchet.retraining import Plan
-from tasks.events import warned_of
-from tasks.kept import Choice, keep_plan, kept_plan
+from tasks.kept import Chosen, keep_plan, kept_plan
 from tasks.run_page import describe_run, own_report, write_page
 from tasks.runs import QUESTION, own_states, read_all_runs
-from tasks.step import step
+from tasks.step import step, warned_of
 
 _RESUMED, EXPIRED = "Resuming", "Deadline"  # states; the first is Prefect's
 _SECONDS_TO_BE_KNOWN = 10.0  # a server reads its automations every five seconds, and an event before that is not seen
@@ -90,7 +89,7 @@ def ask(plan: Plan, best: BestRun, verdict: Verdict, outcome: Outcome, hours: fl
         return known
     waiting = outcome.model_copy(update={"status": "waiting"})
     assert outcome.sweep is not None
-    keep_plan(plan, Choice(sweep=outcome.sweep, best=best))
+    keep_plan(plan, Chosen(sweep=outcome.sweep, best=best))
     with warned_of("the question has no report"):
         write_page(waiting)
     describe_run(waiting.title)

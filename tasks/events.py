@@ -6,17 +6,14 @@ server drops an id that it has seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from prefect import get_run_logger
 from prefect.events import emit_event
 from pydantic import BaseModel, ConfigDict
 
 from ratchet import MlflowModelManager
-from ratchet.data.watching import Look
+from ratchet.data.watching import DataLook
 from ratchet.monitoring.values import Reading
 from ratchet.registry import EventKind
 
@@ -24,7 +21,7 @@ from ratchet.registry import EventKind
 class RatchetEvent(BaseModel):
     """Something that happened to a model. `key` tells this occurrence from every other one."""
 
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True)
     event: ClassVar[str]
     model: str
     key: str
@@ -112,7 +109,7 @@ class DataChanged(RatchetEvent):
     path: str
 
     @classmethod
-    def of(cls, model: str, found: Look, path: str) -> DataChanged:
+    def of(cls, model: str, found: DataLook, path: str) -> DataChanged:
         """The event of a look that found a change."""
         told = {"fingerprint": str(found.fingerprint), "previous": str(found.previous)}
         return cls(model=model, key=f"{found.fingerprint}/{found.since.isoformat()}", path=path, **told)
@@ -150,16 +147,6 @@ def announce_history(model: str, kind: EventKind, version: int) -> None:
         name: getattr(lines[-1], name) for name in _OF_HISTORY[kind].model_fields if name not in _OWN
     }
     announce(_OF_HISTORY[kind](model=model, key=lines[-1].id, **told))
-
-
-@contextmanager
-def warned_of(trouble: str) -> Iterator[None]:
-    """Let an error of what is beside the work be a warning: a run that has promoted does not fail over a picture."""
-    logger = get_run_logger()
-    try:
-        yield
-    except Exception as error:
-        logger.warning("%s: %s: %s", trouble, type(error).__name__, error, exc_info=True)
 
 
 _OWN = {"model", "key"}

@@ -12,15 +12,15 @@ import yaml
 from prefect.input.actions import create_flow_run_input, delete_flow_run_input, read_flow_run_input
 from pydantic import BaseModel, ConfigDict
 
+from ratchet.planning import Plan
 from ratchet.registry import BestRun
-from ratchet.retraining import Plan
 from ratchet.training.results import SweepOutcome
 
 _PLAN, _CHOICE, _IMAGES = "ratchet-plan", "ratchet-choice", "ratchet-images"
 _PART = 500_000  # characters in one request: many a proxy takes no more than 1 MB
 
 
-class Choice(BaseModel):
+class Chosen(BaseModel):
     """What became of the trials, and which one was chosen."""
 
     model_config = ConfigDict(frozen=True)
@@ -29,7 +29,7 @@ class Choice(BaseModel):
     best: BestRun
 
 
-def keep_plan(plan: Plan, choice: Choice) -> None:
+def keep_plan(plan: Plan, choice: Chosen) -> None:
     """Keep the plan of this flow run, and what came of it.
 
     Data and settings may be others then, and a sweep that its budget ended could train on, and choose what nobody was asked
@@ -47,10 +47,10 @@ def kept_plan() -> Plan | None:
     return None if text is None else Plan.from_yaml(text)
 
 
-def kept_choice() -> Choice | None:
+def kept_choice() -> Chosen | None:
     """Return what this flow run has kept of its trials."""
     text = _kept(_CHOICE)
-    return None if text is None else Choice.model_validate(yaml.safe_load(text))
+    return None if text is None else Chosen.model_validate(yaml.safe_load(text))
 
 
 def keep_images(names: Collection[str] | None) -> None:

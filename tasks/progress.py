@@ -17,13 +17,13 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.exceptions import PrefectException
 from rich.console import Console
 
+from ratchet.planning import Plan
 from ratchet.report import trial_table
-from ratchet.retraining import Plan
 from ratchet.training.display import print_plan, show_sweep
 from ratchet.training.preview import Preview, rows
 from ratchet.training.results import OnProgress, Status, SweepOutcome, TrialResult
-from tasks.events import warned_of
 from tasks.run_page import artifact_key
+from tasks.step import warned_of
 
 _T = TypeVar("_T")
 

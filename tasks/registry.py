@@ -8,8 +8,8 @@ from prefect.runtime import flow_run
 
 from ratchet import MlflowModelManager
 from ratchet.registry import Event, EventKind, ModelVersion, PrunePlan
-from tasks.events import announce_history, warned_of
-from tasks.step import step
+from tasks.events import announce_history
+from tasks.step import step, warned_of
 
 
 @step("prune {model}")

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from prefect import get_run_logger
 
-from ratchet import retraining
+from ratchet import planning, retraining
 from ratchet.form import RetrainForm, overrides_of
 from ratchet.gate import Verdict
 from ratchet.outcome import Outcome
 from ratchet.page_parts import figure
+from ratchet.planning import Plan
 from ratchet.registry import BestRun, EventKind, ModelVersion, Stage
-from ratchet.retraining import Plan
 from ratchet.training.results import SweepOutcome
-from tasks.events import announce_history, warned_of
+from tasks.events import announce_history
 from tasks.kept import keep_images, kept_choice, kept_images, kept_plan
 from tasks.progress import gate_progress, sweep_progress
 from tasks.run_page import describe_run, this_flow_run, write_page
 from tasks.runs import is_waiting
-from tasks.step import step
+from tasks.step import step, warned_of
 
 
 @step("plan")
@@ -33,7 +33,7 @@ def plan_retraining(form: RetrainForm) -> Plan:
     only = kept_images()
     if (kept := kept_plan()) is not None:
         return kept.among(only)
-    plan = retraining.plan_retraining(overrides_of(form), flow_run=this_flow_run(), is_waiting=is_waiting, only=only)
+    plan = planning.plan_retraining(overrides_of(form), flow_run=this_flow_run(), is_waiting=is_waiting, only=only)
     if only is None and plan.unchanged_since is None:
         keep_images(plan.trials[0].samples)
     describe_run(plan.title, model=plan.settings.model)

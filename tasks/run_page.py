@@ -1,4 +1,4 @@
-"""What a flow run's page says of itself: its name, its tags, its address, and errors in a sentence."""
+"""The page of a flow run: its address, its name and tags, its report, and errors in a sentence."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from prefect.settings import PREFECT_UI_URL
 from ratchet import report as pages
 from ratchet.errors import RatchetError
 from ratchet.outcome import Outcome
+from ratchet.planning import FlowRun
 from ratchet.registry.pages import without_password
-from ratchet.retraining import FlowRun
 
 
 def this_flow_run() -> FlowRun:

@@ -9,18 +9,18 @@ from datetime import timedelta
 
 from prefect.variables import Variable
 
-from ratchet.data.watching import Look
+from ratchet.data.watching import DataLook
 from ratchet.watching import look_at_data
 from tasks.events import DataChanged, announce
 from tasks.step import step
 
 
 @step("look at the data of {model}")
-def watch_data(model: str, overrides: Sequence[str], settle_minutes: float) -> Look:
+def watch_data(model: str, overrides: Sequence[str], settle_minutes: float) -> DataLook:
     """Look at the data, announce a change once it has settled, and remember what was seen."""
     variable = variable_name(model)
     kept = Variable.get(variable)
-    before = None if kept is None else Look.model_validate(kept)
+    before = None if kept is None else DataLook.model_validate(kept)
     found, folder = look_at_data(model, overrides, before, settle=timedelta(minutes=settle_minutes))
     if found.previous is not None:  # announced before it is remembered: a crash between the two only repeats its id
         announce(DataChanged.of(model, found, str(folder)))

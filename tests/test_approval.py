@@ -41,7 +41,7 @@ from flows.retrain import retrain
 from flows.service.automations import recovery_automations
 from flows.service.deployments import POOL, RESTARTS, TAG
 from flows.service.work import ask_for_life, skip_missed
-from ratchet import MlflowModelManager, retraining
+from ratchet import MlflowModelManager, planning
 from ratchet.data.shapes import generate
 from ratchet.errors import ExperimentNotFoundError, SweepFailedError
 from ratchet.form import RetrainForm
@@ -57,7 +57,7 @@ from ratchet.training.progress import Progress
 from ratchet.training.results import SweepOutcome, TrialResult
 from tasks.approval import _question, _silence, end_questions
 from tasks.judgement import log_reading
-from tasks.kept import Choice, keep_images, keep_plan, kept_images
+from tasks.kept import Chosen, keep_images, keep_plan, kept_images
 from tasks.progress import gate_progress, sweep_progress
 from tasks.retraining import plan_retraining, report, select_best, sweep
 from tasks.run_page import artifact_key, tell_errors_in_sentences, this_flow_run, write_page
@@ -289,7 +289,7 @@ def test_approval_is_refused_where_the_answer_would_be_cancelled_with_its_run(
 def test_a_run_does_not_fail_over_its_report(
     prefect_service: Service, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = retraining.plan_retraining([*TINY, "core.name=untouched"])
+    plan = planning.plan_retraining([*TINY, "core.name=untouched"])
     skipped = skip(plan.model_copy(update={"unchanged_since": 1}))
     trial = TrialResult(name="fpn", fingerprint="f", status="finished", run_id="0" * 32)
     swept = SweepOutcome(trials=(trial,), metric="val_iou", mode="max", stopped=None)
@@ -579,7 +579,7 @@ def test_the_last_question_counts_and_its_own_answer() -> None:
 
 @pytest.mark.flow
 def test_a_run_that_has_asked_trains_and_chooses_nothing_anew(prefect_service: Service, home: Path) -> None:
-    plan = retraining.plan_retraining([*TINY, "core.name=untouched"])
+    plan = planning.plan_retraining([*TINY, "core.name=untouched"])
     trial = TrialResult(name="fpn", fingerprint="f", status="failed", metrics={"val_iou": float("nan")})
     outcome = SweepOutcome(trials=(trial,), metric="val_iou", mode="max", stopped="max_time 1h reached")
     best = BestRun("run", "val_iou", 0.5, None, datetime(2026, 1, 1, tzinfo=UTC), "runs:/run/deployment_model")
@@ -587,7 +587,7 @@ def test_a_run_that_has_asked_trains_and_chooses_nothing_anew(prefect_service: S
     @flow
     def taken_up() -> tuple[SweepOutcome, BestRun]:
         for _ in range(2):
-            keep_plan(plan, Choice(sweep=outcome, best=best))
+            keep_plan(plan, Chosen(sweep=outcome, best=best))
         return sweep(plan), select_best(plan, outcome)
 
     kept, chosen = taken_up()
@@ -659,7 +659,7 @@ def test_progress_that_somebody_deleted_is_shown_anew_and_stops_nothing(prefect_
 
 @pytest.mark.flow
 def test_a_sweep_that_fails_leaves_its_progress_as_it_ended(prefect_service: Service, home: Path) -> None:
-    plan = retraining.plan_retraining([*TINY, "core.name=untouched", "retrain.model=in_vain"])
+    plan = planning.plan_retraining([*TINY, "core.name=untouched", "retrain.model=in_vain"])
     progress = Progress(epoch=3, max_epochs=20, step=3, steps_per_epoch=1)
     begun = TrialResult(name="fpn", fingerprint="f", status="running", progress=progress)
 

@@ -8,7 +8,7 @@ import pytest
 
 from ratchet.duration import parse_duration, shown_duration
 from ratchet.settings import SweepSettings
-from ratchet.training.budget import Budget
+from ratchet.training.budget import SweepBudget
 
 SETTINGS = {
     "parallel": None,
@@ -48,8 +48,8 @@ def test_a_length_of_time_is_shown_in_two_units(seconds: float, shown: str) -> N
     assert shown_duration(seconds) == shown
 
 
-def budget(mode: str = "max", **settings: object) -> Budget:
-    return Budget(SweepSettings.model_validate(SETTINGS | settings), metric="m", mode=mode)  # type: ignore[arg-type]
+def budget(mode: str = "max", **settings: object) -> SweepBudget:
+    return SweepBudget(SweepSettings.model_validate(SETTINGS | settings), metric="m", mode=mode)  # type: ignore[arg-type]
 
 
 def test_a_target_is_reached_from_its_own_side_and_never_by_nan() -> None:

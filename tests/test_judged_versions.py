@@ -25,10 +25,11 @@ from ratchet.gate.record import VERDICT_FILE
 from ratchet.judgement.anytime import judge_anytime
 from ratchet.judgement.records import REPORT_FILE, kept_verdict, last_verdict, promoted_on, record_location
 from ratchet.monitoring.images import choose_images
+from ratchet.planning import FlowRun, Plan, plan_retraining
 from ratchet.registry import EventKind, LedgerModelManager, ModelVersion, Stage
 from ratchet.registry.searches import ensure_experiment
 from ratchet.registry.tracking import client
-from ratchet.retraining import FlowRun, Plan, _holds, _last, gate, move, plan_retraining
+from ratchet.retraining import _holds, _last, gate, move
 from ratchet.training.plan import SweepPlan
 
 pytestmark = pytest.mark.slow
@@ -307,7 +308,7 @@ def test_a_gate_image_that_is_there_twice_counts_once(registry: Registry, images
     assert (twice.n_images, twice.interval) == (once.n_images, once.interval)
     assert twice.gate_set == once.gate_set
     assert any("15 gate images are copies" in note for note in twice.notes)
-    choice = choose_images(data_module(doubled), seen=frozenset(), judged=frozenset(tests))
+    choice = choose_images(data_module(doubled), seen=frozenset(), judged=dict.fromkeys(tests))
     assert len(choice.reference) == len(tests)
     assert not {sample.name for sample in choice.fresh} & {f"z-{name}" for name in tests}
     for name in tests[:5]:  # copies that come before what production was promoted on
@@ -315,7 +316,7 @@ def test_a_gate_image_that_is_there_twice_counts_once(registry: Registry, images
             (file,) = (doubled / kind).glob(f"{name}.*")
             shutil.copyfile(file, file.with_stem(f"a-{name}"))
     (doubled / "test.txt").write_text("".join(f"{name}\n" for name in [*tests, *(f"a-{n}" for n in tests[:5])]))
-    choice = choose_images(data_module(doubled), seen=frozenset(), judged=frozenset(tests))
+    choice = choose_images(data_module(doubled), seen=frozenset(), judged=dict.fromkeys(tests))
     assert {sample.name for sample in choice.reference} == set(tests)
     assert not {sample.name for sample in choice.fresh} & {f"a-{name}" for name in tests}
 

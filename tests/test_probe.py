@@ -17,7 +17,7 @@ from exported_models import BEST, SIZE, Brightness, Hanging, export
 from torch import nn
 
 from ratchet.evaluation import probe_process
-from ratchet.evaluation.probe import Answer, Exported, time_models, try_model
+from ratchet.evaluation.probe import Exported, ProbeAnswer, time_models, try_model
 from ratchet.evaluation.signature import expected_shape, read_signature
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ IMAGES = np.random.default_rng(0).random((2, 3, SIZE, SIZE), dtype=np.float32)
 PATIENCE = 300  # seconds that a busy machine may take to import torch
 
 
-def tried(directory: Path) -> Answer:
+def tried(directory: Path) -> ProbeAnswer:
     return try_model(Exported(directory, IMAGES), time_limit=PATIENCE)
 
 

@@ -15,9 +15,10 @@ from ratchet.errors import ConfigError, GateError
 from ratchet.gate.record import replay
 from ratchet.judgement.records import judgement_path
 from ratchet.outcome import Outcome
+from ratchet.planning import FlowRun, plan_retraining
 from ratchet.registry import Stage
 from ratchet.registry.tracking import client
-from ratchet.retraining import FlowRun, move, plan_retraining, select, train
+from ratchet.retraining import move, select, train
 
 pytestmark = [pytest.mark.flow, pytest.mark.trains]
 

@@ -10,7 +10,7 @@ import pytest
 from exported_models import BEST, Brightness, export
 from parts import write_list, write_parts
 
-from ratchet.data.watching import Look, look, sign
+from ratchet.data.watching import DataLook, look, sign
 from ratchet.errors import DatasetNotFoundError
 from ratchet.registry import MlflowModelManager
 from ratchet.registry.searches import ensure_experiment
@@ -26,10 +26,10 @@ class Watcher:
 
     def __init__(self, folder: Path, known: str | None) -> None:
         self.folder, self.known = folder, known
-        self.before: Look | None = None
+        self.before: DataLook | None = None
         self.minutes, self.read = 0, 0
 
-    def look(self) -> Look:
+    def look(self) -> DataLook:
         def read() -> tuple[str, int]:
             self.read += 1
             return (self.folder / "image").read_text(), 0
@@ -106,7 +106,7 @@ def test_the_signature_sees_names_sizes_and_times_at_any_depth_and_no_hidden_fil
 
 
 OWN = ("datamodule=base/segmentation", "datamodule.idx_to_class={1: scratch, 2: dent}")
-BEFORE = Look(signature="another", since=START, fingerprint="another")
+BEFORE = DataLook(signature="another", since=START, fingerprint="another")
 
 
 @pytest.mark.parametrize("search", ["optimizer.lr=interval(1e-4,1e-2)", "sweep.sampler=tpe"])

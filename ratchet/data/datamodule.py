@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _METADATA = "metadata.csv"
 
 
-class SegmentationDataModule:
+class SegmentationDataModule(ABC):
     """Images and masks in splits. A subclass says where the files are (`list_samples`), and may make them (`fetch`).
 
     Splits come from lists (`train_split_file`, …; by default `train.txt`, … if the folder holds them, one name a line),
@@ -84,7 +84,7 @@ class SegmentationDataModule:
         self.data_path = Path(data_path).expanduser()
         self.name = name or self.data_path.name
         self._class_map = build_class_map(idx_to_class, mask_values)
-        self._input_format = _input_format(input_height, input_width, mean, std)
+        self._input_format = InputFormat(input_height, input_width, tuple(map(float, mean)), tuple(map(float, std)))
         self._train_transform = train_transform
         if (batch_size != "auto" and batch_size < 1) or (num_workers or 0) < 0:
             raise ConfigError("datamodule.batch_size must be at least 1, datamodule.num_workers at least 0")
@@ -146,7 +146,7 @@ class SegmentationDataModule:
 
     @property
     def gate_fingerprint(self) -> str:
-        """The same fingerprint of the gate set alone."""
+        """The content of the gate set alone, as a fingerprint."""
         return self._prepare_once().gate_fingerprint
 
     @property
@@ -267,20 +267,17 @@ class SegmentationDataModule:
     def _prepare_once(self) -> PreparedData:
         if self._prepared is None:
             self.fetch()
-            self._prepared = self._read_all()
+            self._prepared = prepare_data(
+                self.list_samples(),
+                self._find_lists(),
+                self.data_path / _METADATA,
+                sizes=self._sizes,
+                only=self.only,
+                group_by=self.group_by,
+                meaning={"classes": self.classes, "mask_values": sorted(self.mask_values.items())},
+                index=self._index,
+            )
         return self._prepared
-
-    def _read_all(self) -> PreparedData:
-        return prepare_data(
-            self.list_samples(),
-            self._find_lists(),
-            self.data_path / _METADATA,
-            sizes=self._sizes,
-            only=self.only,
-            group_by=self.group_by,
-            meaning={"classes": self.classes, "mask_values": sorted(self.mask_values.items())},
-            index=self._index,
-        )
 
     def read_metadata(self) -> dict[str, dict[str, str]]:
         """The rows of `metadata.csv` by image; nothing is hashed. Raises `MetadataError`."""
@@ -292,11 +289,3 @@ class SegmentationDataModule:
         named = {split: folder / Path(file).expanduser() for split, file in self._split_files.items()}
         found = {split: folder / file for split, file in self.default_lists.items() if (folder / file).is_file()}
         return {**found, **named}
-
-
-def _input_format(height: int, width: int, mean: Sequence[float], std: Sequence[float]) -> InputFormat:
-    if height < 1 or width < 1:
-        raise ConfigError(f"transforms.input_height and input_width are {height} and {width}: both at least 1")
-    if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):  # noqa: PLR2004 - red, green, blue
-        raise ConfigError("transforms.mean and transforms.std need three values each, and std above 0")
-    return InputFormat(height, width, tuple(map(float, mean)), tuple(map(float, std)))

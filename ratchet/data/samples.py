@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ratchet.errors import ConfigError
+
 SPLITS = ("train", "val", "test", "gate")
 """Every split there can be. `gate` is optional: without it, the gate judges on `test`."""
 
@@ -36,12 +38,24 @@ def metadata_columns(samples: Iterable[Sample]) -> dict[str, dict[str, str]]:
 
 @dataclass(frozen=True)
 class InputFormat:
-    """The input of a network: height and width in pixels, and mean and standard deviation of RGB in [0, 1]."""
+    """The input of a network: height and width in pixels, and mean and standard deviation of RGB in [0, 1].
+
+    Raises `ConfigError`.
+    """
 
     height: int
     width: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what can be no input."""
+        if self.height < 1 or self.width < 1:
+            raise ConfigError(
+                f"transforms.input_height and input_width are {self.height} and {self.width}: both at least 1"
+            )
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):  # noqa: PLR2004 - RGB
+            raise ConfigError("transforms.mean and transforms.std need three values each, and std above 0")
 
 
 def unlisted_note(images: int) -> str:

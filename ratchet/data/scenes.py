@@ -16,7 +16,7 @@ _Field = NDArray[np.float64]  # of shape (size, size)
 
 
 @dataclass(frozen=True)
-class Look:
+class SiteLook:
     """How the scenes of one site look. Frequencies are in cycles per image, colours and noise in [0, 1]."""
 
     ground: _Field
@@ -30,10 +30,10 @@ class Look:
     noise: float
 
 
-def draw_look(rng: np.random.Generator) -> Look:
+def draw_look(rng: np.random.Generator) -> SiteLook:
     """The look of a site."""
     shared = rng.uniform(0.06, 0.1, size=3) * rng.choice((-1, 1), size=3)
-    return Look(
+    return SiteLook(
         ground=rng.uniform(0.35, 0.65, size=3),
         tints=np.array([shared + rng.normal(0, 0.05, size=3) for _ in (DISC, POLYGON)]),
         frequency=rng.uniform(5.0, 11.0),
@@ -46,9 +46,9 @@ def draw_look(rng: np.random.Generator) -> Look:
     )
 
 
-def drift_look(look: Look, other: Look, drift: float) -> Look:
+def drift_look(look: SiteLook, other: SiteLook, drift: float) -> SiteLook:
     """A look that went the share `drift` of the way to another one, darker, noisier and more blurred with it."""
-    return Look(
+    return SiteLook(
         ground=(1 - drift) * look.ground + drift * (other.ground - 0.15),
         tints=(1 - drift) * look.tints + drift * other.tints,
         frequency=(1 - drift) * look.frequency + drift * 1.6 * other.frequency,
@@ -61,7 +61,7 @@ def drift_look(look: Look, other: Look, drift: float) -> Look:
     )
 
 
-def draw_scene(rng: np.random.Generator, look: Look, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def draw_scene(rng: np.random.Generator, look: SiteLook, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """One image, uint8 (size, size, 3), and its mask of class indices, uint8 (size, size).
 
     Objects have the texture of the ground turned and shifted in brightness a little; rings, bars and shadows have the
@@ -91,7 +91,7 @@ def _place_object(rng: np.random.Generator, kind: int, mask: NDArray[np.uint8]) 
     return distance
 
 
-def _draw_inside(rng: np.random.Generator, look: Look, kind: int, size: int) -> _Field:
+def _draw_inside(rng: np.random.Generator, look: SiteLook, kind: int, size: int) -> _Field:
     """The colours of an object of that class: the texture of the ground, turned, in another tint."""
     texture = _texture(
         rng, size, look.frequency * rng.uniform(0.9, 1.35), look.angle + rng.normal(0.9, 0.35), look.spread
@@ -101,7 +101,7 @@ def _draw_inside(rng: np.random.Generator, look: Look, kind: int, size: int) -> 
     return inside
 
 
-def _photograph(rng: np.random.Generator, look: Look, colour: _Field, size: int) -> NDArray[np.uint8]:
+def _photograph(rng: np.random.Generator, look: SiteLook, colour: _Field, size: int) -> NDArray[np.uint8]:
     y, x = _grid(size)
     direction = rng.uniform(0, 2 * np.pi)
     light = 1 + look.shading * 2 * ((x * np.cos(direction) + y * np.sin(direction)) / size)

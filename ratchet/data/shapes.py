@@ -14,7 +14,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from ratchet.data.scenes import DISC, POLYGON, Look, draw_look, draw_scene, drift_look
+from ratchet.data.scenes import DISC, POLYGON, SiteLook, draw_look, draw_scene, drift_look
 from ratchet.errors import ConfigError, DatasetNotFoundError
 
 GENERATOR_VERSION = 1
@@ -158,7 +158,7 @@ def _write_month(path: Path, month: Month, number: int, seed: int, size: int) ->
         Image.fromarray(mask).save(path / "masks" / f"{name}.png")
 
 
-def _look(site: str, seed: int, drift: float) -> Look:
+def _look(site: str, seed: int, drift: float) -> SiteLook:
     number = _SITES.index(site)
     look = draw_look(np.random.default_rng((seed, 0, number)))
     return drift_look(look, draw_look(np.random.default_rng((seed, 0, number, 1))), drift) if drift else look

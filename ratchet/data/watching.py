@@ -15,7 +15,7 @@ from ratchet.data.samples import unlisted_note
 from ratchet.errors import DatasetNotFoundError
 
 
-class Look(BaseModel):
+class DataLook(BaseModel):
     """What one look at a folder found, and the next one is told.
 
     `signature` is of the names, sizes and times of all files, empty where there is no folder, and `since` when it was first
@@ -40,14 +40,14 @@ class Look(BaseModel):
 
 def look(
     folder: Path,
-    before: Look | None,
+    before: DataLook | None,
     *,
     now: datetime,
     settle: timedelta,
     read: Callable[[], tuple[str, int]],
     known: Callable[[], str | None],
     lists: Sequence[Path] = (),
-) -> Look:
+) -> DataLook:
     """Look at a folder again. The content is read only when the files changed and then stayed as they are for `settle`.
 
     `lists` are files of the data set that may lie elsewhere. `read` gives its fingerprint, and how many images are in no split
@@ -60,12 +60,12 @@ def look(
     since = before.since if before is not None and before.signature == signature else now
     since = min(since, now)  # a clock may have been ahead
     if signature is None or now - since < settle:
-        return Look(signature=signature or "", since=since, fingerprint=remembered)
+        return DataLook(signature=signature or "", since=since, fingerprint=remembered)
     if before is not None and before.settled and before.signature == signature:
         return before.model_copy(update={"previous": None})
     found, unlisted = read()
     changed = remembered is not None and found != remembered
-    return Look(
+    return DataLook(
         signature=signature,
         since=since,
         settled=True,

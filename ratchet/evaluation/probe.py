@@ -34,7 +34,7 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProbeAnswer:
     """How one model answered, an image at a time; `error` says why it did not, and then nothing else is known.
 
     `shapes` are its outputs' (1, C, h, w). `difference` is the largest to the reference output, over the reference's
@@ -58,7 +58,7 @@ class Latency:
     error: str | None = None
 
 
-def try_model(model: Exported, *, time_limit: int) -> Answer:
+def try_model(model: Exported, *, time_limit: int) -> ProbeAnswer:
     """Load a model in a process of its own, which is killed after `time_limit` seconds, and let it answer."""
     with tempfile.TemporaryDirectory(prefix="probe-") as folder:
         reference = model.directory / REFERENCE_FILE
@@ -68,8 +68,8 @@ def try_model(model: Exported, *, time_limit: int) -> Answer:
         }
         told = _run(job, Path(folder), time_limit)
     if "error" in told:
-        return Answer(error=told["error"], isolation=told.get("isolation"))
-    return Answer(
+        return ProbeAnswer(error=told["error"], isolation=told.get("isolation"))
+    return ProbeAnswer(
         shapes=tuple(tuple(shape) for shape in told["shapes"]),
         finite=told["finite"],
         difference=told["difference"],

@@ -65,7 +65,7 @@ class ModelCard(BaseModel):
 class ServedModel:
     """A model loaded from an exported directory."""
 
-    def __init__(self, directory: Path, device: str = "cpu") -> None:
+    def __init__(self, directory: Path) -> None:
         """Load it. Raises `ModelFilesError`."""
         self.card = ModelCard.read(directory)
         self._name = directory
@@ -74,12 +74,11 @@ class ServedModel:
                 warnings.simplefilter(
                     "ignore", FutureWarning
                 )  # TorchScript is on its way out; model.json's form follows
-                self._network = torch.jit.load(str(directory / TORCHSCRIPT_FILE), map_location=device).eval()  # type: ignore[no-untyped-call]
+                self._network = torch.jit.load(str(directory / TORCHSCRIPT_FILE), map_location="cpu").eval()  # type: ignore[no-untyped-call]
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelFilesError(
                 f"{directory} does not hold a model that Ratchet can serve ({TORCHSCRIPT_FILE}): {error}"
             ) from error
-        self._device = torch.device(device)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -92,7 +91,7 @@ class ServedModel:
 
         Raises `ModelFilesError` for a model that fails, or whose answer has another form than its card says.
         """
-        batch = self.card.prepare(images).to(self._device)
+        batch = self.card.prepare(images)
         try:
             logits: Tensor = self._network(batch)
         except RuntimeError as error:
@@ -125,6 +124,5 @@ class SilentModel(ServedModel):
         """Take the place of the model with this card."""
         self.card = card
         self._name = Path("nowhere")
-        self._device = torch.device("cpu")
         # Of equal logits, the background's wins.
         self._network = lambda batch: batch.new_zeros(len(batch), card.channels[0], 1, 1)

@@ -15,7 +15,7 @@ from ratchet.gate.verdict import ModelRef, Verdict
 
 
 @dataclass(frozen=True)
-class Answer:
+class Ruling:
     """What the policy says of one record: its verdict, or why the record cannot tell."""
 
     champion: ModelRef | None
@@ -38,8 +38,8 @@ class Row:
     """One version: what was decided then, what the policy says against the same champion, and against its own."""
 
     then: Verdict
-    same: Answer
-    own: Answer
+    same: Ruling
+    own: Ruling
 
 
 def backtest(policy: Policy, records: Sequence[Record]) -> tuple[Row, ...]:
@@ -83,29 +83,29 @@ def _scored(records: Sequence[Record], metric: str) -> _Scored:
     return found
 
 
-def _ask(policy: Policy, record: Record) -> Answer:
+def _ask(policy: Policy, record: Record) -> Ruling:
     champion = record.verdict.champion
     try:
         verdict = judge_again(record, policy)
     except GateError as error:
-        return Answer(champion, None, str(error))
+        return Ruling(champion, None, str(error))
     gaps = dict(_gaps(policy, record))
     checks = tuple(
         check for check in verdict.checks if not {check.rule, check.slice, f"{check.rule} {check.slice}"} & gaps.keys()
     )
     if gaps and ("scored" in gaps or all(check.passed or check.undecided for check in checks)):
-        return Answer(champion, None, f"not recorded then: {'; '.join(dict.fromkeys(gaps.values()))}")
-    return Answer(champion, verdict.model_copy(update={"checks": checks}))
+        return Ruling(champion, None, f"not recorded then: {'; '.join(dict.fromkeys(gaps.values()))}")
+    return Ruling(champion, verdict.model_copy(update={"checks": checks}))
 
 
 def _ask_against(
     policy: Policy, record: Record, champion: ModelRef | None, reigned: Sequence[ModelRef], scored: _Scored
-) -> Answer:
+) -> Ruling:
     """The same challenger against another champion, whose counts come from another record."""
     verdict = record.verdict
     gate_set = verdict.gate_set
     if champion is not None and (champion.digest, gate_set) not in scored:
-        return Answer(champion, None, f"v{champion.version} was not scored on these gate images")
+        return Ruling(champion, None, f"v{champion.version} was not scored on these gate images")
     here = [ref for ref in reigned if (ref.digest, gate_set) in scored]
     counts = {role: table for role, table in record.counts.items() if role == "challenger"}
     evidence, anchor = verdict.evidence, None
@@ -153,10 +153,11 @@ def _gaps(policy: Policy, record: Record) -> Iterator[tuple[str, str]]:
     for role in ("challenger", "champion") if policy.leak and against else ("challenger",) if policy.leak else ():
         if leak is None or getattr(leak, f"{role}_seen") is None:
             yield f"leak {role}", "what the models were trained on"
-    if policy.serves is not None and serves is None:
-        yield "serves", "a trial of the export"
-    elif policy.serves is not None and against and policy.serves.same_signature and serves.champion_signature is None:
-        yield "serves signature", "what the champion takes and gives"
+    if policy.serves is not None:
+        if serves is None:
+            yield "serves", "a trial of the export"
+        elif against and policy.serves.same_signature and serves.champion_signature is None:
+            yield "serves signature", "what the champion takes and gives"
     asked = policy.budget.model_dump(exclude_none=True) if policy.budget is not None else {}
     ratio = against and any(bound.endswith("_ratio") for bound in asked)
     sampled = [evidence.challenger_cost, *([evidence.champion_cost] if ratio else [])]

@@ -19,15 +19,22 @@ from ratchet.gate.policy import Policy
 from ratchet.gate.verdict import STATISTIC, STATISTIC_VERSION, Verdict
 
 VERDICT_FILE = "verdict.json"
+_IMAGES_FILE = "images.json"
 _METADATA = "metadata"
 
 
 def write_record(
-    folder: Path, verdict: Verdict, counts: Mapping[str, ImageCounts], *, metadata: Metadata | None = None
+    folder: Path,
+    verdict: Verdict,
+    counts: Mapping[str, ImageCounts],
+    *,
+    metadata: Metadata | None = None,
+    images: Mapping[str, str] | None = None,
 ) -> None:
     """Write `verdict.json` and, for each artifact that the verdict names, `<role>.parquet`.
 
-    `counts` are by role: challenger, champion, anchor. Raises VerdictChangedError for counts or metadata other than
+    `counts` are by role: challenger, champion, anchor. `images`, the content of each image by its name, nothing is derived
+    from: they tell the images again where files were renamed. Raises VerdictChangedError for counts or metadata other than
     the ones that the verdict was made from.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,16 +47,22 @@ def write_record(
         else:
             _require(counts_digest(counts[role]) if role in counts else None, digest, f"The counts of the {role}")
             write_counts(counts[role], path)
+    if images is not None:
+        (folder / _IMAGES_FILE).write_text(json.dumps(dict(images), indent=1) + "\n", encoding="utf-8")
     (folder / VERDICT_FILE).write_text(verdict.to_json(), encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class Record:
-    """A verdict with all that it was made from, every artifact checked against the digest that the verdict names."""
+    """A verdict with all that it was made from, every artifact checked against the digest that the verdict names.
+
+    `images` is the content of each image by its name; None: an older Ratchet's record.
+    """
 
     verdict: Verdict
     counts: Mapping[str, ImageCounts]
     metadata: Metadata
+    images: Mapping[str, str] | None = None
 
 
 def read_record(path: Path, *, digest: str | None = None) -> Record:
@@ -82,7 +95,8 @@ def read_record(path: Path, *, digest: str | None = None) -> Record:
             _require(counts_digest(counts[role]), expected, str(artifact))
     if "challenger" not in counts:
         raise VerdictChangedError(f"{path} names no counts of the challenger: nothing can be derived from it.")
-    return Record(verdict, counts, metadata)
+    kept = path.with_name(_IMAGES_FILE)
+    return Record(verdict, counts, metadata, json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None)
 
 
 def replay(path: Path, *, digest: str | None = None) -> Verdict:

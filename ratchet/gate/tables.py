@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ratchet.gate import wording
-from ratchet.gate.backtest import Answer, Row
+from ratchet.gate.backtest import Row, Ruling
 from ratchet.gate.verdict import Verdict
 
 STYLES = {
@@ -40,7 +40,7 @@ def backtest_table(rows: Sequence[Row]) -> Table:
     """A row for each version: what was decided then, what the policy says, and what it says on its own line."""
     table = Table("version", "decided then", "this policy", "against its own champion", "why")
     for row in rows:
-        then = Answer(row.then.champion, row.then)
+        then = Ruling(row.then.champion, row.then)
         why = row.own.why if row.own is row.same else f"{row.same.why}\nown: {row.own.why}"
         table.add_row(f"v{row.then.challenger.version}", _cell(then), _cell(row.same), _cell(row.own), why)
     return table
@@ -59,7 +59,7 @@ def _counted(outcomes: Sequence[str]) -> str:
     return f"{outcomes.count('promote')}{left}"
 
 
-def _cell(answer: Answer) -> Text:
+def _cell(answer: Ruling) -> Text:
     against = "first model" if answer.champion is None else f"against v{answer.champion.version}"
     return Text.assemble((answer.outcome, STYLES[answer.outcome]), f", {against}")
 

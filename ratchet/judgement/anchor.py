@@ -24,7 +24,7 @@ MODELS_AT_ONCE = 4  # in memory: a new gate set may call for every champion ther
 
 
 @dataclass(frozen=True)
-class Anchor:
+class FoundAnchor:
     """The version and its counts, or None and in `notes` the reason; `notes` also name versions that were left out."""
 
     version: ModelVersion | None = None
@@ -40,7 +40,7 @@ def find_anchor(
     scorer: Scorer,
     manager: MlflowModelManager,
     gate: Set[str],
-) -> Anchor:
+) -> FoundAnchor:
     """Score every former champion that is still there and not in quarantine; the best by the policy's metric is it.
 
     `counts` are those of today by version number, of the `reference` at least, which wins a tie: the champion, or the
@@ -56,7 +56,7 @@ def find_anchor(
             number: manager.version(reference.model, number) for number in versions
         }  # with what fetching them found
     except ModelFilesError as error:
-        return Anchor(notes=(f"no anchor, as a version that was in production once cannot be scored: {error}",))
+        return FoundAnchor(notes=(f"no anchor, as a version that was in production once cannot be scored: {error}",))
     notes: list[str] = []
     scores: dict[int, float] = {}
     for number, found in known.items():
@@ -74,8 +74,8 @@ def find_anchor(
         if policy.leak and number != reference.version and _has_seen(versions[number], gate, manager):
             notes.append(f"v{number} is not compared with as an anchor: it was trained or selected on gate images")
             continue
-        return Anchor(versions[number], known[number], tuple(notes))
-    return Anchor(notes=tuple(notes))
+        return FoundAnchor(versions[number], known[number], tuple(notes))
+    return FoundAnchor(notes=tuple(notes))
 
 
 def _has_seen(version: ModelVersion, gate: Set[str], manager: MlflowModelManager) -> bool:

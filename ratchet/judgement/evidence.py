@@ -11,7 +11,7 @@ import numpy as np
 from ratchet.data.reading import read_image
 from ratchet.data.seen import SeenImages
 from ratchet.errors import ModelFilesError
-from ratchet.evaluation.probe import Answer, Exported, time_models, try_model
+from ratchet.evaluation.probe import Exported, ProbeAnswer, time_models, try_model
 from ratchet.evaluation.served import TORCHSCRIPT_FILE, ModelCard
 from ratchet.evaluation.signature import expected_shape, read_signature, states_signature
 from ratchet.gate import Cost, Evidence, LeakEvidence, Policy, ServesEvidence, find_leaks
@@ -93,7 +93,7 @@ def _is_asked_what_it_gives(policy: Policy, champion: Path) -> bool:
     return policy.serves is not None and policy.serves.same_signature and not states_signature(champion)
 
 
-def _serves(files: Mapping[str, Path], answers: Mapping[str, Answer]) -> ServesEvidence:
+def _serves(files: Mapping[str, Path], answers: Mapping[str, ProbeAnswer]) -> ServesEvidence:
     answer = answers["challenger"]
     given = {role: next(iter(found.shapes), ()) for role, found in answers.items()}
     expected = expected_shape(files["challenger"], given["challenger"])
@@ -113,7 +113,7 @@ def _serves(files: Mapping[str, Path], answers: Mapping[str, Answer]) -> ServesE
 
 
 def _measure_costs(
-    policy: Policy, exported: Mapping[str, Exported], answers: Mapping[str, Answer]
+    policy: Policy, exported: Mapping[str, Exported], answers: Mapping[str, ProbeAnswer]
 ) -> tuple[dict[str, Cost], tuple[str, ...]]:
     """Cost by role, and a note on why there is no latency. With a challenger that does not answer nothing is timed."""
     if policy.budget is None or answers["challenger"].error:

@@ -17,7 +17,7 @@ from ratchet.gate.contrasts import dependence_note
 from ratchet.gate.record import write_record
 from ratchet.gate.report import html_report
 from ratchet.home import home
-from ratchet.judgement.anchor import Anchor, find_anchor
+from ratchet.judgement.anchor import FoundAnchor, find_anchor
 from ratchet.judgement.cache import CountsCache
 from ratchet.judgement.evidence import collect_evidence, is_usable
 from ratchet.judgement.page import write_page
@@ -79,7 +79,8 @@ def judge_version(
             evidence=measured.evidence,
         )
         artifacts = folder / "artifacts"
-        write_record(artifacts, verdict, counts, metadata=metadata_columns(samples))
+        contents = {sample.name: data.contents[sample.name].image for sample in samples}
+        write_record(artifacts, verdict, counts, metadata=metadata_columns(samples), images=contents)
         page = artifacts / REPORT_FILE
         page.write_text(html_report(verdict), encoding="utf-8")
         run_id = keep_record(artifacts, verdict, challenger)
@@ -159,7 +160,7 @@ def _measure(
     models = _load(files, usable=is_usable(evidence.serves))
     scorer = Scorer(samples, data.contents, data.mask_values, policy.metric, CountsCache(home() / "counts"))
     counts, cached = _score(scorer, models, champion, on_image)
-    anchor = Anchor()
+    anchor = FoundAnchor()
     if policy.anchor is not None:  # also while production is empty: there may have been champions
         today = {version.version: counts[role] for role, version in versions.items()}
         reference = champion or versions["challenger"]

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 OnImage = Callable[[int, int], None] | None
 
 _TODAYS_GATE = (
-    "which gate images it was promoted on is not recorded, or they are gone, so it is compared with today's, newer ones "
-    "among them: a loss on all that is new shows less"
+    "which gate images it was promoted on is not recorded, or too few of them are left, so it is compared with today's, newer "
+    "ones among them: a loss on all that is new shows less"
 )
 
 
@@ -63,10 +63,10 @@ def take_reading(
     config = configuration([champion, *reversed(manager.versions(model))])
     data, record = gate_data(config, data_path), promoted_on(manager, champion)
     policy = load_policy(config.get("gate") or "default") if record is None else record.verdict.policy
-    judged = None if record is None else frozenset(record.counts["challenger"].names)
+    judged = None if record is None else record.images or dict.fromkeys(record.counts["challenger"].names)
     with scratch("monitor") as folder:
         files = manager.download_model(model, champion.version, folder / "model")
-        chosen = choose_images(data, seen=_seen(files, champion), judged=judged)
+        chosen = choose_images(data, seen=_seen(files, champion), judged=judged, least=settings.min_images)
         fresh = chosen.fresh[: settings.newest]
         champion = manager.version(model, champion.version)  # with its files' hashes, if it was registered without
         samples = [*fresh, *chosen.reference]
@@ -102,10 +102,10 @@ def judge_reading(
 ) -> Reading:
     """Conclude from the counts of the `fresh` images (N,) and of the others: a pure function.
 
-    Either is proven, degraded where even the upper end of the change is below -margin, healthy where the lower end is not; what
-    lies between is undecided. Where the policy names groups, they
-    count, not images. `as_promoted`: the others are what the version was promoted on, not all that the gate set holds today.
-    `dependence` is what is to be said of images that depend on each other.
+    Either is proven: degraded where even the upper end of the change is below -margin, healthy where the lower end is not.
+    What lies between is undecided. Where the policy names groups, they count, not images. `as_promoted`: the others are what
+    the version was promoted on, not all that the gate set holds today. `dependence` is what is to be said of images that
+    depend on each other.
     """
     new, old = select_images(counts, fresh), select_images(counts, ~fresh)
     images = len(new.names)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from ratchet.errors import ModelFilesError, RegistryError
 from ratchet.registry.directory_store import DirectoryStore, file_name, plain_name
@@ -24,7 +23,7 @@ from ratchet.registry.ranking import (
     no_such_experiment,
     rank,
 )
-from ratchet.registry.values import BestRun, ModelVersion
+from ratchet.registry.values import BestRun
 
 
 @dataclass(frozen=True)
@@ -78,38 +77,17 @@ class DirectoryModelManager(LedgerModelManager):
         coming.rename(experiment / run_id)
         return run_id
 
-    def best_run(
-        self,
-        experiment_name: str,
-        metric: str,
-        mode: Literal["min", "max"] = "max",
-        *,
-        tags: Mapping[str, str] | None = None,
-        model_path: str = "deployment_model",
-    ) -> BestRun:
-        """The finished run, among those with `tags`, whose value of `metric` is best and whose model is there."""
-        return next(self._candidates(experiment_name, metric, mode, tags, model_path))
-
-    def register_best_model(
-        self,
-        experiment_name: str,
-        metric: str,
-        model_name: str,
-        description: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        mode: Literal["min", "max"] = "max",
-        model_path: str = "deployment_model",
-        *,
-        run_tags: Mapping[str, str] | None = None,
-    ) -> ModelVersion:
-        """Register the model of the best run; one whose files cannot be read gives way to the next best."""
-        ranked = self._candidates(experiment_name, metric, mode, run_tags, model_path)
-        return self._register_first(ranked, model_name, description, tags)
-
     def _candidates(
-        self, experiment_name: str, metric: str, mode: str, tags: Mapping[str, str] | None, model_path: str
+        self,
+        experiment_name: str,
+        metric: str,
+        mode: str,
+        tags: Mapping[str, str] | None,
+        model_path: str,
+        among: Collection[str] | None = None,
     ) -> Iterator[BestRun]:
         order, runs = checked_mode(mode), self._runs(experiment_name)
+        runs = [run for run in runs if among is None or run.run_id in among]
         finished = [run for run in runs if run.facts.status == "FINISHED" and run.facts.has(tags)]
         ranked = rank((_best(run, metric, model_path) for run in finished if metric in run.facts.metrics), order)
         if not ranked:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from enum import Enum
-from typing import Final
+from typing import Final, Literal
 
 from ratchet.errors import ModelFilesError, NoFinishedRunError, NothingToRollBackError, RegistryError
 from ratchet.registry.events import Event, EventKind
@@ -13,8 +12,9 @@ from ratchet.registry.ledger import event_id, written_down
 from ratchet.registry.reading import RegistryReader, number_of, shown, stage_of
 from ratchet.registry.refusal import refuse
 from ratchet.registry.registration import register
-from ratchet.registry.retention import HEAVY, PrunePlan, plan
-from ratchet.registry.values import VERDICT_TAG, BestRun, ModelVersion, Stage, checked_model_name
+from ratchet.registry.removal import remove
+from ratchet.registry.retention import PrunePlan, plan
+from ratchet.registry.values import VERDICT_TAG, ModelVersion, Stage, checked_model_name
 from ratchet.run_names import FINGERPRINT_TAG, SELECTED_TAG
 
 
@@ -46,14 +46,20 @@ class LedgerModelManager(RegistryReader):
         number = register(self._ledger, checked_model_name(model_name), str(model_location), description, tags or {})
         return self.version(model_name, number)
 
-    def _register_first(
+    def register_best_model(
         self,
-        ranked: Iterable[BestRun],
+        experiment_name: str,
+        metric: str,
         model_name: str,
-        description: str | None,
-        tags: Mapping[str, str] | None,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        mode: Literal["min", "max"] = "max",
+        model_path: str = "deployment_model",
+        *,
+        run_tags: Mapping[str, str] | None = None,
     ) -> ModelVersion:
-        """Register the first run, best first, whose files can be read."""
+        """Register the model of the best run; one whose files cannot be read gives way to the next best."""
+        ranked = self._candidates(experiment_name, metric, mode, run_tags, model_path)
         checked_model_name(model_name)
         troubles: list[str] = []
         try:
@@ -259,34 +265,10 @@ class LedgerModelManager(RegistryReader):
             planned = plan(versions, state, events, keep=keep, rollbacks=rollbacks)
             return planned, {version.version: version.run_id for version in versions}
 
-        first, runs = look()
-        gone, lightened, busy = list[int](), set[str](), dict[int, str]()
-        for number in first.goes:
-            going = {(model_name, other) for other in first.goes} if dry_run else {(model_name, number)}
-            # Runs come before their version, without which nobody would find them again.
-            run_id = runs[number] if runs[number] in first.runs else None
-            beside = frozenset[str]() if run_id is None else self._store.beside(run_id, going=going)
-            if beside is None:
-                busy[number] = "its sweep is at work, or ended within a day"
-                continue
-            if dry_run:
-                gone.append(number)
-                lightened |= beside | ({run_id} if run_id is not None else set())
-                continue
-            now, _ = look()  # while others went, it may have been staged, pinned or deleted
-            if number not in now.goes:
-                continue
-            this = (model_name, number)
-            lightened |= {trial for trial in beside if self._store.lighten(trial, HEAVY, going=this)}
-            now, _ = look()  # that may have taken minutes
-            if number not in now.goes:
-                continue
-            if run_id is not None and run_id in now.runs and self._store.lighten(run_id, HEAVY, going=this):
-                lightened.add(run_id)
-            self.delete_model(model_name, number, f"pruned: beyond the newest {keep}")
-            gone.append(number)
-        stays = {**first.stays, **busy}
-        return replace(first, goes=tuple(gone), stays=stays, runs=tuple(sorted(lightened)))
+        def delete(version: int) -> None:
+            self.delete_model(model_name, version, f"pruned: beyond the newest {keep}")
+
+        return remove(model_name, look, self._store, delete, dry_run=dry_run)
 
     def _move(
         self, model_name: str, kind: EventKind, version: int, *, shown: int | None = None, **fields: object

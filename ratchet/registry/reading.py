@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ratchet.errors import ModelNotFoundError, NotAllowedError, RegistryError, VersionNotFoundError
 from ratchet.registry.abstract import AbstractModelManager
@@ -21,7 +22,15 @@ from ratchet.registry.ledger import Ledger
 from ratchet.registry.placing import UNFINISHED, filling, making, move_into
 from ratchet.registry.registration import with_digests
 from ratchet.registry.store import Store
-from ratchet.registry.values import FILES_TAG, SOURCE_TAG, ModelVersion, Stage, checked_model_name, version_number
+from ratchet.registry.values import (
+    FILES_TAG,
+    SOURCE_TAG,
+    BestRun,
+    ModelVersion,
+    Stage,
+    checked_model_name,
+    version_number,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -107,6 +116,36 @@ class RegistryReader(AbstractModelManager):
     def quarantined_fingerprints(self, model_name: str) -> frozenset[str]:
         """The fingerprints of versions that were rolled back and not released: training them again is no use."""
         return self._settle(model_name).state.quarantined_fingerprints
+
+    def best_run(
+        self,
+        experiment_name: str,
+        metric: str,
+        mode: Literal["min", "max"] = "max",
+        *,
+        tags: Mapping[str, str] | None = None,
+        model_path: str = "deployment_model",
+        among: Collection[str] | None = None,
+    ) -> BestRun:
+        """The finished run, among those with `tags`, whose last value of `metric` is best and whose model is there.
+
+        With `among`, only runs of these ids are looked at.
+        Ties go to fewer parameters, then to the earlier start. Raises `ExperimentNotFoundError`, `NoFinishedRunError`
+        or `MetricNotLoggedError`, each listing what there is.
+        """
+        return next(self._candidates(experiment_name, metric, mode, tags, model_path, among))
+
+    @abstractmethod
+    def _candidates(
+        self,
+        experiment_name: str,
+        metric: str,
+        mode: str,
+        tags: Mapping[str, str] | None,
+        model_path: str,
+        among: Collection[str] | None = None,
+    ) -> Iterator[BestRun]:
+        """The finished runs that hold a model, best first; raises before the first where there is none, and says why."""
 
     def download_model(self, model_name: str, version: int | str, output_path: str | Path) -> Path:
         """Copy the files of a version or alias into `output_path`, checked.

@@ -39,16 +39,7 @@ def register(ledger: Ledger, model: str, location: str, description: str | None,
     if known is not None:
         _update(store, model, ledger.settle(model).observed.versions[known], wish)
         return known
-    kept = store.keep(model, source)
-    try:
-        number = _create_version(store, model, source, kept, wish, ledger.who)
-    except ServerUnreachableError:
-        raise  # it may be there
-    except Exception:
-        with suppress(Exception):  # not to hide the error
-            store.discard(kept.location)  # it belongs to no version, and nobody would find it
-        raise
-    return _first_of_its_source(ledger, model, source, number, wish)
+    return _create(ledger, model, source, store.keep(model, source), wish)
 
 
 def _already(ledger: Ledger, model: str, source: Source) -> int | None:
@@ -59,6 +50,19 @@ def _already(ledger: Ledger, model: str, source: Source) -> int | None:
         return None
     same = [number for number, seen in versions.items() if seen.tags.get(IDENTITY_TAG) == source.identity]
     return min(same, default=None)
+
+
+def _create(ledger: Ledger, model: str, source: Source, kept: Kept, wish: _Wish) -> int:
+    """Make a version of the copy, or discard it, since nobody would find it."""
+    try:
+        number = _create_version(ledger.store, model, source, kept, wish, ledger.who)
+    except ServerUnreachableError:
+        raise  # it may be there
+    except Exception:
+        with suppress(Exception):  # not to hide the error
+            ledger.store.discard(kept.location)
+        raise
+    return _first_of_its_source(ledger, model, source, number, wish)
 
 
 def _create_version(store: Store, model: str, source: Source, kept: Kept, wish: _Wish, who: str) -> int:

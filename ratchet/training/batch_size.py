@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.tuner import batch_size_scaling
@@ -50,9 +50,10 @@ def settle_batch_size(
 @contextmanager
 def _every_lack_of_memory_known() -> Iterator[None]:
     """Let the tuner take a smaller batch at any allocator's words: it knows those of NVIDIA's and of torch's on a CPU alone."""
-    known = batch_size_scaling.is_oom_error
-    batch_size_scaling.is_oom_error = lambda error: known(error) or is_lack_of_memory(error)
+    tuner: Any = batch_size_scaling
+    known = tuner.is_oom_error
+    tuner.is_oom_error = lambda error: known(error) or is_lack_of_memory(error)
     try:
         yield
     finally:
-        batch_size_scaling.is_oom_error = known
+        tuner.is_oom_error = known

@@ -10,7 +10,7 @@ from ratchet.duration import shown_duration
 from ratchet.settings import Mode, SweepSettings
 
 
-class Budget:
+class SweepBudget:
     """Counts from the moment when it is made."""
 
     def __init__(self, settings: SweepSettings, *, metric: str, mode: Mode) -> None:

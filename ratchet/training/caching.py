@@ -22,10 +22,9 @@ def fill_cache(config: TrialConfig, samples: Collection[str] | None, report: Rep
 
     The data module returned keeps its cache in place as long as it is held. Raises `DataError`.
     """
-    from ratchet.config import instantiate  # noqa: PLC0415 - imports Hydra
+    from ratchet.config import data_module  # noqa: PLC0415 - imports Hydra
 
-    data = instantiate(config.datamodule | {"train_transform": None})  # which would import torchvision
-    data.only = samples
+    data = data_module(config.datamodule, only=samples)
     data.fill_cache(_Percents(report))
     report(Progress())
     return data

@@ -16,7 +16,7 @@ from ratchet.errors import DataError, RatchetError
 from ratchet.registry.tracking import client
 from ratchet.run_names import PRUNED_TAG, STOPPED_TAG
 from ratchet.training.board import Board
-from ratchet.training.budget import Budget
+from ratchet.training.budget import SweepBudget
 from ratchet.training.caching import cache_key, fill_cache
 from ratchet.training.folder import TrialFolder
 from ratchet.training.memory import has_memory_for
@@ -59,7 +59,7 @@ class Engine:
         self._running: dict[TrialProcess, _Work] = {}
         self._caches: dict[str, Any] = {}
         self._before = TrainedBefore()
-        self._budget = Budget(plan.settings, metric=plan.metric, mode=plan.config.retrain.mode)
+        self._budget = SweepBudget(plan.settings, metric=plan.metric, mode=plan.config.retrain.mode)
 
     def work(self) -> tuple[str | None, int | None]:
         """Work until nothing is left; return the reason where the budget ended it before, and the queue's `begun`."""

@@ -25,7 +25,7 @@ _RUN = re.compile(r"(runs:/)?(?P<run>[0-9a-f]{32})(/(?P<path>.+))?")
 
 
 @dataclass(frozen=True)
-class Origin:
+class Ancestor:
     """A model to start from: `reference` names it for good, `digest` is the sha256 of its weights' file."""
 
     reference: str
@@ -49,7 +49,7 @@ def resolve(config: TrialConfig) -> TrialConfig:
     return config.model_copy(update={"backbone": backbone})
 
 
-def planned(config: TrialConfig) -> Origin | None:
+def planned(config: TrialConfig) -> Ancestor | None:
     """The model that a planned training starts from, with the content that it was planned with."""
     if config.backbone.init_from is None:
         return None
@@ -57,7 +57,7 @@ def planned(config: TrialConfig) -> Origin | None:
     return origin and replace(origin, digest=config.backbone.init_digest or origin.digest)
 
 
-def find(init_from: str, *, model: str) -> Origin | None:
+def find(init_from: str, *, model: str) -> Ancestor | None:
     """Find what is named; None for `production` of a model that has no champion."""
     from ratchet.registry import MlflowModelManager  # noqa: PLC0415 - opens MLflow
 
@@ -75,7 +75,7 @@ def find(init_from: str, *, model: str) -> Origin | None:
     )
 
 
-def fetch(origin: Origin, into: Path) -> Path:
+def fetch(origin: Ancestor, into: Path) -> Path:
     """Download the model directory. Raises `RegistryError`, also where its weights are not what was planned with."""
     if origin.model is not None and origin.version is not None:
         from ratchet.registry import MlflowModelManager  # noqa: PLC0415
@@ -94,15 +94,15 @@ def fetch(origin: Origin, into: Path) -> Path:
     return folder
 
 
-def _of_version(version: ModelVersion) -> Origin:
+def _of_version(version: ModelVersion) -> Ancestor:
     digest = (version.digests or {}).get(WEIGHTS_FILE)
     if digest is None:
         raise ModelFilesError(_no_weights(f"{version.model} v{version.version}"))
     reference = f"models:/{version.model}/{version.version}"
-    return Origin(reference, digest, version.run_id, version.model, version.version)
+    return Ancestor(reference, digest, version.run_id, version.model, version.version)
 
 
-def _of_run(run_id: str, path: str) -> Origin:
+def _of_run(run_id: str, path: str) -> Ancestor:
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
     from ratchet.registry.tracking import client  # noqa: PLC0415
@@ -117,7 +117,7 @@ def _of_run(run_id: str, path: str) -> Origin:
                 digest = _sha256(Path(file), reference)
     except (MlflowException, OSError) as error:
         raise ModelFilesError(f"{_no_weights(reference)} ({error})") from error
-    return Origin(reference, digest, run_id)
+    return Ancestor(reference, digest, run_id)
 
 
 def weights_digest(directory: Path) -> str:

@@ -52,7 +52,7 @@ class PlannedTrial(_Value):
     point: Point = {}
 
     def unforced(self) -> PlannedTrial:
-        """The same, but reused if it is there."""
+        """This trial, but reused if it has been trained, whatever `sweep.force` says."""
         sweep = self.config.sweep.model_copy(update={"force": False})
         return self.model_copy(update={"config": self.config.model_copy(update={"sweep": sweep})})
 
@@ -98,11 +98,11 @@ class SweepPlan(_Value):
 
     @property
     def asked(self) -> str:
-        """The same of what was asked for."""
+        """What the sweep was asked for as, as a hash (12 hex digits): before aliases and defaults of the moment were resolved."""
         return self._digest([*(trial.asked for trial in self.trials), *(asked for _, asked in self.values)])
 
     def unforced(self) -> SweepPlan:
-        """The same for when it is gone on with: what was to be trained anew has been by then."""
+        """This sweep for when it is gone on with: what was to be trained anew has been by then."""
         return self.model_copy(update={"trials": tuple(trial.unforced() for trial in self.trials)})
 
     def _digest(self, trials: list[str]) -> str:
@@ -140,12 +140,10 @@ class Planner:
 
     def trial(self, given: TrialConfig, point: Point, name: str) -> PlannedTrial:
         """Compute its fingerprint. Raises the errors of the data, and of the registry for a model to start from."""
-        from ratchet.config import instantiate  # noqa: PLC0415 - imports Hydra
+        from ratchet.config import data_module  # noqa: PLC0415 - imports Hydra
 
         config = self._resolved(given)
-        # Also where its content is known: it refuses settings. The augmentation would import torchvision.
-        data = instantiate(config.datamodule | {"train_transform": None})
-        data.only = self._only
+        data = data_module(config.datamodule, only=self._only)  # also where its content is known: it refuses settings
         key = content_key(config)
         if key not in self._contents:
             samples = frozenset(sample.name for split in data.samples.values() for sample in split)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -47,7 +47,7 @@ class Pruned:
     run_id: str | None = None
 
 
-class TrialQueue:
+class TrialQueue(ABC):
     """What the engine asks for work. By default nothing pauses, and nobody shares it. A queue is for one thread."""
 
     @abstractmethod

@@ -61,7 +61,7 @@ class TrainedBefore:
         return {run.data.tags.get(FINGERPRINT_TAG, "") for run in self._search("attributes.status = 'SCHEDULED'")}
 
     def all_finished(self, trials: Mapping[str, str]) -> dict[str, Run]:
-        """The same for many trials, as a map from fingerprint to experiment: side by side."""
+        """What `finished` finds of many trials, given as fingerprint and experiment; asked side by side."""
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
             found = pool.map(self.finished, trials.keys(), trials.values())
         return {fingerprint: run for fingerprint, run in zip(trials, found, strict=True) if run is not None}

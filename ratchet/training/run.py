@@ -117,7 +117,7 @@ class TrialRun:
         self._ownership.require()
 
     def confirm_owner(self) -> None:
-        """The same, after asking the server."""
+        """Ask the server, and raise `TrialTakenError` if another machine took the run over."""
         self._ownership.confirm()
 
     def tag(self, tags: Mapping[str, str]) -> None:

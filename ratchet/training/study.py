@@ -6,22 +6,21 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import optuna
 import psutil
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from ratchet.space import Choice, Dimension, Point
+from ratchet.space import Point
+from ratchet.training import study_points as points
 from ratchet.training import study_storage as storage
 from ratchet.training.ownership import machine
 from ratchet.training.plan import SweepPlan
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _UNSIGNED = timedelta(days=1)
-_GRID_KEY = "trial"  # of a grid, only which of its trials is a parameter
 _FORCED = "forced at"  # of a study: when it was begun by force, in seconds since 1970
 _BEGUN_BY = "begun by"  # of such a study: the flow run, which goes on with it when it is taken up
 _FIXED = "fixed_params"  # by Optuna, of a trial that was queued
@@ -72,7 +70,7 @@ class SweepStudy:
             self._study = self._open_study(halving)
         if plan.space is None:
             for trial in plan.trials:
-                self._study.enqueue_trial({_GRID_KEY: trial.fingerprint}, skip_if_exists=True)
+                self._study.enqueue_trial({points.GRID_KEY: trial.fingerprint}, skip_if_exists=True)
         self._take_over_the_dead()
         self._retry_the_failed()
         # A thread, because who asks for trials may wait long in between, for a cache to fill say.
@@ -113,15 +111,15 @@ class SweepStudy:
             trial.set_user_attr(_REPEAT, True)
             self.end(trial.number, pruned=False)  # a pruned one without parameters would change how the sampler draws
             return None
-        self._study.sampler = self._sampler(len(before_it))
-        for name, distribution in self._distributions().items():
+        self._study.sampler = points.sampler(self._plan, len(before_it))
+        for name, distribution in points.distributions(self._plan).items():
             trial._suggest(name, distribution)
         before = RetryHeartbeatStaleTrialCallback.retry_history(self._now(trial.number))
         if live := [number for number in before if number in self._live]:
             # This process's own, which others took for dead and queued again: it goes on under the new number.
             self._live[live[-1]] = self._live.pop(trial.number)
             return None
-        return trial.number, self._point(trial.params)
+        return trial.number, points.point(self._plan, trial.params)
 
     @patient
     def may_come_back(self) -> bool:
@@ -213,7 +211,7 @@ class SweepStudy:
         over = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         trials = [trial for trial in over if trial.number not in self._known and _REPEAT not in trial.user_attrs]
         self._known |= {trial.number for trial in trials}
-        return [(self._point(trial.params), trial.state == TrialState.PRUNED) for trial in trials]
+        return [(points.point(self._plan, trial.params), trial.state == TrialState.PRUNED) for trial in trials]
 
     @patient
     def begun(self) -> int:
@@ -252,24 +250,6 @@ class SweepStudy:
             study.set_user_attr(_BEGUN_BY, self._plan.begun_by)
         return study
 
-    def _sampler(self, number: int) -> BaseSampler:
-        """Seeded anew for each trial, so that a study that goes on draws what it would have drawn."""
-        seed = (self._plan.config.core.seed + 1_000_003 * number) % 2**32
-        if self._plan.settings.sampler == "random" or self._plan.space is None:
-            return RandomSampler(seed=seed)
-        # The trials before may still be exported, and others train elsewhere.
-        return TPESampler(seed=seed, constant_liar=True)
-
-    def _distributions(self) -> dict[str, BaseDistribution]:
-        if self._plan.space is None:
-            return {_GRID_KEY: CategoricalDistribution(sorted(trial.fingerprint for trial in self._plan.trials))}
-        return {key: _distribution(dimension) for key, dimension in self._plan.space.dimensions.items()}
-
-    def _point(self, params: Mapping[str, Any]) -> Point | str:
-        if self._plan.space is None:
-            return str(params[_GRID_KEY])
-        return {key: _text(dimension, params[key]) for key, dimension in self._plan.space.dimensions.items()}
-
     def _others_work_on(self, study: optuna.Study) -> bool:
         """Whether a process that was given the same command, with force, has begun: then this one joins it."""
         fail_stale_trials(study)
@@ -307,18 +287,3 @@ class SweepStudy:
 
 def _asked_for(trial: FrozenTrial) -> dict[str, Any]:
     return dict(trial.system_attrs.get(_FIXED, trial.params))
-
-
-def _distribution(dimension: Dimension) -> BaseDistribution:
-    if isinstance(dimension, Choice):
-        last = len(dimension.values) - 1
-        return IntDistribution(0, last) if dimension.ordered else CategoricalDistribution(dimension.values)
-    if dimension.integer:
-        return IntDistribution(round(dimension.low), round(dimension.high), log=dimension.log)
-    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-
-
-def _text(dimension: Dimension, value: Any) -> str:
-    if isinstance(dimension, Choice):
-        return dimension.values[value] if dimension.ordered else str(value)
-    return dimension.text(value)
