@@ -90,10 +90,10 @@ def servers(folder: Path) -> Iterator[Any]:
 
 def by_library(trials: int, model: str) -> None:
     """What the flow does, without it."""
-    from ratchet import outcome, report, retraining
+    from ratchet import outcome, planning, report, retraining
     from ratchet.registry import Stage
 
-    plan = retraining.plan_retraining(overrides(trials, model))
+    plan = planning.plan_retraining(overrides(trials, model))
     results = retraining.train(plan)
     best = retraining.select(plan, results)
     version = retraining.register(plan, best, results).version

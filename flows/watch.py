@@ -10,6 +10,7 @@ from prefect.states import Completed
 
 from tasks.approval import end_questions
 from tasks.runs import begin_run
+from tasks.step import warned_of
 from tasks.watching import watch_data
 
 
@@ -25,7 +26,8 @@ def watch(model: str, overrides: list[str], settle_minutes: float = 10) -> State
         settle_minutes: The files must stay the same for so long to count as changed.
     """
     begin_run()
-    end_questions()
+    with warned_of("questions whose time has ended were not looked for"):
+        end_questions()
     found = watch_data(model, overrides, settle_minutes)
     if not found.signature:
         return Completed(name="no data yet", message=f"{model} makes its data when it is first trained", data=found)

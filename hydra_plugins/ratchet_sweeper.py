@@ -6,6 +6,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from ratchet.errors import ConfigError
 from ratchet.grammar import requested
 from ratchet.space import Origin
 
@@ -26,6 +27,8 @@ class RatchetSweeper(Sweeper):
         added = [entry.path for entry in entries if entry.provider == "command-line"]  # --config-dir
         named = [str(path) for path in self.config.hydra.searchpath]
         main = next(entry.path for entry in entries if entry.provider == "main")  # --config-path
+        if main.startswith("pkg://"):
+            raise ConfigError(f"--config-path={main}: a sweep is composed from a folder. Give its path.")
         name = self.config.hydra.job.config_name
         origin = Origin(config_name=name, config_path=main.removeprefix("file://"), search_path=(*named, *added))
         requested.get().append((arguments, origin))

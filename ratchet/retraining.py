@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -133,7 +134,7 @@ def _is_described(manager: MlflowModelManager, model: str, run_id: str) -> bool:
         written = [version.description for version in manager.versions(model) if version.run_id == run_id]
     except ModelNotFoundError:
         return False
-    return any(text and not text.startswith(NOTE) for text in written)
+    return any(text and not re.fullmatch(rf"{re.escape(NOTE)}\S+", text.strip()) for text in written)
 
 
 def gate(plan: Plan, version: int, *, on_image: OnImage = None) -> Verdict:
@@ -166,7 +167,12 @@ def gate(plan: Plan, version: int, *, on_image: OnImage = None) -> Verdict:
 
 
 def _holds(kept: Verdict, policy: Policy, data: SegmentationDataModule) -> bool:
-    """Whether a verdict is by this policy, on the gate's images as they are now, with what the policy reads of them."""
+    """Whether a verdict is by this policy, on the gate's images as they are now, with what the policy reads of them.
+
+    A leak is looked for again: by what a trial was selected may be another metric since.
+    """
+    if any(check.rule == "leak" and not check.passed for check in kept.checks):
+        return False
     samples = data.gate_samples
     needed = needed_metadata(policy, tuple(sample.name for sample in samples), metadata_columns(samples))
     digest = metadata_digest(needed) if needed else None

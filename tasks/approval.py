@@ -31,7 +31,7 @@ from ratchet.registry.pages import version_page
 from ratchet.registry.questions import deadline
 from tasks.kept import Chosen, keep_plan, kept_plan
 from tasks.run_page import describe_run, own_report, write_page
-from tasks.runs import QUESTION, own_states, read_all_runs
+from tasks.runs import QUESTION, is_pause, own_states, read_all_runs
 from tasks.step import step, warned_of
 
 _RESUMED, EXPIRED = "Resuming", "Deadline"  # states; the first is Prefect's
@@ -118,6 +118,8 @@ def end_questions() -> list[str]:
     ended, paused = [], FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED])))
     with get_client(sync_client=True) as client:
         for run in read_all_runs(client, paused):
+            if run.state is None or is_pause(run.state):
+                continue  # by a person, which stays until that person resumes it
             model = next((tag.removeprefix("model:") for tag in run.tags if tag.startswith("model:")), None)
             try:
                 history = MlflowModelManager().history(model) if model else ()

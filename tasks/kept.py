@@ -79,7 +79,10 @@ def _keep(key: str, text: str) -> None:
 
 def _kept(key: str) -> str | None:
     parts = cast("int | str | None", read_flow_run_input(key))
-    if parts is None or isinstance(parts, str):  # before there were parts, a plan was there as it is
+    if parts is None or (
+        isinstance(parts, str) and key != _IMAGES
+    ):  # before there were parts, a plan was there as it is
         return parts
-    packed = "".join(cast("str", read_flow_run_input(f"{key}-{number}")) for number in range(parts))
+    kept = [parts] if isinstance(parts, str) else [read_flow_run_input(f"{key}-{number}") for number in range(parts)]
+    packed = "".join(cast("list[str]", kept))
     return zlib.decompress(base64.b64decode(packed)).decode()

@@ -34,6 +34,7 @@ from tasks.kept import kept_plan
 from tasks.run_page import tell_errors_in_sentences
 
 _SECONDS_BETWEEN_LOOKS = 30.0
+_SECONDS_TO_BE_HEARD = 5.0
 MOST_CRASHES = 4
 """What kills a run three times again is not bad luck."""
 
@@ -115,6 +116,8 @@ def _stay_paused() -> None:
         return
     pauses = [pair for pair in pairwise(own_states()) if is_pause(pair[0])]
     if pauses and pauses[-1][1].type is StateType.CRASHED:
+        # The heartbeat that begins with the run must be there before: after it, silence would be taken for death.
+        time.sleep(_SECONDS_TO_BE_HEARD)
         suspend_flow_run(key=f"paused-{len(pauses)}")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import re
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -216,7 +219,8 @@ def _approve_though_the_data_changed(service: Service, deployment: str, rate: st
     assert service.client.read_flow_run(run.id).state_name == "Suspended"
 
     generate(home / "data" / "shapes", months=3, images_per_month=30)
-    client().update_model_version(MODEL, "5", "checked on line 3")
+    noted = f"{MlflowModelManager().version(MODEL, 5).description}\nchecked on line 3"
+    client().update_model_version(MODEL, "5", noted)
     assert resume(service, run, decision="approve", name="Anna", comment="sharp edges") == 201
     ended = work(service, run)
     assert (ended.state_name, ended.name) == ("promoted", f"{MODEL}: 1 trial → v5 promoted")
@@ -226,7 +230,7 @@ def _approve_though_the_data_changed(service: Service, deployment: str, rate: st
     assert [str(event.kind) for event in history(version=5)] == kinds
     approved = history(EventKind.APPROVED, 5)[0]
     assert (approved.who, approved.reason, approved.flow_run) == ("Anna", "sharp edges", str(run.id))
-    assert MlflowModelManager().version(MODEL, 5).description == "checked on line 3"
+    assert MlflowModelManager().version(MODEL, 5).description == noted
     assert "sharp edges" in str(client().get_registered_model(MODEL).description)
 
 
@@ -415,10 +419,15 @@ def test_a_question_whose_time_ended_while_no_server_was_there_is_taken_up_by_th
     waiting = {}
     for until in ("2026-01-02T00:00:00+00:00", "2126-01-02T00:00:00+00:00"):
         run = service.client.create_flow_run_from_deployment(found.id, tags=["model:slept"])
-        for state in (Running(), Suspended()):
+        for state in (Running(), Suspended(pause_key="approval-1")):
             service.client.set_flow_run_state(run.id, state, force=True)
         manager.record("slept", EventKind.ASKED, version=1, key=until, flow_run=str(run.id), until=until)
         waiting[until] = run
+    paused = service.client.create_flow_run_from_deployment(found.id, tags=["model:slept"])  # by a person, since
+    service.client.set_flow_run_state(paused.id, Suspended(), force=True)
+    manager.record(
+        "slept", EventKind.ASKED, version=1, key="p", flow_run=str(paused.id), until="2026-01-02T00:00:00+00:00"
+    )
     assert end_questions() == [waiting["2026-01-02T00:00:00+00:00"].name]
     assert end_questions() == []
     assert {service.client.read_flow_run(run.id).state_name for run in waiting.values()} == {"Deadline", "Suspended"}
@@ -688,6 +697,13 @@ def test_the_names_of_many_images_are_kept_in_parts_that_a_proxy_lets_through(pr
         keep_images(names)
         return this_flow_run().id, [before, kept_images()]
 
+    @flow
+    def begun_before_there_were_parts() -> frozenset[str] | None:
+        packed = zlib.compress(json.dumps(["b", "a"]).encode())
+        create_flow_run_input("ratchet-images", base64.b64encode(packed).decode())
+        return kept_images()
+
+    assert begun_before_there_were_parts() == {"a", "b"}
     run_id, kept = interrupted()
     assert kept == [None, names]
     read = partial(prefect_service.client.read_flow_run_input, UUID(run_id))

@@ -13,6 +13,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -180,11 +181,11 @@ def test_a_sweep_that_is_told_to_end_leaves_checkpoints_and_closed_runs(
 @pytest.mark.trains
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("sign", "all_of_it", "status"),
-    [(signal.SIGINT, True, 130), (signal.SIGTERM, False, 143), (signal.SIGKILL, False, -signal.SIGKILL)],
+    ("sign", "whom", "status"),
+    [(signal.SIGINT, "group", 130), (signal.SIGTERM, "job", 143), (signal.SIGKILL, "command", -signal.SIGKILL)],
 )
 def test_a_retraining_that_is_ended_tells_prefect_and_leaves_no_server(
-    tmp_path: Path, sign: signal.Signals, all_of_it: bool, status: int
+    tmp_path: Path, sign: signal.Signals, whom: str, status: int
 ) -> None:
     home, said = tmp_path / "home", tmp_path / "said"
     (tmp_path / ".prefect").mkdir()
@@ -198,7 +199,10 @@ def test_a_retraining_that_is_ended_tells_prefect_and_leaves_no_server(
         assert running.poll() is None, said.read_text()
         assert time.monotonic() < deadline, said.read_text()
         time.sleep(0.2)
-    (os.killpg if all_of_it else os.kill)(running.pid, sign)
+    group = [process for process in living(str(tmp_path)) if os.getpgid(process.pid) == running.pid]
+    reached = {"group": group, "job": living(str(tmp_path)), "command": [psutil.Process(running.pid)]}
+    for process in reached[whom]:
+        process.send_signal(sign)
     assert running.wait(60) == status, said.read_text()
     assert "Traceback" not in said.read_text()
     waited(lambda: None if living(str(tmp_path)) else "none", "the end of its processes", 30)

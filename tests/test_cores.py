@@ -31,3 +31,5 @@ def test_a_containers_quota_bounds_the_threads_and_a_container_without_one_has_a
         (tmp_path / name).write_text(text)
     assert cores([tmp_path]) == found
     assert cores([tmp_path / "absent", tmp_path]) == found
+    monkeypatch.setattr("ratchet.cores.own_groups", lambda controller: [tmp_path] if controller == "cpu" else [])
+    assert cores() == found

@@ -54,6 +54,20 @@ def record(folder: Path) -> Verdict:
     return verdict
 
 
+def test_the_images_of_a_record_are_those_of_its_counts(tmp_path: Path) -> None:
+    verdict, counts = record(tmp_path), {"challenger": random_counts(1), "champion": random_counts(2)}
+    path, file = tmp_path / "verdict.json", tmp_path / "images.json"
+    assert read_record(path).images is None  # an older Ratchet's
+    images = {name: f"sha {name}" for name in counts["challenger"].names}
+    metadata = read_record(path).metadata
+    write_record(tmp_path, verdict, counts, metadata=metadata, images=images)
+    assert read_record(path).images == images
+    for text in (file.read_text()[:-20], json.dumps(images | {"more": "x"}), "[]"):
+        file.write_text(text)
+        with pytest.raises(VerdictChangedError, match=r"images\.json"):
+            read_record(path)
+
+
 def test_a_verdict_by_another_statistic_is_told_apart_from_one_that_was_changed(tmp_path: Path) -> None:
     verdict = record(tmp_path)
     for versions, told in (

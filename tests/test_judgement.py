@@ -31,6 +31,7 @@ from ratchet.judgement.records import fetch_record, last_verdict
 from ratchet.judgement.scorer import Scorer
 from ratchet.registry.searches import ensure_experiment
 from ratchet.registry.tracking import client
+from ratchet.run_names import SELECTED_TAG
 
 pytestmark = pytest.mark.slow
 
@@ -333,6 +334,22 @@ def test_what_was_selected_by_its_score_on_the_gate_images_has_seen_them(registr
     assert "the challenger was trained or selected on 40 gate images" in failed(verdict)["leak challenger"]
     registry.manager.register_best_model("chosen", "val_iou", registry.name)
     assert registry.judge(1, floor=0.2, leak=True).passed
+    registry.manager.promote(registry.name, 1)
+    registry.manager.register_best_model("chosen", "test_iou", registry.name)  # it was there, and is not chosen anew
+    assert registry.manager.version(registry.name, 1).tags[SELECTED_TAG].startswith("val_iou=")
+
+
+def test_the_test_images_of_a_model_by_an_older_ratchet_are_those_of_today(images: Path, registry: Registry) -> None:
+    apart = registry.folder.parent / "apart"
+    shutil.copytree(images, apart)
+    names = (apart / "test.txt").read_text().split()
+    (apart / "gate.txt").write_text("\n".join(names[:30]))
+    (apart / "test.txt").write_text("\n".join(names[30:]))
+    directory = export(registry.folder / "older", Brightness(GOOD))
+    tags = {SELECTED_TAG: "test_iou=0.9"}
+    version = registry.manager.register_model(str(directory), registry.name, tags=tags).version
+    assert registry.judge(version, data_module(apart), floor=0.2, leak=True).passed
+    assert "leak challenger" in failed(registry.judge(version, floor=0.2, leak=True))
 
 
 class TwoLogits(nn.Module):

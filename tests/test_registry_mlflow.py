@@ -258,7 +258,9 @@ def test_of_two_who_register_one_run_at_once_the_second_ones_words_are_kept(
     manager.register_model(location, name, tags={"a": "1"})
     store = manager._store
     source = store.resolve(location)  # a process that has looked before the first one was there
-    made = _create(manager._ledger, name, source, store.keep(name, source), _Wish("mine", {"b": "2"}))
+    kept = store.keep(name, source)
+    made = _create(manager._ledger, name, source, kept, _Wish("mine", {"b": "2"}))
+    assert not store._files._list(kept.location, "")
     found = manager.version(name, made)
     assert (made, found.description, found.tags["a"], found.tags["b"]) == (1, "mine", "1", "2")
     assert len(manager.versions(name)) == 1
@@ -560,9 +562,15 @@ def test_who_may_not_delete_files_leaves_the_version_that_leads_to_them(
             manager.delete_model(name, 1)
         manager.history(name)  # a question goes on with it, as far as it may
         assert client(http_address).search_model_versions(f"name = '{name}'")
+        opened = client(http_address)
+        run = opened.create_run(opened.create_experiment(f"beside {name}")).info.run_id
+        opened.log_artifacts(run, str(make_model()), "deployment_model")
+        opened.create_model_version(name, f"runs:/{run}/deployment_model", run)  # and with what others did
+        assert manager.promote(name, 2).stage is Stage.PRODUCTION
         refusing = False
         manager.history(name)
-        assert not client(http_address).search_model_versions(f"name = '{name}'")
+        found = client(http_address).search_model_versions(f"name = '{name}'")
+        assert [int(version.version) for version in found] == [2]
         assert not manager._ledger.store._files._list(location, "")
 
 

@@ -233,6 +233,15 @@ def test_other_commands_use_the_very_address_of_prefect_that_ratchet_up_does(api
     assert os.environ["PREFECT_API_URL"] == api
 
 
+@pytest.mark.usefixtures("_own_environment", "ratchet_home")
+def test_a_password_that_a_file_here_holds_is_taken_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("PREFECT_API_URL=http://me:secret@h:4200/api\n")
+    with noted(running("http://127.0.0.1:5000", "http://me:secret@h:4200/api")):
+        use_running()
+    assert os.environ["PREFECT_API_URL"] == "http://me:secret@h:4200/api"
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 @pytest.mark.usefixtures("_own_environment", "ratchet_home")
 def test_an_address_of_mlflow_that_names_what_this_is_to_be_is_no_other_server(
@@ -257,7 +266,13 @@ def test_a_proxy_does_not_stand_between_us_and_our_own_servers(monkeypatch: pyte
         reach_this_machine()
         assert answers(address)
     assert {*os.environ["NO_PROXY"].split(",")} == {"corp.example", "127.0.0.1", "localhost", "::1"}
-    monkeypatch.setenv("no_proxy", "")  # what is set now is gone after the test
+    monkeypatch.setenv("no_proxy", "*")  # what is set now is gone after the test
+    reach_this_machine()
+    assert os.environ["no_proxy"] == "*"
+    for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name)
+    reach_this_machine()
+    assert "NO_PROXY" not in os.environ
 
 
 def test_a_port_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,6 +324,15 @@ def test_the_prefect_that_a_file_here_names_is_used_in_the_order_of_prefect(
     ):
         (tmp_path / file).write_text(text.format(file.strip(".")))
         assert configured_api() == Settings().api.url == f"http://{file.strip('.')}/api"
+        (tmp_path / file).unlink() if file == ".env" else None
+    (tmp_path / "prefect.toml").unlink()
+    (tmp_path / "pyproject.toml").unlink()
+    (tmp_path / ".prefect").mkdir()
+    (tmp_path / ".prefect" / "profiles.toml").write_text(
+        'active = "a"\n[profiles.a]\nPREFECT_API_URL = "http://profile/api"\n'
+    )
+    (tmp_path / ".env").write_text("PREFECT_HOME=elsewhere\n")  # where its files go, but for the profiles
+    assert configured_api() == "http://profile/api"
     monkeypatch.setenv("PREFECT_API_URL", "http://environment/api")
     assert configured_api() == "http://environment/api"
 

@@ -219,7 +219,9 @@ def test_files_that_a_container_has_cached_are_not_memory_in_use(
 
 
 @pytest.mark.parametrize(("line", "job"), [("0::{}", "{}"), ("4:cpu,memory:{}", "memory/{}")])
-def test_the_limit_of_a_job_is_that_of_a_group_above_the_process(line: str, job: str, tmp_path: Path) -> None:
+def test_the_limit_of_a_job_is_that_of_a_group_above_the_process(
+    line: str, job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     listing, root, group = tmp_path / "cgroup", tmp_path / "root", "slurm/job_7"
     listing.write_text(f"12:pids:/other\n{line.format(f'/{group}/step_0')}\n")
     folder = root / job.format(group)
@@ -229,6 +231,8 @@ def test_the_limit_of_a_job_is_that_of_a_group_above_the_process(line: str, job:
     found = own_groups("memory", listing, root)
     assert found[0] == root
     assert [left for left in map(left_of_group, found) if left is not None] == [500]
+    monkeypatch.setattr("ratchet.training.memory.own_groups", lambda controller: own_groups(controller, listing, root))
+    assert free_bytes() == 500
 
 
 @pytest.mark.parametrize("words", ["CUBLAS_STATUS_ALLOC_FAILED", "HIP out of memory.", "MPS backend out of memory"])

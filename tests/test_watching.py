@@ -139,14 +139,17 @@ def test_images_that_are_in_no_list_are_told_until_they_are(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("ratchet_home")
-def test_a_list_that_lies_elsewhere_is_watched_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["{}/train.txt", "../train.txt", ".lists/train.txt"])
+def test_a_list_that_lies_elsewhere_is_watched_too(tmp_path: Path, place: str) -> None:
     data = write_parts(tmp_path / "parts")
     for split, numbers in {"train": range(20), "val": range(20, 25), "test": range(25, 30)}.items():
         write_list(data, split, *numbers)
-    elsewhere = (data / "train.txt").rename(tmp_path / "train.txt")
-    asked = [*OWN, f"datamodule.data_path={data}", f"datamodule.train_split_file={elsewhere}"]
+    elsewhere = data / place.format(tmp_path)
+    elsewhere.parent.mkdir(exist_ok=True)
+    (data / "train.txt").rename(elsewhere)
+    asked = [*OWN, f"datamodule.data_path={data}", f"datamodule.train_split_file={place.format(tmp_path)}"]
     found, _ = look_at_data("m", asked, BEFORE, settle=timedelta(0))
-    write_list(tmp_path, "train", *range(20), *range(30, 40))
+    write_list(elsewhere.parent, "train", *range(20), *range(30, 40))
     listed, _ = look_at_data("m", asked, found, settle=timedelta(0))
     assert (listed.previous, listed.note) == (found.fingerprint, None)
 

@@ -188,7 +188,8 @@ def _prefect(declared: Declaration | None, command: str) -> Iterator[Finding]:
         stale = [change for change in changes if change.action != "unchanged"]
         left = [change.name for change in stale if change.action == "left"]
         off = [change.name for change in stale if change.action == "off"]
-        differ = [change.name for change in stale if change.action not in ("left", "off")]
+        silent = {notice.name for notice in mute}
+        differ = [c.name for c in stale if c.action not in ("left", "off") and c.name not in silent]
         if differ:
             yield Finding("deployments", f"not as the model files say: {_some(differ)}", command, bad=True)
         else:

@@ -1,4 +1,4 @@
-"""Child processes of `ratchet up`: started, listened to, watched, and ended with everything that they started themselves."""
+"""The servers that a command starts: listened to, watched, and ended with everything that they started themselves."""
 
 from __future__ import annotations
 
@@ -44,8 +44,12 @@ class Processes:
         environment: Mapping[str, str] | None = None,
         *,
         user: str | None = None,
+        inherited: Sequence[int] = (),
     ) -> None:
-        """Start a service in a session of its own, so that a Ctrl-C reaches us alone and the end has an order."""
+        """Start a service in a session of its own, so that a Ctrl-C reaches us alone and the end has an order.
+
+        `inherited` are files of ours, by number, that stay open in it.
+        """
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -55,6 +59,7 @@ class Processes:
             env=os.environ | (environment or {}) | {MARK: self._mark, "PYTHONUNBUFFERED": "1"},
             user=user,
             group=user,
+            pass_fds=inherited,
             text=True,
             errors="replace",
         )
@@ -69,6 +74,10 @@ class Processes:
             if time.monotonic() > deadline:
                 raise ServiceEndedError(f"{name} was not ready within {seconds:.0f} s. {self._where(name)}")
             time.sleep(_POLL)
+
+    def is_running(self, name: str) -> bool:
+        """Whether a service was started, and has not ended."""
+        return name in self._running and self._running[name].poll() is None
 
     def check(self) -> None:
         """Raise `ServiceEndedError` if a service is gone."""

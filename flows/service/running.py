@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.request import getproxies_environment
 
 import psutil
 from dotenv import dotenv_values
@@ -93,6 +94,8 @@ def use_running() -> None:
     if (running := find()) is None:
         return
     for variable, address in (("PREFECT_API_URL", running.api), ("MLFLOW_TRACKING_URI", running.mlflow)):
+        if variable == "PREFECT_API_URL" and (named := configured_api()) is not None and shown(named) == address:
+            address = named  # noqa: PLW2901 - with its password, which a file here holds
         if variable not in os.environ and hides_password(address):
             raise ConfigError(
                 f"the `ratchet up` of {home()} uses {address}, whose password is written nowhere: set {variable} as there"
@@ -108,7 +111,7 @@ def configured_api() -> str | None:
     configured = _configured()
     if (named := configured.get("PREFECT_API_URL")) is not None:
         return named or None
-    folder = Path(configured.get("PREFECT_HOME") or Path.home() / ".prefect")
+    folder = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")  # which in a file moves no profiles
     profiles = _read_toml(Path(configured.get("PREFECT_PROFILES_PATH") or folder / "profiles.toml").expanduser())
     active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
     return profiles.get("profiles", {}).get(active, {}).get("PREFECT_API_URL") or None
@@ -163,11 +166,17 @@ def use_own_prefect() -> None:
         os.environ.setdefault("DO_NOT_TRACK", "1")  # the same of its clients, which else say on a terminal that they do
 
 
-def reach_this_machine() -> None:
-    """Let no proxy of the environment stand between this process, or its children, and the servers of this machine."""
-    for name in ("no_proxy", "NO_PROXY"):
-        hosts = (os.environ.get(name) or os.environ.get("NO_PROXY") or "").split(",")
-        os.environ[name] = ",".join(dict.fromkeys([*filter(None, hosts), "127.0.0.1", "localhost", "::1"]))
+def reach_this_machine(*hosts: str) -> None:
+    """Let no proxy of the environment stand between this process, or its children, and the servers of this machine.
+
+    `hosts` are further names of it. Nothing is set where there is no proxy: macOS has settings of its own then.
+    """
+    proxies = getproxies_environment()
+    excepted = proxies.pop("no", "")
+    if not proxies or excepted.strip() == "*":
+        return
+    names = dict.fromkeys([*filter(None, excepted.split(",")), "127.0.0.1", "localhost", "::1", *hosts])
+    os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(names))
 
 
 def _file() -> Path:

@@ -10,13 +10,23 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 from flows.service import servers
 from flows.service.deployments import RUNS
 from flows.service.journal import Journal
 from flows.service.postgres import EMBEDDED, databases
 from flows.service.processes import Processes
-from flows.service.running import Running, configured_api, died, find, listens, noted, require_prefect
+from flows.service.running import (
+    Running,
+    configured_api,
+    died,
+    find,
+    listens,
+    noted,
+    reach_this_machine,
+    require_prefect,
+)
 from ratchet.errors import ConfigError, PortTakenError
 from ratchet.home import home
 from ratchet.registry.tracking import embedded_uri, require_listening, shown, tracking_uri
@@ -62,6 +72,7 @@ def up(options: Options, journal: Journal) -> None:
     started, addresses = time.monotonic(), _find_room(options)
     os.environ |= {"RATCHET_HOME": str(home()), "MLFLOW_TRACKING_URI": addresses.mlflow}
     os.environ["PREFECT_API_URL"] = addresses.api  # Prefect reads it once, when it is first imported
+    reach_this_machine(options.host, str(urlsplit(servers.address(options.host, options.mlflow_port)).hostname))
     processes = Processes(home() / "logs", journal.line)
     try:
         # At the end the worker goes first, then the servers, then their database.

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from ratchet.cores import cores
 from ratchet.data.content import PairContent, read_pair
+from ratchet.data.reading import READING
 from ratchet.data.resizing import read_pixels
 from ratchet.errors import UnreadableImageError
 
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 OnImage = Callable[[int, int], None]
 """Told how many images are decoded, of how many."""
 
-_FORM = 3  # of the file; goes up when reading or resizing gives other pixels for the same bytes
+_FORM = 3  # of the file; goes up when resizing gives other pixels for the same bytes
 _BLOCK = 256  # images decoded ahead of what is written, so that memory stays small
 _MOST_THREADS = 8  # each holds a decoded image, and the disk gives no more
 _DIGESTS = 64  # bytes: the SHA-256 of an image and of its mask
@@ -82,6 +83,7 @@ class PixelSource:
         """What decides on the pixels of a content."""
         return {
             "form": _FORM,
+            "reading": READING,
             "size": (self.height, self.width),
             "mask_values": sorted(self.mask_values.items()),
             "code": version("pillow"),

@@ -181,12 +181,14 @@ def _files_below(folder: Path) -> Iterator[Path]:
         for link in (Path(place, name) for name in folders if Path(place, name).is_symlink()):
             if link.parent.resolve().is_relative_to(link.resolve()):
                 raise DatasetNotFoundError(f"{link} is a link to a folder that it lies in: remove it")
-        for path in (Path(place, name) for name in names):
-            # A folder's, too: what lies behind it would be missed in silence, the images and their masks alike.
-            if path.is_symlink() and not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where one may not look
+        for path in (Path(place, name) for name in names if not name.startswith(".")):
+            # Of a folder, what lies behind would be missed in silence, images and masks alike. An image's own is told when
+            # it is read, unless no list names it.
+            is_folder = path.suffix.lower() not in IMAGE_SUFFIXES
+            if is_folder and path.is_symlink() and not os.path.exists(path):  # noqa: PTH110 - Path.exists may raise
                 raise DatasetNotFoundError(
-                    f"{path} is a link to {path.readlink()}, which is not there or cannot be read, so what it holds is not "
-                    "known: mount it, or remove the link"
+                    f"{path} is a link to {os.path.realpath(path)}, which is not there or cannot be read, so what it holds is "
+                    "not known: mount it, or remove the link"
                 )
             yield path
 

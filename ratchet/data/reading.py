@@ -35,7 +35,7 @@ _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANAR, _TIFF_SEPARATE = 258, 262, 284, 2
 _TIFF_BANDS, _TIFF_EXTRA, _TIFF_UNSPECIFIED = 277, 338, 0
 # What in a PNG may tell an orientation: the names of its chunks and texts are never compressed.
 _PNG_ORIENTATION = (b"eXIf", b"tEXtexif\0", b"XML:com.adobe.xmp", b"Raw profile type exif")
-READING = 3
+READING = 4
 """Goes up when the same bytes give other pixels, or none: counts of before are of other images."""
 
 _FIRST_SIDEWAYS = 5  # orientations from here on exchange width and height

@@ -33,11 +33,14 @@ class SeenImages(BaseModel):
         """Every image that decided the weights."""
         return self.train | self.val | self.inherited
 
-    def selected_by(self, metric: str) -> frozenset[str] | None:
-        """Every image that decided the weights, or that this was the best trial by `metric`; None where nobody knows."""
+    def selected_by(self, metric: str, test_today: frozenset[str]) -> frozenset[str]:
+        """Every image that decided the weights, or that this was the best trial by `metric`.
+
+        Of an older Ratchet's, the test images are those of today: images keep their split.
+        """
         if not metric.startswith("test_"):
             return self.all
-        return None if self.test is None else self.all | self.test
+        return self.all | (test_today if self.test is None else self.test)
 
     def write(self, directory: Path) -> None:
         """Put the file into a model's directory; the same images give the same bytes."""

@@ -85,7 +85,7 @@ def sign(folder: Path, lists: Sequence[Path] = ()) -> str | None:
         if not folder.is_dir():
             return None
         rows = sorted(_rows(str(folder), ""))
-        rows += [_row(str(file), file.stat()) for file in lists if file.is_file() and not file.is_relative_to(folder)]
+        rows += [_row(str(file), file.stat()) for file in lists if file.is_file()]
     except OSError as error:
         raise DatasetNotFoundError(
             f"{error.filename or folder} cannot be looked at ({error.strerror}): mend it, or let this user read it"

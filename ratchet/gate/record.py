@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def write_record(
 class Record:
     """A verdict with all that it was made from, every artifact checked against the digest that the verdict names.
 
-    `images` is the content of each image by its name; None: an older Ratchet's record.
+    `images` is the content of each image by its name, under no digest; None: an older Ratchet's record.
     """
 
     verdict: Verdict
@@ -95,8 +95,19 @@ def read_record(path: Path, *, digest: str | None = None) -> Record:
             _require(counts_digest(counts[role]), expected, str(artifact))
     if "challenger" not in counts:
         raise VerdictChangedError(f"{path} names no counts of the challenger: nothing can be derived from it.")
-    kept = path.with_name(_IMAGES_FILE)
-    return Record(verdict, counts, metadata, json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None)
+    return Record(verdict, counts, metadata, _read_images(path.with_name(_IMAGES_FILE), counts["challenger"].names))
+
+
+def _read_images(path: Path, names: Collection[str]) -> dict[str, str] | None:
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VerdictChangedError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(found, dict) or found.keys() != set(names):
+        raise VerdictChangedError(f"{path} does not name the images of the counts.")
+    return found
 
 
 def replay(path: Path, *, digest: str | None = None) -> Verdict:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ratchet.data.seen import SeenImages
 from ratchet.errors import CountsMismatchError, ModelFilesError
 from ratchet.evaluation.counts import ImageCounts, score
 from ratchet.evaluation.served import ServedModel
 from ratchet.gate import Policy
 from ratchet.gate.contrasts import check_comparable
-from ratchet.run_names import SELECTED_TAG
 from ratchet.scratch import scratch
 
 if TYPE_CHECKING:
@@ -39,13 +38,14 @@ def find_anchor(
     *,
     scorer: Scorer,
     manager: MlflowModelManager,
-    gate: Set[str],
+    gate: Collection[str],
+    seen: Callable[[ModelVersion, Path], frozenset[str] | None],
 ) -> FoundAnchor:
     """Score every former champion that is still there and not in quarantine; the best by the policy's metric is it.
 
     `counts` are those of today by version number, of the `reference` at least, which wins a tie: the champion, or the
     challenger while there is none. A version cannot be compared, and is left out, that has other classes, whose output is
-    not finite on an image, or, where the policy looks for leaks, that has seen one of the `gate` images (by content): they
+    not finite on an image, or, where the policy looks for leaks, that has `seen` one of the `gate` images (by content): they
     may not have been gate images then. If one cannot be read, nobody knows whether it was the best, and there is no anchor.
     """
     versions = {version.version: version for version in manager.champions(reference.model)}
@@ -71,22 +71,26 @@ def find_anchor(
     places = {number: (value, number == reference.version) for number, value in scores.items() if math.isfinite(value)}
     for number in sorted(places, key=lambda number: places[number], reverse=True):
         # The files are fetched once more, of the best alone: that of the reference was looked at by the rule itself.
-        if policy.leak and number != reference.version and _has_seen(versions[number], gate, manager):
+        if policy.leak and number != reference.version and _has_seen(versions[number], gate, manager, seen):
             notes.append(f"v{number} is not compared with as an anchor: it was trained or selected on gate images")
             continue
         return FoundAnchor(versions[number], known[number], tuple(notes))
     return FoundAnchor(notes=tuple(notes))
 
 
-def _has_seen(version: ModelVersion, gate: Set[str], manager: MlflowModelManager) -> bool:
+def _has_seen(
+    version: ModelVersion,
+    gate: Collection[str],
+    manager: MlflowModelManager,
+    seen: Callable[[ModelVersion, Path], frozenset[str] | None],
+) -> bool:
     """Where its files say so: one that cannot be read any more stays as strict an anchor as its counts make it."""
     try:
         with scratch("anchor") as folder:
-            images = SeenImages.read(manager.download_model(version.model, version.version, folder / "model"))
+            known = seen(version, manager.download_model(version.model, version.version, folder / "model"))
     except ModelFilesError:
         return False
-    seen = None if images is None else images.selected_by(version.tags.get(SELECTED_TAG, ""))
-    return seen is not None and not seen.isdisjoint(gate)
+    return known is not None and not known.isdisjoint(gate)
 
 
 def _known(version: ModelVersion, scorer: Scorer) -> ImageCounts | None:

@@ -14,10 +14,12 @@ from ratchet.errors import ModelFilesError
 from ratchet.evaluation.probe import Exported, ProbeAnswer, time_models, try_model
 from ratchet.evaluation.served import TORCHSCRIPT_FILE, ModelCard
 from ratchet.evaluation.signature import expected_shape, read_signature, states_signature
-from ratchet.gate import Cost, Evidence, LeakEvidence, Policy, ServesEvidence, find_leaks
+from ratchet.gate import Cost, Evidence, Policy, ServesEvidence, find_leaks
+from ratchet.run_names import SELECTED_TAG
 
 if TYPE_CHECKING:
     from ratchet.data import Sample
+    from ratchet.registry import ModelVersion
 
 PROBED_IMAGES = 4  # gate images that the models are tried on, taken evenly from all
 
@@ -27,16 +29,19 @@ def collect_evidence(
     files: Mapping[str, Path],
     samples: Sequence[Sample],
     image_digests: Mapping[str, str],
-    selected: Mapping[str, str],
+    training: Mapping[str, frozenset[str] | None],
 ) -> Evidence:
     """Measure what the policy's rules leak, serves and budget need, and nothing else.
 
     `files` are the model directories by role, challenger and champion; `image_digests` the gate images' content by
-    name; `selected` the metric by which each role's trial was the best of its sweep, or nothing. A challenger that fails is
-    evidence too. Raises `ModelFilesError` for a champion that fails, and where a directory is no model at all; and the
+    name; `training` what each role has seen, as `images_seen` finds it, where the policy looks for leaks. A challenger that
+    fails is evidence too. Raises `ModelFilesError` for a champion that fails, and where a directory is no model at all; and the
     errors of reading images (`DataError`).
     """
-    leak = _find_leaks(files, image_digests, selected) if policy.leak else None
+    leak = None
+    if policy.leak:
+        seen = {f"{role}_training": training[role] for role in files}
+        leak = find_leaks(gate_images=image_digests, **seen)
     if (policy.serves is None and policy.budget is None) or not samples:
         return Evidence(leak=leak)
     exported = {role: _exported(directory, samples) for role, directory in files.items()}
@@ -69,16 +74,10 @@ def is_usable(serves: ServesEvidence | None) -> bool:
     return serves is None or (serves.loaded and serves.output_shape == serves.expected_shape)
 
 
-def _find_leaks(
-    files: Mapping[str, Path], image_digests: Mapping[str, str], selected: Mapping[str, str]
-) -> LeakEvidence:
-    seen = {role: SeenImages.read(directory) for role, directory in files.items()}
-    known = {role: None if images is None else images.selected_by(selected[role]) for role, images in seen.items()}
-    return find_leaks(
-        gate_images=image_digests,
-        challenger_training=known["challenger"],
-        champion_training=known.get("champion"),
-    )
+def images_seen(version: ModelVersion, files: Path, *, test_today: frozenset[str]) -> frozenset[str] | None:
+    """What a version was trained and selected on, by content; None where its files do not say. Raises `ModelFilesError`."""
+    images = SeenImages.read(files)
+    return None if images is None else images.selected_by(version.tags.get(SELECTED_TAG, ""), test_today)
 
 
 def _exported(directory: Path, samples: Sequence[Sample]) -> Exported:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,11 @@ from ratchet.gate.report import html_report
 from ratchet.home import home
 from ratchet.judgement.anchor import FoundAnchor, find_anchor
 from ratchet.judgement.cache import CountsCache
-from ratchet.judgement.evidence import collect_evidence, is_usable
+from ratchet.judgement.evidence import collect_evidence, images_seen, is_usable
 from ratchet.judgement.page import write_page
 from ratchet.judgement.records import REPORT_FILE, earlier_uses, judged_of, keep_file, keep_record, model_ref, origin
 from ratchet.judgement.scorer import Scorer
 from ratchet.registry import EventKind
-from ratchet.run_names import SELECTED_TAG
 from ratchet.scratch import scratch
 
 if TYPE_CHECKING:
@@ -155,8 +155,9 @@ def _measure(
         _require_card(files["champion"], champion)
     digests = data.image_digests(data.gate_split)
     gate = {sample.name: digests[sample.name] for sample in samples}
-    selected = {role: version.tags.get(SELECTED_TAG, "") for role, version in versions.items()}
-    evidence = collect_evidence(policy, files, samples, gate, selected)
+    seen = partial(images_seen, test_today=frozenset(data.image_digests("test").values()))
+    training = {role: seen(versions[role], directory) for role, directory in files.items()} if policy.leak else {}
+    evidence = collect_evidence(policy, files, samples, gate, training)
     models = _load(files, usable=is_usable(evidence.serves))
     scorer = Scorer(samples, data.contents, data.mask_values, policy.metric, CountsCache(home() / "counts"))
     counts, cached = _score(scorer, models, champion, on_image)
@@ -164,7 +165,7 @@ def _measure(
     if policy.anchor is not None:  # also while production is empty: there may have been champions
         today = {version.version: counts[role] for role, version in versions.items()}
         reference = champion or versions["challenger"]
-        anchor = find_anchor(policy, reference, today, scorer=scorer, manager=manager, gate=frozenset(gate.values()))
+        anchor = find_anchor(policy, reference, today, scorer=scorer, manager=manager, gate=gate.values(), seen=seen)
         if champion is None and anchor.version is None and anchor.notes:
             raise GateError(
                 f"production is empty, and no version that was in it can be compared with: {'; '.join(anchor.notes)}. Put one "

@@ -185,22 +185,28 @@ class Ledger:
                 changed = True
         for version, seen in sorted(found.items()):
             if version in state.deleted and state.deleted[version] == seen.created_ms:
-                self._finish_deletion(model, seen)
-                changed = True
+                changed |= self._finish_deletion(model, seen)
             elif version not in state.stages:
                 self.append(model, self.registered(model, seen))
                 changed = True
         return changed
 
-    def _finish_deletion(self, model: str, seen: Found) -> None:
-        """Remove what its author, who died or is at it, has said to remove; files that cannot be removed hold up no question."""
+    def _finish_deletion(self, model: str, seen: Found) -> bool:
+        """Remove what its author, who died or is at it, has said to remove; what cannot be removed holds up nothing else.
+
+        Files that this user may not remove keep their version, which leads to them: then it is False.
+        """
         try:
             self.store.remove_version(model, seen)
-        except NotAllowedError:
-            raise
+        except NotAllowedError as error:
+            _logger.warning(
+                "%s v%d is deleted, and stays until a user comes who may remove it: %s", model, seen.version, error
+            )
+            return False
         except Exception as error:  # noqa: BLE001 - each store has its own
             _logger.warning("the files of %s v%d stay at %s: %s", model, seen.version, seen.location, error)
             self.store.delete_version(model, seen.version)
+        return True
 
     def registered(self, model: str, seen: Found) -> Event:
         """The event that a version came to be. It follows from the version alone, so that it is the same one whoever

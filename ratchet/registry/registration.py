@@ -9,13 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ratchet.errors import ModelFilesError, ModelNotFoundError, RegistryError, ServerUnreachableError
+from ratchet.errors import ModelFilesError, ModelNotFoundError, NotAllowedError, RegistryError, ServerUnreachableError
 from ratchet.registry.difference import Look
 from ratchet.registry.files import digests_of
 from ratchet.registry.ledger import Ledger
 from ratchet.registry.store import Found, Kept, Source, Store
 from ratchet.registry.values import AUTHOR_TAG, FILES_TAG, IDENTITY_TAG, SOURCE_TAG
-from ratchet.run_names import FINGERPRINT_TAG
+from ratchet.run_names import FINGERPRINT_TAG, SELECTED_TAG
 
 _LONGEST_TAG = 100_000  # characters; MLflow's column
 
@@ -87,9 +87,12 @@ def _first_of_its_source(ledger: Ledger, model: str, source: Source, number: int
         # Another process registered the same source at the same time, and came first: whoever can see both agrees on
         # which is the lower number, so exactly one of them stays.
         _update(ledger.store, model, observed.versions[min(same)], wish)
-        if number in observed.versions:
-            # Unless both are of one copy: then one request was sent twice.
-            ledger.store.remove_version(model, observed.versions[number])
+        seen = observed.versions.get(number)
+        alone = seen is not None and not ledger.store.is_shared(model, seen)  # else one request was sent twice
+        ledger.store.delete_version(model, number)  # first: no event would lead back to it
+        if seen is not None and alone:
+            with suppress(NotAllowedError):  # a copy that nobody has may stay
+                ledger.store.discard(seen.location)
         return min(same)
     if number in observed.versions:
         ledger.append(model, ledger.registered(model, observed.versions[number]))
@@ -105,8 +108,13 @@ def _manifest(digests: Mapping[str, str], location: str) -> str:
 
 
 def _update(store: Store, model: str, seen: Found, wish: _Wish) -> None:
-    """Bring description and tags of a version up to what was given now."""
+    """Bring description and tags of a version up to what was given now.
+
+    What is there was not chosen anew, so it keeps what its trial was selected by, unless that was the test images.
+    """
     new_tags = {key: value for key, value in wish.tags.items() if seen.tags.get(key) != value}
+    if not seen.tags.get(SELECTED_TAG, "").startswith("test_"):
+        new_tags.pop(SELECTED_TAG, None)
     new_text = wish.description if wish.description not in {None, seen.description} else None
     if new_tags or new_text is not None:
         store.update_version(model, seen.version, description=new_text, tags=new_tags)

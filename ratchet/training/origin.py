@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet.errors import ConfigError, ModelFilesError
-from ratchet.run_names import MODEL_PATH
+from ratchet.run_names import MODEL_PATH, SELECTED_TAG
 from ratchet.settings import TrialConfig
 
 if TYPE_CHECKING:
@@ -26,13 +26,17 @@ _RUN = re.compile(r"(runs:/)?(?P<run>[0-9a-f]{32})(/(?P<path>.+))?")
 
 @dataclass(frozen=True)
 class Ancestor:
-    """A model to start from: `reference` names it for good, `digest` is the sha256 of its weights' file."""
+    """A model to start from: `reference` names it for good, `digest` is the sha256 of its weights' file.
+
+    `selected` is the metric by which its trial was the best, and its value, where a version says so.
+    """
 
     reference: str
     digest: str
     run_id: str | None
     model: str | None = None
     version: int | None = None
+    selected: str = ""
 
 
 def resolve(config: TrialConfig) -> TrialConfig:
@@ -99,7 +103,8 @@ def _of_version(version: ModelVersion) -> Ancestor:
     if digest is None:
         raise ModelFilesError(_no_weights(f"{version.model} v{version.version}"))
     reference = f"models:/{version.model}/{version.version}"
-    return Ancestor(reference, digest, version.run_id, version.model, version.version)
+    selected = version.tags.get(SELECTED_TAG, "")
+    return Ancestor(reference, digest, version.run_id, version.model, version.version, selected)
 
 
 def _of_run(run_id: str, path: str) -> Ancestor:

@@ -60,7 +60,7 @@ def warm_start(config: TrialConfig, network: nn.Module, run: TrialRun, work: Pat
     with tempfile.TemporaryDirectory(dir=work) as folder:
         directory = fetch(origin, Path(folder) / "model")
         loaded = load_fitting(network, read_weights(directory, origin.reference), origin.reference)
-        _keep_ancestry(run, directory)
+        _keep_ancestry(run, directory, origin.selected)
     tags = {PARENT_TAG: origin.reference, PARENT_RUN_TAG: origin.run_id}
     tags |= {f"{PARENT_TAG}_digest": origin.digest, f"{PARENT_TAG}_loaded": str(loaded)}
     run.tag({name: value for name, value in tags.items() if value is not None})
@@ -125,7 +125,12 @@ def inherited(config: TrialConfig, run: TrialRun, work: Path) -> frozenset[str] 
         return None if seen is None else seen.all
 
 
-def _keep_ancestry(run: TrialRun, directory: Path) -> None:
-    seen = directory / SEEN_FILE
-    if seen.is_file():
-        run.log_artifact(seen, ANCESTRY_PATH)
+def _keep_ancestry(run: TrialRun, directory: Path, selected: str) -> None:
+    """What decided the ancestor, the test images too where it was the best trial by them; nothing where it does not say."""
+    seen = SeenImages.read(directory)
+    if seen is None or (selected.startswith("test_") and seen.test is None):
+        return
+    decided = seen.selected_by(selected, frozenset()) - seen.train - seen.val
+    with tempfile.TemporaryDirectory(dir=directory.parent) as folder:
+        SeenImages(train=seen.train, val=seen.val, inherited=decided).write(Path(folder))
+        run.log_artifact(Path(folder) / SEEN_FILE, ANCESTRY_PATH)
