@@ -329,6 +329,8 @@ def test_what_was_selected_by_its_score_on_the_gate_images_has_seen_them(registr
     seen = SeenImages(train=nothing, val=nothing, test=gate)
     client().log_artifacts(run, str(export(tmp_path / "model", Brightness(GOOD), seen=seen)), "deployment_model")
     client().set_terminated(run)
+    registry.manager.register_model(f"runs:/{run}/deployment_model", registry.name)
+    assert registry.judge(1, floor=0.2, leak=True).passed
     registry.manager.register_best_model("chosen", "test_iou", registry.name)
     verdict = registry.judge(1, floor=0.2, leak=True)
     assert "the challenger was trained or selected on 40 gate images" in failed(verdict)["leak challenger"]

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 from prefect.settings import Settings
-from prefect_service import waited
+from prefect_service import own_environment, waited
 from pydantic import ValidationError
 from registry_backends import free_port
 from rich.console import Console
@@ -255,6 +255,7 @@ def test_an_address_of_mlflow_that_names_what_this_is_to_be_is_no_other_server(
         assert _find_room(options).store is None
 
 
+@pytest.mark.usefixtures("_own_environment", "ratchet_home")
 def test_a_proxy_does_not_stand_between_us_and_our_own_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -269,6 +270,11 @@ def test_a_proxy_does_not_stand_between_us_and_our_own_servers(monkeypatch: pyte
     monkeypatch.setenv("no_proxy", "*")  # what is set now is gone after the test
     reach_this_machine()
     assert os.environ["no_proxy"] == "*"
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "corp.example")
+    with noted(replace(running("http://box:5000"), own=("http://box:5000/health",))):
+        use_running()
+    assert {"corp.example", "box"} <= {*os.environ["no_proxy"].split(",")}
     for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name)
     reach_this_machine()
@@ -405,6 +411,18 @@ def test_a_postgres_that_wants_tls_is_told_so_in_each_drivers_words() -> None:
     mlflow, prefect = addresses(make_url("postgresql://me:secret@db/postgres?sslmode=require"))
     assert mlflow == "postgresql+psycopg://me:secret@db/ratchet_mlflow?sslmode=require"
     assert prefect == "postgresql+asyncpg://me:secret@db/ratchet_prefect?ssl=require"
+
+
+@pytest.mark.flow
+def test_an_embedded_server_that_ends_as_it_starts_is_started_again(tmp_path: Path) -> None:
+    script = "import os, psutil; from flows.service import embedded as e; wait = e.start_embedded_prefect(); "
+    script += "[child.kill() for child in psutil.Process().children()]; wait(); "
+    script += "print(e.answers(os.environ['PREFECT_API_URL'] + '/health'))"
+    environment = own_environment(HOME=str(tmp_path), RATCHET_HOME=str(tmp_path / "home"))
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.stdout.strip() == "True", done.stderr
+    assert done.returncode == 0
 
 
 def test_a_service_goes_on_where_its_log_takes_no_more(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ratchet.evaluation.served import ModelCard
 from ratchet.registry import MlflowModelManager
 from ratchet.registry.searches import ensure_experiment
 from ratchet.registry.tracking import client
+from ratchet.run_names import SELECTED_TAG
 from ratchet.training.export import export_network
 from ratchet.training.fitting import build_module
 from ratchet.training.origin import WEIGHTS_FILE, fetch, planned
@@ -93,6 +94,7 @@ def test_a_training_starts_from_production_and_its_ancestry_is_on_its_run(tmp_pa
     manager = MlflowModelManager()
     version = manager.register_model(f"runs:/{first.run_id}/deployment_model", "shapes")
     manager.transition_model("shapes", version.version, "production")
+    client().set_model_version_tag("shapes", "1", SELECTED_TAG, "test_iou=0.9")  # so its test images decided, too
 
     trial = plan("backbone.init_from=production", "core.seed=7")
     assert trial.config.backbone.init_from == "models:/shapes/1"
@@ -121,7 +123,7 @@ def test_a_training_starts_from_production_and_its_ancestry_is_on_its_run(tmp_pa
     assert run.data.tags["ratchet.parent_run"] == first.run_id
     images = [seen(str(run_id), tmp_path) for run_id in (first.run_id, child.run_id)]
     assert images[0].inherited == frozenset()
-    assert images[1].inherited == images[0].all != frozenset()
+    assert images[1].inherited == images[0].selected_by("test_iou=0.9", frozenset()) > images[0].all != frozenset()
     states = []
     for run_id in (first.run_id, child.run_id):
         path = client().download_artifacts(str(run_id), "checkpoints/last.ckpt", str(tmp_path))

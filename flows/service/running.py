@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
 
 import psutil
@@ -28,6 +29,7 @@ class Running:
     """The addresses of a `ratchet up` that is running, and the process that it is.
 
     It `began` so many seconds after the machine's start `boot`, or after 1970 where that is not known. `api` is Prefect's.
+    `own` are the addresses of the servers that are its own.
     """
 
     pid: int
@@ -36,11 +38,12 @@ class Running:
     mlflow: str
     api: str
     database: str
+    own: tuple[str, ...] = ()
 
     @classmethod
-    def here(cls, *, mlflow: str, api: str, database: str) -> Running:
+    def here(cls, *, mlflow: str, api: str, database: str, own: Sequence[str] = ()) -> Running:
         """This process."""
-        return cls(os.getpid(), boot_id(), _began(psutil.Process()), mlflow, api, database)
+        return cls(os.getpid(), boot_id(), _began(psutil.Process()), mlflow, api, database, tuple(own))
 
     @property
     def prefect(self) -> str:
@@ -101,6 +104,7 @@ def use_running() -> None:
                 f"the `ratchet up` of {home()} uses {address}, whose password is written nowhere: set {variable} as there"
             )
         os.environ.setdefault(variable, address)
+    reach_this_machine(*(str(urlsplit(address).hostname) for address in running.own))
 
 
 def configured_api() -> str | None:
@@ -171,9 +175,8 @@ def reach_this_machine(*hosts: str) -> None:
 
     `hosts` are further names of it. Nothing is set where there is no proxy: macOS has settings of its own then.
     """
-    proxies = getproxies_environment()
-    excepted = proxies.pop("no", "")
-    if not proxies or excepted.strip() == "*":
+    proxies, excepted = getproxies_environment(), os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if not proxies.keys() - {"no"} or excepted.strip() == "*":
         return
     names = dict.fromkeys([*filter(None, excepted.split(",")), "127.0.0.1", "localhost", "::1", *hosts])
     os.environ |= dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(names))

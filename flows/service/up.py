@@ -69,10 +69,10 @@ def up(options: Options, journal: Journal) -> None:
         if sign != signal.SIGHUP or signal.getsignal(sign) != signal.SIG_IGN:  # nohup ignores it
             signal.signal(sign, _interrupt)
     _write_whole_paths()
+    reach_this_machine(options.host, str(urlsplit(servers.address(options.host, options.mlflow_port)).hostname))
     started, addresses = time.monotonic(), _find_room(options)
     os.environ |= {"RATCHET_HOME": str(home()), "MLFLOW_TRACKING_URI": addresses.mlflow}
     os.environ["PREFECT_API_URL"] = addresses.api  # Prefect reads it once, when it is first imported
-    reach_this_machine(options.host, str(urlsplit(servers.address(options.host, options.mlflow_port)).hostname))
     processes = Processes(home() / "logs", journal.line)
     try:
         # At the end the worker goes first, then the servers, then their database.
@@ -184,7 +184,7 @@ def _start(
     alone = addresses.own_prefect and options.host in servers.LOCAL and options.postgres in (None, EMBEDDED)
     bring_to_work(options, declared, processes, journal, alone=alone, died=died())
     kind = "sqlite" if database is None else "postgresql"
-    return Running.here(mlflow=addresses.mlflow, api=addresses.api, database=kind)
+    return Running.here(mlflow=addresses.mlflow, api=addresses.api, database=kind, own=list(pages.values()))
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

@@ -28,7 +28,6 @@ from ratchet.judgement.scorer import Scorer
 from ratchet.monitoring.change import compare_sets
 from ratchet.monitoring.images import choose_images
 from ratchet.monitoring.values import MonitorSettings, Reading, State
-from ratchet.run_names import SELECTED_TAG
 from ratchet.scratch import scratch
 
 if TYPE_CHECKING:
@@ -203,4 +202,4 @@ def _seen(files: Path, champion: ModelVersion) -> frozenset[str]:
             f"{champion.model} v{champion.version} does not say which images it was trained on, so nobody knows which are "
             "new to it: it was trained elsewhere, or by an older Ratchet. Retrain it."
         )
-    return seen.selected_by(champion.tags.get(SELECTED_TAG, ""), frozenset())
+    return seen.all

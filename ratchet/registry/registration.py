@@ -113,7 +113,8 @@ def _update(store: Store, model: str, seen: Found, wish: _Wish) -> None:
     What is there was not chosen anew, so it keeps what its trial was selected by, unless that was the test images.
     """
     new_tags = {key: value for key, value in wish.tags.items() if seen.tags.get(key) != value}
-    if not seen.tags.get(SELECTED_TAG, "").startswith("test_"):
+    selected = seen.tags.get(SELECTED_TAG)
+    if selected is not None and not selected.startswith("test_"):
         new_tags.pop(SELECTED_TAG, None)
     new_text = wish.description if wish.description not in {None, seen.description} else None
     if new_tags or new_text is not None:

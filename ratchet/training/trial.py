@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:
     module = build_module(config, data.classes)
     if work.folder.newest() is None:
         _require_exportable(work)
-        note = warm_start(config, module.network, run, work.folder.path) or note
+        test_today = partial(_digests, data, "test")
+        note = warm_start(config, module.network, run, work.folder.path, test_today=test_today) or note
 
     report = work.report
 
@@ -253,8 +255,12 @@ def _export(config: TrialConfig, module: SegmentationModule, data: Any, artifact
 def _write_seen(data: Any, inherited: frozenset[str] | None, directory: Path) -> None:
     """Say in the model's directory what it has seen; where its ancestor's images are not known, the gate must not think so."""
     if inherited is not None:
-        splits = {split: frozenset(data.image_digests(split).values()) for split in ("train", "val", "test")}
+        splits = {split: _digests(data, split) for split in ("train", "val", "test")}
         SeenImages(inherited=inherited, **splits).write(directory)
+
+
+def _digests(data: Any, split: str) -> frozenset[str]:
+    return frozenset(data.image_digests(split).values())
 
 
 def _quieten() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,10 +49,13 @@ class Loaded:
         return f"{self.taken} of {self.total} tensors" + (f", not {named}{more}" if self.left else "")
 
 
-def warm_start(config: TrialConfig, network: nn.Module, run: TrialRun, work: Path) -> str | None:
+def warm_start(
+    config: TrialConfig, network: nn.Module, run: TrialRun, work: Path, *, test_today: Callable[[], frozenset[str]]
+) -> str | None:
     """Load what `backbone.init_from` names, tag the run with its ancestry, and return a note; None where it names nothing.
 
-    What the ancestor had seen is kept among the run's artifacts, for the gate. Raises `RegistryError`, and
+    What the ancestor had seen is kept among the run's artifacts, for the gate; of an older one that was selected by its test
+    images, which it does not name, those of `test_today` (by content). Raises `RegistryError`, and
     `WeightsUnavailableError` where nothing fits.
     """
     origin = planned(config)
@@ -60,7 +64,7 @@ def warm_start(config: TrialConfig, network: nn.Module, run: TrialRun, work: Pat
     with tempfile.TemporaryDirectory(dir=work) as folder:
         directory = fetch(origin, Path(folder) / "model")
         loaded = load_fitting(network, read_weights(directory, origin.reference), origin.reference)
-        _keep_ancestry(run, directory, origin.selected)
+        _keep_ancestry(run, directory, origin.selected, test_today())
     tags = {PARENT_TAG: origin.reference, PARENT_RUN_TAG: origin.run_id}
     tags |= {f"{PARENT_TAG}_digest": origin.digest, f"{PARENT_TAG}_loaded": str(loaded)}
     run.tag({name: value for name, value in tags.items() if value is not None})
@@ -125,12 +129,12 @@ def inherited(config: TrialConfig, run: TrialRun, work: Path) -> frozenset[str] 
         return None if seen is None else seen.all
 
 
-def _keep_ancestry(run: TrialRun, directory: Path, selected: str) -> None:
+def _keep_ancestry(run: TrialRun, directory: Path, selected: str, test_today: frozenset[str]) -> None:
     """What decided the ancestor, the test images too where it was the best trial by them; nothing where it does not say."""
     seen = SeenImages.read(directory)
-    if seen is None or (selected.startswith("test_") and seen.test is None):
+    if seen is None:
         return
-    decided = seen.selected_by(selected, frozenset()) - seen.train - seen.val
+    decided = seen.selected_by(selected, test_today) - seen.train - seen.val
     with tempfile.TemporaryDirectory(dir=directory.parent) as folder:
         SeenImages(train=seen.train, val=seen.val, inherited=decided).write(Path(folder))
         run.log_artifact(Path(folder) / SEEN_FILE, ANCESTRY_PATH)
