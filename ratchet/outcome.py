@@ -18,7 +18,7 @@ Status = Literal["promoted", "staged", "waiting", "rejected", "inconclusive", "r
 
 
 class Outcome(BaseModel):
-    """How a retraining ended: what people and programs read."""
+    """How a retraining ended: what people and programs read. `there`: the version is where the status says."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,6 +27,7 @@ class Outcome(BaseModel):
     version: int
     champion: int | None
     summary: str
+    there: bool = True
     note: str = ""
     sweep: SweepOutcome | None = None
     best_run: str | None = None
@@ -48,7 +49,8 @@ class Outcome(BaseModel):
         """The outcome as the flow run is called: `cvsd_model: 4 trials → v7 promoted`."""
         if self.status == "skipped":
             return f"{self.model}: unchanged since v{self.version}"
-        ended = {"waiting": "waits for approval", "unchanged": "stays"}.get(self.status, self.status)
+        stays = "stays" if self.there else "is the best again"
+        ended = {"waiting": "waits for approval", "unchanged": stays}.get(self.status, self.status)
         return f"{titled(self.model, len(self.trials))} → v{self.version} {ended}"
 
 
@@ -63,7 +65,8 @@ def conclude(plan: Plan, best: BestRun, sweep: SweepOutcome, verdict: Verdict, a
     else:
         status = "promoted" if plan.settings.to == "production" else "staged"
     summary = verdict.sentence if answer is None else f"{answer.sentence}; {verdict.sentence}"
-    if status == "promoted" and (champion is None or champion.version != verdict.challenger.version):
+    there = status != "promoted" or (champion is not None and champion.version == verdict.challenger.version)
+    if not there:
         now = f"v{champion.version} is" if champion else "nothing is"
         summary = f"{summary}; it was promoted, and {now} in its place since"
     return Outcome(
@@ -72,6 +75,7 @@ def conclude(plan: Plan, best: BestRun, sweep: SweepOutcome, verdict: Verdict, a
         version=verdict.challenger.version,
         champion=champion.version if champion else None,
         summary=summary,
+        there=there,
         sweep=sweep,
         best_run=best.run_id,
         verdict=verdict,
@@ -93,6 +97,7 @@ def stand(plan: Plan, best: BestRun, sweep: SweepOutcome, version: ModelVersion)
         version=version.version,
         champion=champion.version if champion else None,
         summary=f"the best trial is that of v{version.version}, which {_known(plan, version)}",
+        there=version.stage in ARRIVED[plan.settings.to],
         sweep=sweep,
         best_run=best.run_id,
     )

@@ -45,9 +45,16 @@ _HEADLINES = {
 }
 
 
+_ELSEWHERE = {
+    "promoted": "v{version} was promoted, and is not in production any more",
+    "unchanged": "v{version} is the best again, and is not in production",
+}
+
+
 def headline(outcome: Outcome) -> str:
     """Return the outcome in a few words."""
-    return f"{outcome.model}: {_HEADLINES[outcome.status].format(version=outcome.version)}"
+    words = _HEADLINES if outcome.there else _HEADLINES | _ELSEWHERE
+    return f"{outcome.model}: {words[outcome.status].format(version=outcome.version)}"
 
 
 def markdown(outcome: Outcome) -> str:
@@ -121,7 +128,7 @@ def _whole_report(verdict: Verdict, run_id: str) -> str:
 
 
 def _linked(text: str, page: str | None) -> str:
-    return text if page is None else f"[{text}]({page})"
+    return cell(text) if page is None else f"[{cell(text)}]({page})"
 
 
 def _experiment(trials: Sequence[TrialResult]) -> str | None:

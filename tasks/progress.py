@@ -69,7 +69,10 @@ class SweepProgress:
     def plan(self, found: Preview) -> None:
         """Tell what is about to be done."""
         print_plan(found, self._console)
-        lines = [f"{row['trial']}: {row['epochs']} epochs, {row['state']} {row['expected']}" for row in rows(found)]
+        lines = [
+            f"{row['trial']}: {row['epochs']} epoch{'s' if row['epochs'] != 1 else ''}, {row['state']} {row['expected']}"
+            for row in rows(found)
+        ]
         get_run_logger().info("\n".join([found.sentence, *lines]))
         self._expected = found.sentence
 

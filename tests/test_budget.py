@@ -59,6 +59,10 @@ def test_a_target_is_reached_from_its_own_side_and_never_by_nan() -> None:
     assert "reached with 0.7000" in str(budget("min", target=0.8).used_up([{"m": 0.9}, {"m": 0.7}]))
 
 
+def test_a_small_target_is_told_with_its_digits() -> None:
+    assert "reached with 1.235e-05" in str(budget("min", target=2e-5).used_up([{"m": 1.2346e-5}]))
+
+
 def test_time_runs_out_and_without_a_bound_it_does_not() -> None:
     assert budget(max_time=1e-9).used_up([]) == "max_time 0s reached"
     assert budget(max_time="2h").used_up([]) is None

@@ -27,6 +27,20 @@ def test_names_and_errors_are_shown_as_they_are(capsys: pytest.CaptureFixture[st
     assert f"types=[pt2,onnx] failed: {ERROR}" in shown.err
 
 
+def test_what_is_scored_has_no_training_left_and_a_low_screen_hides_no_more_than_it_does() -> None:
+    progress = Progress(phase="scoring", epoch=8, max_epochs=20, seconds_left=7_080)
+    trials = [TrialResult(name=f"t{n}", fingerprint=str(n), status="running", progress=progress) for n in range(3)]
+
+    def shown(number: int, rows: int) -> str:
+        console = Console(file=io.StringIO(), width=100)
+        console.print(live_table(trials[:number], metric="val_iou", rows=rows))
+        return console.file.getvalue()
+
+    assert "1h58m" not in shown(3, 5)
+    assert "and 2 more" in shown(3, -2)
+    assert "more" not in shown(1, 0)
+
+
 @pytest.mark.parametrize(
     ("name", "phase", "seen"),
     [

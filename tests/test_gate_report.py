@@ -224,6 +224,16 @@ def test_a_champion_that_no_rule_was_to_compare_with_is_not_denied() -> None:
     assert verdict.reason.endswith("the difference was not judged")
 
 
+def test_a_first_models_page_has_no_column_of_a_champion_that_there_is_not() -> None:
+    verdict = verdict_of(("cat",), first=True)
+    alone = verdict.evidence.model_copy(update={"champion_cost": None})
+    page = html_report(verdict.model_copy(update={"evidence": alone}))
+    costs = page.split("Speed and size")[1].split("</section>")[0]
+    assert "9 ms" in costs
+    assert "champion" not in costs
+    assert costs.count("unknown") == 2  # memory and size, which were not measured
+
+
 def test_a_first_model_has_no_picture_and_still_a_page() -> None:
     verdict = verdict_of(("cat", "dog"), first=True)
     assert interval_png(verdict) is None

@@ -18,6 +18,7 @@ from ratchet.outcome import Outcome
 from ratchet.planning import FlowRun, plan_retraining
 from ratchet.registry import Stage
 from ratchet.registry.tracking import client
+from ratchet.report import headline
 from ratchet.retraining import move, select, train
 
 pytestmark = [pytest.mark.flow, pytest.mark.trains]
@@ -145,7 +146,10 @@ def test_a_trial_that_failed_is_tried_again_and_what_became_of_the_best_one_stay
     assert again() == ("promoted", ["failed", "finished"], 2)
     assert again() == ("unchanged", ["failed", "reused"], 2)
     manager.promote("half", 1)
-    assert again() == ("unchanged", ["failed", "reused"], 1)
+    _, elsewhere = run(*half, model="half")
+    assert (elsewhere.status, elsewhere.champion) == ("unchanged", 1)
+    assert elsewhere.title == "half: 2 trials → v2 is the best again"
+    assert headline(elsewhere) == "half: v2 is the best again, and is not in production"
     manager.promote("half", 2)
     manager.rollback("half")
     assert again() == ("unchanged", ["failed", "reused"], 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sqlite3
 import subprocess
@@ -436,6 +437,21 @@ def test_a_service_goes_on_where_its_log_takes_no_more(tmp_path: Path) -> None:
     finally:
         processes.end_all()
     assert heard.count("word") > 10_000
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("skipped: unchanged since v7('skipped: unchanged since v7', type=COMPLETED)", "skipped: unchanged since v7"),
+        (r"""Failed('it\'s "x"', type=FAILED)""", """Failed: it's "x\""""),
+        ("Completed()", "Completed"),
+    ],
+)
+def test_a_state_is_told_once_and_whole(state: str, told: str) -> None:
+    out = io.StringIO()
+    journal = Journal(Console(file=out, width=200), verbose=False)
+    journal.line("worker", f"12:00:00.000 | INFO    | Flow run 'm' - Finished in state {state}")
+    assert out.getvalue().rstrip().endswith(f"m  {told}")
 
 
 def test_a_service_goes_on_where_nobody_reads_what_is_told_of_it(tmp_path: Path) -> None:

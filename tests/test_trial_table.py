@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+
 import pytest
 
 from ratchet.settings import Mode
@@ -25,6 +28,14 @@ def table(found: SweepOutcome, room: int) -> str:
 def test_a_table_that_fits_is_whole_and_in_the_order_of_the_trials() -> None:
     whole = table(outcome([0.1, 0.3], "max"), 5000)
     assert [line.split("|")[2].strip()[:5] for line in whole.split("\n")[2:]] == ["lr=9", "[lr=0", "[lr=1"]
+
+
+def test_a_name_and_an_error_keep_their_signs() -> None:
+    trial = TrialResult(name="_target_=a*b*c", fingerprint="1", status="failed", error=r"Adam.__init__() \| ~x~")
+    row = table(SweepOutcome(trials=(trial,), metric="m", mode="max"), 5000).split("\n")[2]
+    assert not re.search(r"(?<!\w)_|_(?!\w)|[*~]", row)
+    assert r"_target_=a*b*c" in html.unescape(row)
+    assert r"Adam.__init__() \\| ~x~" in html.unescape(row)
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])

@@ -127,7 +127,9 @@ def _mlflow() -> Iterator[Finding]:
             # Before something is logged, the folder is not made.
             if root is not None and not os.access(root, os.R_OK) and _has_finished(opened, experiment):
                 lost.setdefault(root, []).append(experiment.name)
-    yield Finding("MLflow", f"{shown(uri)} answers: {len(experiments)} experiments")
+    yield Finding(
+        "MLflow", f"{shown(uri)} answers: {len(experiments)} experiment{'s' if len(experiments) != 1 else ''}"
+    )
     for root, names in lost.items():
         there = home() / root.name
         new, old, above = (shlex.quote(str(path)) for path in (there, root, root.parent))

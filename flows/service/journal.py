@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import threading
 from datetime import datetime
@@ -55,10 +56,14 @@ class Journal:
             self._console.print(head.append(text, style), soft_wrap=True, highlight=False)
 
 
+_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")  # as Python writes a text
+
+
 def _plain_state(state: str) -> str:
     """`Completed('…')` without Prefect's marks, as `Completed: …`."""
     found = re.fullmatch(r"(?P<name>.+?)\((?P<rest>.*)\)", state)
     if not found:
         return state
-    quoted = re.search(r"""(['"])(?P<message>.*?)\1""", found["rest"])
-    return f"{found['name']}: {quoted['message']}" if quoted else found["name"]
+    quoted = _QUOTED.match(found["rest"])
+    message = str(ast.literal_eval(quoted[0])) if quoted else ""
+    return message if message.startswith(found["name"]) else ": ".join(filter(None, [found["name"], message]))

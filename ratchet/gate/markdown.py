@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from ratchet.gate import wording
@@ -10,7 +11,8 @@ from ratchet.gate.verdict import Verdict
 from ratchet.page_parts import data_uri
 
 _DRAWN = 40  # comparisons: hundreds of them do not fit into one request to Prefect, and the table says the same
-_SIGNS = str.maketrans({"|": "\\|", "`": "'", "[": "&#91;", "]": "&#93;"})
+_SIGNS = str.maketrans({"|": "\\|", "`": "'", **{sign: f"&#{ord(sign)};" for sign in "[]\\*~"}})
+_AT_AN_EDGE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # of a word, where it would be emphasis
 
 
 def markdown_report(verdict: Verdict, *, page: str | None = None) -> str:
@@ -35,5 +37,5 @@ def markdown_report(verdict: Verdict, *, page: str | None = None) -> str:
 
 
 def cell(text: str) -> str:
-    """Text that neither ends a Markdown table's cell nor becomes HTML, nor by its brackets a link or a picture."""
-    return " ".join(escape(text, quote=False).translate(_SIGNS).split())
+    """Text that is shown as it is: it ends no cell of a Markdown table, and is no HTML, link, picture or emphasis."""
+    return _AT_AN_EDGE.sub("&#95;", " ".join(escape(text, quote=False).translate(_SIGNS).split()))

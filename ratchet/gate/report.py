@@ -115,6 +115,12 @@ def _costs(verdict: Verdict) -> str:
     mine, theirs = verdict.evidence.challenger_cost, verdict.evidence.champion_cost
     if mine is None and theirs is None:
         return ""
+    if verdict.champion is None:
+        alone = "".join(
+            f"<tr><td>{name}<td class=n>{_cost(one, unit)}" for name, unit, one in wording.cost_figures(mine)
+        )
+        table = f"<table class=narrow><tr><th>cost<th class=n>challenger{alone}</table>"
+        return section("Speed and size", f"<div class=scroll>{table}</div>")
     pairs = zip(wording.cost_figures(mine), wording.cost_figures(theirs), strict=True)
     rows = "".join(
         f"<tr><td>{name}<td class=n>{_cost(one, unit)}<td class=n>{_cost(other, unit)}"

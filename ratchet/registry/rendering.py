@@ -88,7 +88,7 @@ def render(description: str | None, state: State, events: Sequence[Event]) -> st
     staging = f", v{state.staging} in staging" if state.staging is not None else ""
     top = (f"{own}\n\n" if own else "") + f"{MARKER}\n### History\nIn production: {champion}{staging}.\n\n"
     shown = [event for event in reversed(events) if event.counts]
-    rest = "\n{} earlier events: `ratchet history MODEL`\n"
+    rest = "\n{} earlier event{}: `ratchet history MODEL`\n"
     room = LONGEST_DESCRIPTION - 1 - len(top) - len(rest) - len(str(len(shown)))
     if room < 0:
         return own if len(own) < LONGEST_DESCRIPTION else (description or "")
@@ -100,4 +100,4 @@ def render(description: str | None, state: State, events: Sequence[Event]) -> st
         room -= len(line)
         lines.append(line)
     left = len(shown) - len(lines)
-    return top + "".join(lines) + (rest.format(left) if left else "")
+    return top + "".join(lines) + (rest.format(left, "s" if left > 1 else "") if left else "")

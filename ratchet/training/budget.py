@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from ratchet.duration import shown_duration
+from ratchet.page_parts import figure
 from ratchet.settings import Mode, SweepSettings
 
 
@@ -29,7 +30,7 @@ class SweepBudget:
             values = [metrics[self._metric] for metrics in finished if self._metric in metrics]
             best = max(values, key=lambda value: sign * value if math.isfinite(value) else -math.inf, default=math.nan)
             if sign * (best - self._target) >= 0:
-                return f"target {self._metric} {self._target:g} reached with {best:.4f}"
+                return f"target {self._metric} {self._target:g} reached with {figure(best)}"
         if self._max_time is not None and time.monotonic() - self._started >= self._max_time:
             return f"max_time {shown_duration(self._max_time)} reached"
         return None

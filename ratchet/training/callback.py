@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -41,14 +42,17 @@ class ProgressCallback(pl.Callback):
     def _send(self, trainer: pl.Trainer) -> None:
         self._told = time.monotonic()
         values = {key: float(value) for key, value in trainer.callback_metrics.items() if key in self._shown}
-        per_epoch = int(trainer.estimated_stepping_batches) // max(trainer.max_epochs or 1, 1)
-        done, left = trainer.global_step - self._first, self._max_epochs * per_epoch - trainer.global_step
+        per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        steps = self._max_epochs * per_epoch
+        steps = min(steps, trainer.max_steps) if trainer.max_steps >= 0 else steps
+        done, left = trainer.global_step - self._first, max(0, steps - trainer.global_step)
         self._report(
             Progress(
                 epoch=trainer.current_epoch + 1,
                 max_epochs=self._max_epochs,
                 step=trainer.global_step,
                 steps_per_epoch=per_epoch,
+                steps=steps,
                 metrics=values,
                 validated=self._validated,
                 phase="training",

@@ -95,11 +95,12 @@ def print_sweep(outcome: SweepOutcome, console: Console, *, errors: Console, bes
 
 def live_table(trials: Sequence[TrialResult], *, metric: str, rows: int, size: int | None = None) -> Table:
     """Return the table of a sweep that runs; where there is not room for all trials, those with the latest news."""
-    columns = ("trial", "", "epoch", "loss", metric, "time", "left")
+    rows, columns = max(rows, 1), ("trial", "", "epoch", "loss", metric, "time", "left")
     table = Table(*(Column(_line(name)) for name in columns), title=_title(trials, size), title_justify="left")
-    for trial in _newest(trials, max(rows, 1)):
+    for trial in _newest(trials, rows):
         progress, metrics = trial.progress, {**trial.progress.metrics, **trial.metrics}
         loss = metrics.get("loss", metrics.get("val_loss_epoch"))
+        trains = trial.status == "running" and progress.phase == "training"
         table.add_row(
             _line(trial.name),
             _state(trial),
@@ -107,7 +108,7 @@ def live_table(trials: Sequence[TrialResult], *, metric: str, rows: int, size: i
             "" if loss is None else figure(loss),
             figure(metrics[metric]) if metric in metrics else "",
             shown_duration(trial.seconds) if trial.seconds else "",
-            shown_duration(progress.seconds_left) if trial.status == "running" and progress.seconds_left else "",
+            shown_duration(progress.seconds_left) if trains and progress.seconds_left else "",
         )
     if len(trials) > rows:
         table.add_row(_line(f"and {len(trials) - rows} more", "dim"))

@@ -212,7 +212,7 @@ def _keys(plan: SweepPlan) -> list[str]:
 
 def _title(plan: SweepPlan, trials: int) -> str:
     *most, last = _keys(plan) or ["several things"]
-    return f"{trials} trials of {', '.join(most)}{' and ' if most else ''}{last}"
+    return f"{trials} trial{'s' if trials != 1 else ''} of {', '.join(most)}{' and ' if most else ''}{last}"
 
 
 def _params(plan: SweepPlan) -> dict[str, object]:

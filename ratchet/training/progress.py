@@ -14,7 +14,8 @@ EXPORTING = "exporting"
 class Progress(BaseModel):
     """How far one trial is. `note` says where it began, if not at the start of a new run; `seconds_left` is of its training.
 
-    `validated` is the last epoch that has been validated, or the one that training goes on after.
+    `steps` are those of the whole training, which may end within an epoch. `validated` is the last epoch that has been
+    validated, or the one that training goes on after.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -23,6 +24,7 @@ class Progress(BaseModel):
     max_epochs: int = 0
     step: int = 0
     steps_per_epoch: int = 0
+    steps: int = 0
     metrics: dict[str, float] = {}
     validated: int = 0
     phase: str = "starting"
@@ -32,7 +34,7 @@ class Progress(BaseModel):
     @property
     def fraction(self) -> float:
         """Share of the training steps done, 0 to 1."""
-        total = self.max_epochs * self.steps_per_epoch
+        total = self.steps or self.max_epochs * self.steps_per_epoch
         return min(self.step / total, 1.0) if total else 0.0
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ratchet.page_parts import figure
 from ratchet.run_names import PRUNED_TAG
 from ratchet.training.halving import exported_value, rungs
 from ratchet.training.plan import PlannedTrial, Planner, SweepPlan, point_name
@@ -217,7 +218,7 @@ class StudyQueue(TrialQueue):
             assert turn.number is not None
             if self._study.should_prune(turn.number):
                 self._study.end(turn.number, pruned=True)
-                why = f"{self._plan.metric} {value:.4f} after epoch {rung}: not among the best 1 in {self._eta}"
+                why = f"{self._plan.metric} {figure(value)} after epoch {rung}: not among the best 1 in {self._eta}"
                 self._ready.append(Pruned(turn.trial, why))
             else:
                 later = next((later for later in self._rungs(turn.trial) if later > rung), None)
