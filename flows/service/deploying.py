@@ -15,6 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate, WorkPoolCreate
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.sorting import DeploymentSort
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
@@ -109,7 +110,9 @@ def _existing(client: SyncPrefectClient) -> Iterator[tuple[str, DeploymentRespon
     ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
     names: dict[UUID, str] = {}
     for start in count(0, _PAGE):
-        page = client.read_deployments(deployment_filter=ours, limit=_PAGE, offset=start)
+        # In an order without ties: several have one name, and a page must not begin among these.
+        order = DeploymentSort.CREATED_DESC
+        page = client.read_deployments(deployment_filter=ours, limit=_PAGE, offset=start, sort=order)
         for found in page:
             flow = names.get(found.flow_id) or names.setdefault(found.flow_id, client.read_flow(found.flow_id).name)
             yield f"{flow}/{found.name}", found

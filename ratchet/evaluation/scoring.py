@@ -85,6 +85,7 @@ def score_models(
                 tables[key].count(row, truth, predicted, int((~logits.isfinite()).sum()))
             if contents is not None and read_pair((sample.image, sample.mask)) != contents[sample.name]:
                 raise UnreadableImageError(f"{sample.image} or its mask changed since it was listed: start again")
+        del images, answers  # before the next ones are there
         if on_image is not None:
             on_image(start + len(batch), len(samples))
     return {key: table.counts([sample.name for sample in samples]) for key, table in tables.items()}

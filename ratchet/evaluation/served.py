@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ratchet.data.preparation import prepare_image
 from ratchet.errors import ModelFilesError
-from ratchet.evaluation.confusion import predict_classes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,11 +105,26 @@ class ServedModel:
 
     def decide(self, logits: Tensor, size: Sequence[int]) -> Tensor:
         """Turn one image's logits (C, h, w) into class indices of `size` (H, W), uint8: resized first, then decided."""
-        # One channel at a time: torch resizes three together, as of a picture, in more than twice the time on a CPU.
+        # One channel at a time, against the best before it: all of them at a photograph's size take gigabytes. Torch also
+        # resizes three together, as of a picture, in more than twice the time on a CPU.
+        best = self._resized(logits[0], size)
+        if len(logits) == 1:
+            return (best > 0).to(torch.uint8)
+        classes, finite = torch.zeros_like(best, dtype=torch.uint8), bool(logits.isfinite().all())
+        for index in range(1, len(logits)):
+            plane = self._resized(logits[index], size)
+            wins = plane > best  # of equal ones the first wins, and NaN over all
+            if not finite:
+                wins |= plane.isnan() & ~best.isnan()
+            classes.masked_fill_(wins, index)
+            torch.where(wins, plane, best, out=best)
+        return classes
+
+    def _resized(self, plane: Tensor, size: Sequence[int]) -> Tensor:
         planes = torch.nn.functional.interpolate(
-            logits[:, None], size=tuple(size), mode="bilinear", align_corners=False
+            plane[None, None], size=tuple(size), mode="bilinear", align_corners=False
         )
-        return predict_classes(planes[None, :, 0])[0]
+        return planes[0, 0]
 
     def predict(self, image: NDArray[np.uint8]) -> Tensor:
         """Return class indices (H, W), uint8, at the image's own size."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -40,14 +40,25 @@ _LEAST_EFFECTIVE = 4.0  # below it the spread itself is unknown, and the expansi
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models' summands over the same N images; each array is (N, K)."""
+    """Two models' summands over the same N images; each array is (N, K).
+
+    Of a part of the images, the arrays hold the `rows` (R,) alone: those of the others would be zeros.
+    """
 
     challenger: Summands
     champion: Summands
+    rows: NDArray[np.intp] | None = None
+    units: int = 0
 
-    def masked(self, keep: NDArray[np.bool_]) -> Pair:
-        """The same images with all counts zero outside `keep` (N,)."""
-        return self._map(lambda array: np.where(keep[:, None], array, 0.0))
+    @property
+    def size(self) -> int:
+        """How many images, or groups of them, there are: N."""
+        return len(self.challenger.tp) if self.rows is None else self.units
+
+    def only(self, keep: NDArray[np.bool_]) -> Pair:
+        """The counts of the images in `keep` (N,) alone."""
+        rows = np.flatnonzero(keep)
+        return replace(self._map(lambda array: array[rows]), rows=rows, units=len(keep))
 
     def classes(self, columns: slice | NDArray[np.bool_]) -> Pair:
         """The same images with these class columns only."""
@@ -56,16 +67,18 @@ class Pair:
     def grouped(self, groups: NDArray[np.intp]) -> Pair:
         """Counts summed within each group; `groups` (N,) numbers them from 0 without gaps."""
         size = int(groups.max()) + 1
+        rows, places = (None, groups) if self.rows is None else np.unique(groups[self.rows], return_inverse=True)
 
         def total(array: Floats) -> Floats:
-            out = np.zeros((size, array.shape[1]))
-            np.add.at(out, groups, array)
+            out = np.zeros((size if rows is None else len(rows), array.shape[1]))
+            np.add.at(out, places, array)
             return out
 
-        return self._map(total)
+        return replace(self._map(total), rows=rows, units=size)
 
     def _map(self, change: Callable[[Floats], Floats]) -> Pair:
-        return Pair(Summands(*map(change, self.challenger)), Summands(*map(change, self.champion)))
+        challenger, champion = (Summands(*map(change, side)) for side in (self.challenger, self.champion))
+        return replace(self, challenger=challenger, champion=champion)
 
 
 @dataclass(frozen=True)
@@ -113,17 +126,24 @@ def resample(
     Raises InvalidCountsError when the counts are too large to be summed exactly.
     """
     pairs = pairs if groups is None else [pair.grouped(groups) for pair in pairs]
-    stacked = np.hstack([np.hstack([*pair.challenger, *pair.champion]) for pair in pairs])
-    units = len(stacked)
-    if stacked.max(initial=0.0) * units >= 2**53:
-        raise InvalidCountsError(f"Counts up to {stacked.max():.0f} over {units} images cannot be summed exactly.")
+    units = pairs[0].size
+    blocks = [np.hstack([*pair.challenger, *pair.champion]) for pair in pairs]
+    largest = max(float(block.max(initial=0.0)) for block in blocks)
+    if largest * units >= 2**53:
+        raise InvalidCountsError(f"Counts up to {largest:.0f} over {units} images cannot be summed exactly.")
     differences = np.empty((resamples, len(pairs)))
     start = 0
-    for weights in _weights(units, resamples, seed, step=max(1, _CELLS // sum(stacked.shape))):
-        differences[start : start + len(weights)] = _differences(weights @ stacked, pairs, metric)
+    widest = max(block.shape[1] for block in blocks)
+    for weights in _weights(units, resamples, seed, step=max(1, _CELLS // (units + widest))):
+        for i, (pair, block) in enumerate(zip(pairs, blocks, strict=True)):
+            drawn = weights if pair.rows is None else weights[:, pair.rows]
+            differences[start : start + len(weights), i] = _difference(drawn @ block, pair, metric)
         start += len(weights)
-    estimates = _differences(stacked.sum(axis=0, keepdims=True), pairs, metric)[0]
-    return tuple(_summary(float(estimates[i]), differences[:, i], pair, metric) for i, pair in enumerate(pairs))
+    estimates = [
+        float(_difference(block.sum(axis=0, keepdims=True), pair, metric)[0])
+        for pair, block in zip(pairs, blocks, strict=True)
+    ]
+    return tuple(_summary(estimates[i], differences[:, i], pair, metric) for i, pair in enumerate(pairs))
 
 
 def _weights(units: int, resamples: int, seed: int, *, step: int) -> Iterator[Floats]:
@@ -136,18 +156,14 @@ def _weights(units: int, resamples: int, seed: int, *, step: int) -> Iterator[Fl
         yield np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
 
 
-def _differences(sums: Floats, pairs: Sequence[Pair], metric: str) -> Floats:
-    out = np.empty((len(sums), len(pairs)))
-    at = 0
-    for i, pair in enumerate(pairs):
-        classes = pair.challenger.tp.shape[1]
-        columns = [sums[:, at + j * classes : at + (j + 1) * classes] for j in range(6)]
-        at += 6 * classes
-        mine, theirs = Summands(*columns[:3]), Summands(*columns[3:])
-        out[:, i] = mean_over_classes(metric_of(metric, *mine)) - mean_over_classes(metric_of(metric, *theirs))
-        for side in (mine, theirs):
-            # Without a pixel of a class in the truth, both models score 0 by false positives: no difference, not none.
-            out[~_truth(metric, side).all(axis=1), i] = np.nan
+def _difference(sums: Floats, pair: Pair, metric: str) -> Floats:
+    classes = pair.challenger.tp.shape[1]
+    columns = [sums[:, j * classes : (j + 1) * classes] for j in range(6)]
+    mine, theirs = Summands(*columns[:3]), Summands(*columns[3:])
+    out = mean_over_classes(metric_of(metric, *mine)) - mean_over_classes(metric_of(metric, *theirs))
+    for side in (mine, theirs):
+        # Without a pixel of a class in the truth, both models score 0 by false positives: no difference, not none.
+        out[~_truth(metric, side).all(axis=1)] = np.nan
     return out
 
 

@@ -100,7 +100,8 @@ def overall(policy: Policy, challenger: ImageCounts, other: ImageCounts) -> Cont
 
 
 def _pair(policy: Policy, challenger: ImageCounts, other: ImageCounts, average: str) -> Pair:
-    return Pair(*(summands(policy.metric, counts, average=average) for counts in (challenger, other)))
+    mine, theirs = (summands(policy.metric, counts, average=average) for counts in (challenger, other))
+    return Pair(mine, theirs)
 
 
 def slices(
@@ -135,7 +136,7 @@ def slices(
 
 def _present(pair: Pair, keep: NDArray[np.bool_], truth: NDArray[np.int64]) -> Pair:
     """The pair on these images, without the classes that none of them holds: they cannot be judged there."""
-    part = pair.masked(keep)
+    part = pair.only(keep)
     here = truth[keep].sum(axis=0) > 0
     return part.classes(here) if part.challenger.tp.shape[1] == len(here) and here.any() else part
 

@@ -48,7 +48,8 @@ def plan(
     # A model that was deleted and made anew gives its numbers again: what came before was another version.
     made = {event.version: event.number for event in events if event.kind is EventKind.REGISTERED and event.counts}
     own = [event for event in events if event.number >= made.get(event.version, 0)]
-    asked = {version.version for version in versions if open_question(own, version.version)}
+    questions = {event.version for event in own if event.kind is EventKind.ASKED}
+    asked = {number for number in questions & {version.version for version in versions} if open_question(own, number)}
     verdicts = {event.version: event.outcome for event in own if event.kind is EventKind.GATED and event.counts}
     anchors = [event.anchor for event in events if event.anchor is not None and event.counts]
     for version in sorted(versions, key=lambda version: version.version, reverse=True):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _PAGE = 200
 _SHOWN = 20
+_LOOKED_AT = 1_000  # runs, where none can be chosen
 
 
 class MlflowSelection:
@@ -93,9 +94,7 @@ class MlflowSelection:
     ) -> list[Run]:
         """The best page of runs, whole groups of equals only, so that ties are broken among all of them; of `among`, all."""
         name = f"metrics.{quoted_name(metric)}"
-        finished = "attributes.status = 'FINISHED'" + "".join(
-            f" and tags.{quoted_name(key)} = {quoted_text(value)}" for key, value in (tags or {}).items()
-        )
+        finished = _finished(tags)
         if among is not None:
             found = [
                 run
@@ -115,10 +114,10 @@ class MlflowSelection:
             return self._search(experiment, f"{finished} and {name} = {_digits(first)}", f"{name} {direction}")
         return [run for run in runs if run.data.metrics[metric] != last]
 
-    def _first_page(self, experiment: Experiment, condition: str, order: str) -> list[Run]:
+    def _first_page(self, experiment: Experiment, condition: str, order: str, *, most: int = _PAGE) -> list[Run]:
         with answering(self._uri):
             return list(
-                self._client.search_runs([experiment.experiment_id], condition, max_results=_PAGE, order_by=[order])
+                self._client.search_runs([experiment.experiment_id], condition, max_results=most, order_by=[order])
             )
 
     def _search(self, experiment: Experiment, condition: str, *order: str) -> list[Run]:
@@ -126,10 +125,19 @@ class MlflowSelection:
             return all_runs(self._client, [experiment.experiment_id], condition, order=order)
 
     def _explained(self, experiment: Experiment, metric: str, tags: Mapping[str, str] | None) -> RegistryError:
-        """Why there is no run to choose from."""
-        runs = self._search(experiment, "")
-        trials = [_facts(run) for run in runs if SWEEP_RUN_TAG not in run.data.tags]
+        """Why there is no run to choose from, by the newest that ended well, or else by the newest."""
+        for condition in (_finished(tags), ""):
+            runs = self._first_page(experiment, condition, "attributes.start_time DESC", most=_LOOKED_AT)
+            trials = [_facts(run) for run in runs if SWEEP_RUN_TAG not in run.data.tags]
+            if trials:
+                break
         return no_run_to_choose(experiment.name, trials, metric, tags)
+
+
+def _finished(tags: Mapping[str, str] | None) -> str:
+    return "attributes.status = 'FINISHED'" + "".join(
+        f" and tags.{quoted_name(key)} = {quoted_text(value)}" for key, value in (tags or {}).items()
+    )
 
 
 def _facts(run: Run) -> RunFacts:
