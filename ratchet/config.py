@@ -204,6 +204,15 @@ def _require_one_sweep(space: Space, configs: Sequence[TrialConfig]) -> None:
     varied = any(key.lstrip("+").split(".")[0] == "sweep" for key in space.dimensions)
     if varied or any(config.sweep != configs[0].sweep for config in configs):
         raise ConfigError("the overrides give several values for sweep: the trials of one sweep share its settings.")
+    metric = configs[0].retrain.metric
+    losses = any(key.lstrip("+~").split(".")[0] == "loss" for key in space.dimensions)
+    if metric.startswith(("loss_", "val_loss_", "test_loss_")) and (
+        losses or any(config.loss != configs[0].loss for config in configs)
+    ):
+        raise ConfigError(
+            f"retrain.metric={metric} while the loss varies: the values of different losses cannot be compared. Select by "
+            "val_iou or val_dice."
+        )
 
 
 def _prepare_hydra() -> None:

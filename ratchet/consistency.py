@@ -12,6 +12,7 @@ from typing import Any
 from ratchet.data.classes import foreground
 from ratchet.errors import ConfigError
 from ratchet.settings import Node, TrialConfig
+from ratchet.training.fingerprint import lengths_that_follow
 from ratchet.training.metric_names import better, logged_name, metric_names
 
 _ONNX = ("onnx", "onnxscript", "onnxruntime")  # the extra `onnx`
@@ -199,6 +200,17 @@ def _require_metrics(config: TrialConfig) -> None:
         raise ConfigError(
             f"retrain.metric={metric} with retrain.mode={config.retrain.mode} selects the worst trial: set "
             f"retrain.mode={better(metric)}."
+        )
+    scheduler = config.scheduler or {}
+    if str(scheduler.get("_target_")).endswith("ReduceLROnPlateau") and scheduler.get("mode", "min") != "min":
+        raise ConfigError(
+            f"scheduler.mode={scheduler['mode']}: a plateau is one of val_loss_epoch, so that the rate would fall while the loss "
+            "does: set scheduler.mode=min."
+        )
+    if config.model.get("scheduler_interval") == "step" and (follow := lengths_that_follow(config)):
+        raise ConfigError(
+            f"scheduler.{follow[0]}={scheduler[follow[0]]} is the number of epochs, but with model.scheduler_interval=step the "
+            f"schedule counts steps: set scheduler.{follow[0]} to a number of these."
         )
     for key, callback in config.callbacks.items():
         if callback is not None and "_target_" not in callback:

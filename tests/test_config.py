@@ -282,6 +282,8 @@ def test_two_dots_are_a_mistake_only_in_the_name_of_an_entry(monkeypatch: pytest
         (["callbacks.model_checkpoint.monitor=val_iou"], r"set callbacks\.model_checkpoint\.mode=max"),
         (["~callbacks.model_checkpoint.mode", "callbacks.model_checkpoint.monitor=val_iou"], r"\.mode=max"),
         (["datamodule.idx_to_class={1: 'crack <2mm', 2: 'crack >2mm'}"], "one name of a metric, 'crack _2mm'"),
+        (["scheduler.mode=max"], r"set scheduler\.mode=min"),
+        (["scheduler=cosine", "+model.scheduler_interval=step"], r"scheduler\.T_max=\d+ is the number of epochs"),
     ],
 )
 def test_what_is_chosen_by_is_logged_under_a_name_of_its_own_and_the_best_of_it_is_chosen(

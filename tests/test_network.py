@@ -42,8 +42,10 @@ from ratchet.training.trial import _leave_training
 TINY = ["backbone.model.encoder_name=mobilenet_v2", "backbone.model.encoder_weights=null"]
 
 
-def fit_one_batch(config: TrialConfig, folder: Path, callbacks: Sequence[pl.Callback] = ()) -> pl.Trainer:
-    """Train a network for two classes, with one batch in an epoch."""
+def fit_one_batch(
+    config: TrialConfig, folder: Path, callbacks: Sequence[pl.Callback] = (), *, batches: int = 1
+) -> pl.Trainer:
+    """Train a network for two classes, with one batch in an epoch, or so many times that one."""
     module = build_module(config, ("disc", "polygon"))
     trainer: pl.Trainer = instantiate(
         resolve_trainer(config.trainer),
@@ -54,7 +56,7 @@ def fit_one_batch(config: TrialConfig, folder: Path, callbacks: Sequence[pl.Call
         enable_model_summary=False,
     )
     batch = {"image": torch.rand(2, 3, 32, 32), "mask": torch.randint(0, 3, (2, 32, 32))}
-    loader = torch.utils.data.DataLoader([batch], batch_size=None)  # type: ignore[arg-type]
+    loader = torch.utils.data.DataLoader([batch] * batches, batch_size=None)  # type: ignore[arg-type]
     trainer.fit(module, loader, loader)
     return trainer
 
@@ -113,6 +115,15 @@ def test_gradients_are_clipped_in_each_precision(precision: str, tmp_path: Path)
     pairs = zip(before, module.parameters(), strict=True)
     moved = sum(float((after - at_first).double().square().sum()) for at_first, after in pairs) ** 0.5
     assert moved == pytest.approx(0.001, rel=0.01)
+
+
+@pytest.mark.trains
+@pytest.mark.usefixtures("ratchet_home")
+def test_one_cycle_has_the_steps_that_come_where_batches_are_gathered_by_the_epoch(tmp_path: Path) -> None:
+    config = compose([*TINY, "scheduler=one_cycle", "trainer.accelerator=cpu", "trainer.max_epochs=2"])
+    gathers = pl.callbacks.GradientAccumulationScheduler({0: 2, 1: 4})
+    trainer = fit_one_batch(config, tmp_path, [gathers], batches=4)
+    assert trainer.lr_scheduler_configs[0].scheduler.total_steps == trainer.global_step == 3
 
 
 @pytest.mark.trains

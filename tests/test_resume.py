@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -265,6 +266,39 @@ def test_a_trial_whose_time_was_up_in_a_validation_is_over_when_it_is_taken_up(m
     end = run(None)
     assert end.status == "finished"
     assert client().get_run(end.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.usefixtures("stored_home")
+def test_the_last_values_are_those_of_the_exported_weights_also_behind_a_step_that_gathers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = ("trainer.accumulate_grad_batches=2", "sweep.trial_max_time=1h", "trainer.log_every_n_steps=10")
+    (trial,) = plan_trials([plan(*given, "callbacks=default").config])
+
+    def twelfth_batch(_: object, trainer: Any) -> None:  # the third of the second epoch of nine, which makes no step
+        trainer.should_stop = trainer.should_stop or trainer.fit_loop.total_batch_idx == 11
+
+    monkeypatch.setattr(Timer, "_check_time_remaining", twelfth_batch)
+    said = {"on_start": lambda _: None, "report": lambda _: None}
+    end = run_trial(trial.config, name=trial.name, fingerprint=trial.fingerprint, tags={}, **said)
+    history = client().get_metric_history(str(end.run_id), "val_iou")
+    assert len(history) == 3  # of two validations, and of the exported weights
+    assert client().get_run(str(end.run_id)).data.metrics["val_iou"] == end.metrics["val_iou"]
+
+
+@pytest.mark.usefixtures("stored_home")
+def test_a_trial_that_was_killed_behind_its_epochs_last_validation_goes_on_to_the_same(tmp_path: Path) -> None:
+    given = ("+trainer.val_check_interval=5", "trainer.max_epochs=2")  # of nine steps
+    assert train(plan(*given, "sweep.checkpoint_minutes=0"), kill=lambda progress: progress.step >= 8) is None
+    end = train(plan(*given, "sweep.checkpoint_minutes=0"))
+    straight = train(plan(*given, "sweep.force=true"))
+    assert end is not None
+    assert straight is not None
+    records = []
+    for found in (end, straight):
+        (tmp_path / str(found.run_id)).mkdir()
+        records.append(Record.of(str(found.run_id), tmp_path / str(found.run_id)))
+    assert_same(*records)
 
 
 @pytest.mark.usefixtures("stored_home")

@@ -20,6 +20,13 @@ pytestmark = pytest.mark.usefixtures("ratchet_home")
 LR = "optimizer.lr=tag(log,interval(1e-4,1e-2))"
 
 
+@pytest.mark.parametrize("varied", [["loss=dice,focal"], ["loss=focal", "loss.gamma=interval(0,5)"]])
+def test_trials_of_different_losses_are_not_selected_by_their_loss(varied: list[str]) -> None:
+    with pytest.raises(ConfigError, match="the values of different losses cannot be compared"):
+        compose_space([*varied, "retrain.metric=val_loss_epoch", "retrain.mode=min"])
+    compose_space(varied)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -448,6 +448,38 @@ def test_no_snapshot_comes_between_a_step_and_its_validation_where_steps_are_cou
     assert 4 not in taken
 
 
+class Tells(pl.Callback):
+    """A callback of one's own that logs where an epoch ends, and where it begins."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        module.log("begun", float(trainer.current_epoch))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        module.log("own", 1.0)
+
+
+def test_what_a_callback_logs_at_an_epochs_ends_keeps_no_training_from_going_on(tmp_path: Path) -> None:
+    def kill(snapshot: Snapshot) -> None:
+        if snapshot.facts.step == 4:  # within the second epoch of three steps
+            raise InterruptedError
+
+    folder = TrialFolder(tmp_path, "abc")
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    images = torch.utils.data.DataLoader(torch.zeros(3, 1))
+    with folder.locked():
+        folder.begin()
+        keep = [Tells(), snapshots_of(folder, minutes=0, after=kill)]
+        with pytest.raises(InterruptedError):
+            pl.Trainer(max_epochs=2, callbacks=keep, default_root_dir=tmp_path, **quiet).fit(Slow(), images)
+        newest = folder.newest()
+        assert newest is not None
+        keep = [Tells(), snapshots_of(folder, minutes=0)]
+        again = pl.Trainer(max_epochs=2, callbacks=keep, default_root_dir=tmp_path, **quiet)
+        again.fit(Slow(), images, ckpt_path=str(newest.resume), weights_only=True)
+    assert again.global_step == 6
+    assert float(again.callback_metrics["own"]) == 1.0
+
+
 @pytest.mark.parametrize("best", ["/elsewhere/e.ckpt", "../../elsewhere/e.ckpt"])
 def test_a_snapshot_that_came_from_a_server_writes_nothing_outside_its_folder(best: str) -> None:
     with pytest.raises(TrainingError, match="outside of it"):

@@ -87,9 +87,11 @@ class Snapshots(Checkpoint):
         self._seconds, self._peak_memory = seconds, peak_memory
         self._moment = "other"
         self._sums: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._metrics: dict[str, torch.Tensor] = {}
         self._validated: dict[int, int] = {}
         self._validated_before: dict[int, int] = {}
         self._restored: dict[str, Any] | None = None
+        self._unclaimed: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._saved = time.monotonic()
         self._cost = 0.0
         self._told_to_end = False
@@ -98,7 +100,9 @@ class Snapshots(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the kept checkpoints, and what Lightning forgets; within an epoch, the random numbers' state too."""
-        within = {"random": random_state(), "sums": self._sums} if self._moment == "within epoch" else None
+        within = None
+        if self._moment == "within epoch":
+            within = {"random": random_state(), "sums": self._sums, "metrics": self._metrics}
         return {
             "checkpoints": str(self._folder.checkpoints),
             "within": within,
@@ -151,6 +155,7 @@ class Snapshots(Checkpoint):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Save what the epochs before have come to."""
+        self._unclaimed = {}
         if trainer.current_epoch > self._first and self._due(0.0):
             self._save(trainer, "epoch start")
 
@@ -166,10 +171,13 @@ class Snapshots(Checkpoint):
     ) -> None:
         """Save where it is time, and where nothing is half done."""
         if self._restored is not None:
-            _add_sums(trainer, self._restored["sums"])
+            self._unclaimed = self._restored["sums"]
+            for key, value in self._restored.get("metrics", {}).items():  # of the epoch's validation, which is behind
+                trainer._logger_connector._callback_metrics.setdefault(key, value)
             self._restored = None
             # Else Lightning leaves out the plateau scheduler at this epoch's end; the public setter is not for max_steps.
             trainer.fit_loop._restarting = False
+        self._unclaimed = _add_sums(trainer, self._unclaimed)
         loop, done = trainer.fit_loop.epoch_loop, batch_idx + 1
         counted = done if trainer.check_val_every_n_epoch is not None else trainer.fit_loop.total_batch_idx + 1
         first = 0.0 if self._cost else _TIMES_FIRST * self._expected
@@ -182,7 +190,8 @@ class Snapshots(Checkpoint):
         )
         due = self._due(min(60 * self._minutes, lost)) or trainer.received_sigterm
         if not half_done and due:
-            self._sums = _epoch_sums(trainer)
+            self._sums = _epoch_sums(trainer) | self._unclaimed
+            self._metrics = {key: value.detach().cpu() for key, value in trainer.callback_metrics.items()}
             self._save(trainer, "within epoch")
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -272,12 +281,19 @@ def _epoch_sums(trainer: pl.Trainer) -> dict[str, tuple[torch.Tensor, torch.Tens
     return {
         key: (result.value.clone(), result.cumulated_batch_size.clone())
         for key, result in results.items()
-        if result.meta.on_epoch and result.meta.is_mean_reduction
+        if result.meta.on_epoch and result.meta.is_mean_reduction and not result.has_reset
     }
 
 
-def _add_sums(trainer: pl.Trainer, sums: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+def _add_sums(
+    trainer: pl.Trainer, sums: dict[str, tuple[torch.Tensor, torch.Tensor]]
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Add them to what has been logged since; the rest is of values that are logged later in the epoch."""
+    results = trainer.fit_loop.epoch_loop._results
     for key, (value, size) in sums.items():
-        result = trainer.fit_loop.epoch_loop._results[key]
+        if key not in results:
+            continue
+        result = results[key]
         result.value = result.value + value.to(result.value.device)
         result.cumulated_batch_size = result.cumulated_batch_size + size.to(result.cumulated_batch_size.device)
+    return {key: kept for key, kept in sums.items() if key not in results}

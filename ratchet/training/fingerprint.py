@@ -55,12 +55,13 @@ def fixed_length(config: TrialConfig) -> str | None:
         return "its callback StochasticWeightAveraging averages from a share of the epochs on"
     scheduler = config.scheduler or {}
     name = str(scheduler.get("_target_", "")).rpartition(".")[2]
-    if name == "OneCycleLR" or _that_follow(config):
+    if name == "OneCycleLR" or lengths_that_follow(config):
         return f"the learning rates of {name} follow from the number of epochs, from the first one on"
     return None
 
 
-def _that_follow(config: TrialConfig) -> list[str]:
+def lengths_that_follow(config: TrialConfig) -> list[str]:
+    """The keys of the schedule that are the number of epochs."""
     scheduler, epochs = config.scheduler or {}, config.trainer.get("max_epochs")
     return [key for key in _LENGTHS if scheduler.get(key) is not None and scheduler[key] == epochs]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -114,7 +116,7 @@ class SegmentationModule(pl.LightningModule):
         if self._scheduler is None:
             return optimizer
         if getattr(self._scheduler, "func", None) is OneCycleLR:
-            scheduler = self._scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+            scheduler = self._scheduler(optimizer, total_steps=_steps(self.trainer))
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
         scheduler = _built(self._scheduler, optimizer)
         by_validation = isinstance(scheduler, ReduceLROnPlateau)
@@ -129,6 +131,19 @@ class SegmentationModule(pl.LightningModule):
                 "monitor": "val_loss_epoch",
             },
         }
+
+
+def _steps(trainer: pl.Trainer) -> int:
+    """The steps of the optimizer to come; Lightning counts them without the callback that gathers batches by the epoch."""
+    steps = int(trainer.estimated_stepping_batches)  # which loads the batches
+    gathers = (c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler))  # type: ignore[attr-defined]
+    later = next(gathers, None)
+    if later is None:
+        return steps
+    epochs = range(trainer.max_epochs or 0)
+    return min(
+        steps, sum(math.ceil(trainer.num_training_batches / later.get_accumulate_grad_batches(e)) for e in epochs)
+    )
 
 
 def _built(scheduler: Callable[..., LRScheduler], optimizer: Optimizer) -> LRScheduler:

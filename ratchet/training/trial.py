@@ -142,8 +142,10 @@ def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:
     note = "; ".join(filter(None, [note, *notes])) or None
     metrics |= {"duration": work.spending.seconds(), "peak_memory": work.spending.peak_memory()}
     run.confirm_owner()
-    # Behind what a process logged that got further than the snapshot: the last values are those of the exported weights.
-    beyond = [row.step + 1 for row in run.rows if row.step > snapshot.facts.step]
+    # Behind what a process logged that got further than the snapshot, and behind a last validation between two steps of the
+    # optimizer: the last values are those of the exported weights.
+    end = snapshot.facts.step
+    beyond = [row.step + 1 for row in run.rows if row.step > end or (row.step == end and row.key in metrics)]
     run.log_metrics(metric_rows(metrics, max([snapshot.facts.step, *beyond])))
     return TrialEnd(status="finished", run_id=run.run_id, metrics={row.key: row.value for row in run.rows}, note=note)
 
