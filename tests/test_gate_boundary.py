@@ -3,9 +3,11 @@
 import math
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ratchet.data import Sample
@@ -56,6 +58,27 @@ def test_the_width_follows_the_diagonal() -> None:
     mask = np.ones((100, 300), int)
     distance = round(0.02 * math.hypot(100, 300))
     assert boundary_counts(mask, mask, classes=1)[0, 0] == 100 * 300 - (100 - 2 * distance) * (300 - 2 * distance)
+
+
+def test_the_largest_of_many_classes_is_found_with_one_of_them_resized_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("background", *(f"class {number}" for number in range(39)))
+    model = SilentModel(ModelCard(input_height=8, input_width=8, mean=(0, 0, 0), std=(1, 1, 1), classes=names))
+    logits = torch.randn(40, 16, 16, generator=torch.Generator().manual_seed(0)).round(
+        decimals=1
+    )  # so that some are equal
+    logits[7, 3, 3], logits[9, 5, 5] = float("nan"), float("inf")
+    resize, sizes = torch.nn.functional.interpolate, list[int]()
+    planes = resize(logits[:, None], size=(50, 30), mode="bilinear", align_corners=False)[:, 0]
+
+    def noted(*given: Any, **named: Any) -> torch.Tensor:
+        sizes.append((found := resize(*given, **named)).numel())
+        return found
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", noted)
+    assert torch.equal(model.decide(logits, (50, 30)), planes.max(dim=0).indices.to(torch.uint8))
+    assert max(sizes) == 50 * 30
 
 
 def test_the_bands_of_one_image_are_held_at_a_time(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Non-inferiority in slices: which images are in one, what is averaged there, and Holm's correction over them."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from ratchet.errors import PolicyError
-from ratchet.evaluation.counts import ImageCounts
+from ratchet.evaluation.counts import ImageCounts, Summands
 from ratchet.gate import Context, ModelRef, NonInferiority, Policy, Verdict, judge, load_policy
+from ratchet.gate.bootstrap import Pair, resample
 from ratchet.gate.contrasts import slices
 
 
@@ -32,6 +35,36 @@ def test_holms_levels_are_alpha_over_m_down_to_alpha_when_all_slices_pass() -> N
     verdict = judged(NonInferiority(margin=0.1), counts(1, classes=4), counts(2, classes=4))
     assert verdict.passed
     assert confidences(verdict) == pytest.approx([1 - 0.05 / m for m in (1, 2, 3, 4)])
+
+
+def test_many_slices_take_no_more_memory_than_the_images_in_them() -> None:
+    one, other = counts(1, images=4_000, classes=20), counts(2, images=4_000, classes=20)
+    lots = {"lot": {name: str(number % 100) for number, name in enumerate(one.names)}}
+    tracemalloc.start()
+    try:
+        judged(NonInferiority(margin=0.1, classes=False, columns=("lot",)), one, other, metadata=lots)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 300e6  # all images in each of the slices would be a gigabyte
+
+
+def test_a_slice_is_resampled_as_if_the_other_images_were_zeros() -> None:
+    random = np.random.default_rng(0)
+    whole = Pair(*(Summands(*random.integers(1, 500, (3, 60, 2)).astype(float)) for _ in range(2)))
+    keep, groups = np.arange(60) % 3 == 0, np.arange(60) // 4
+    zeros = Pair(
+        *(
+            Summands(*(np.where(keep[:, None], part, 0.0) for part in side))
+            for side in (whole.challenger, whole.champion)
+        )
+    )
+    for grouped in (None, groups):
+        part, padded = (
+            resample([p], metric="iou", resamples=500, seed=1, groups=grouped)[0] for p in (whole.only(keep), zeros)
+        )
+        assert np.array_equal(part.for_low, padded.for_low)
+        assert (part.estimate, part.effective, part.units) == (padded.estimate, padded.effective, padded.units)
 
 
 def test_after_the_first_slice_that_fails_none_passes() -> None:

@@ -683,6 +683,17 @@ def test_why_nothing_can_be_chosen_is_told_of_all_runs_and_not_of_the_newest_tho
 
 
 @sqlite
+def test_why_nothing_can_be_chosen_costs_as_little_among_thousands_of_runs(backend: Backend, name: str) -> None:
+    finished = backend.run(f"experiment {name}", None, metrics={"val_iou": 0.5})
+    clone_runs(backend.address, finished, "val_iou", [0.5] * 2_500)
+    counting = Counting(client(backend.address))
+    selection = MlflowSelection(counting, backend.address, MlflowFiles(counting, backend.address))  # type: ignore[arg-type]
+    with pytest.raises(MetricNotLoggedError, match=r"val_iou \(1000\)"):
+        next(selection.candidates(f"experiment {name}", "val_loss", "min", None, "deployment_model"))
+    assert counting.calls <= 3
+
+
+@sqlite
 def test_a_copy_that_the_disk_does_not_take_leaves_nothing(
     backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
