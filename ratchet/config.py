@@ -39,7 +39,7 @@ from ratchet.grammar import read_space, requested
 from ratchet.overrides import require_harmless, require_replaced, translated, with_every_rule
 from ratchet.paths import check_paths, with_whole_paths
 from ratchet.settings import Node, TrialConfig
-from ratchet.space import Composed, Origin, Point, Space
+from ratchet.space import Choice, Composed, Origin, Point, Space
 from ratchet.spelling import keys_at, nearest
 from ratchet.targets import check_targets
 from ratchet.trees import CONFIGS, user_trees
@@ -205,7 +205,10 @@ def _require_one_sweep(space: Space, configs: Sequence[TrialConfig]) -> None:
     if varied or any(config.sweep != configs[0].sweep for config in configs):
         raise ConfigError("the overrides give several values for sweep: the trials of one sweep share its settings.")
     metric = configs[0].retrain.metric
-    losses = any(key.lstrip("+~").split(".")[0] == "loss" for key in space.dimensions)
+    losses = any(
+        key.lstrip("+~").split(".")[0] == "loss" and not (isinstance(dimension, Choice) and len(dimension.values) == 1)
+        for key, dimension in space.dimensions.items()
+    )
     if metric.startswith(("loss_", "val_loss_", "test_loss_")) and (
         losses or any(config.loss != configs[0].loss for config in configs)
     ):

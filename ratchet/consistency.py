@@ -15,6 +15,7 @@ from ratchet.settings import Node, TrialConfig
 from ratchet.training.fingerprint import lengths_that_follow
 from ratchet.training.metric_names import better, logged_name, metric_names
 
+_MODULE = "ratchet.training.SegmentationModule"
 _ONNX = ("onnx", "onnxscript", "onnxruntime")  # the extra `onnx`
 _INPUT = ("input_height", "input_width", "mean", "std")
 _BASES = {
@@ -202,15 +203,16 @@ def _require_metrics(config: TrialConfig) -> None:
             f"retrain.mode={better(metric)}."
         )
     scheduler = config.scheduler or {}
-    if str(scheduler.get("_target_")).endswith("ReduceLROnPlateau") and scheduler.get("mode", "min") != "min":
+    plateau = str(scheduler.get("_target_")).endswith("ReduceLROnPlateau") and config.model.get("_target_") == _MODULE
+    if plateau and scheduler.get("mode", "min") != "min":
         raise ConfigError(
             f"scheduler.mode={scheduler['mode']}: a plateau is one of val_loss_epoch, so that the rate would fall while the loss "
             "does: set scheduler.mode=min."
         )
-    if config.model.get("scheduler_interval") == "step" and (follow := lengths_that_follow(config)):
+    if config.model.get("scheduler_interval") == "step" and "T_max" in lengths_that_follow(config):
         raise ConfigError(
-            f"scheduler.{follow[0]}={scheduler[follow[0]]} is the number of epochs, but with model.scheduler_interval=step the "
-            f"schedule counts steps: set scheduler.{follow[0]} to a number of these."
+            f"scheduler.T_max={scheduler['T_max']} is the number of epochs, but with model.scheduler_interval=step the schedule "
+            "counts steps: set scheduler.T_max to a number of these."
         )
     for key, callback in config.callbacks.items():
         if callback is not None and "_target_" not in callback:

@@ -671,7 +671,7 @@ def test_nothing_but_the_answer_reaches_the_terminal(tmp_path: Path, tiny_model:
 
 
 @sqlite
-def test_why_nothing_can_be_chosen_is_told_of_all_runs_and_not_of_the_newest_thousand(
+def test_why_nothing_can_be_chosen_is_told_by_those_that_finished_before_a_thousand_that_failed(
     backend: Backend, name: str
 ) -> None:
     experiment = f"experiment {name}"
@@ -688,7 +688,7 @@ def test_why_nothing_can_be_chosen_costs_as_little_among_thousands_of_runs(backe
     clone_runs(backend.address, finished, "val_iou", [0.5] * 2_500)
     counting = Counting(client(backend.address))
     selection = MlflowSelection(counting, backend.address, MlflowFiles(counting, backend.address))  # type: ignore[arg-type]
-    with pytest.raises(MetricNotLoggedError, match=r"val_iou \(1000\)"):
+    with pytest.raises(MetricNotLoggedError, match=r"among the newest 1,000: there are val_iou \(1000\)"):
         next(selection.candidates(f"experiment {name}", "val_loss", "min", None, "deployment_model"))
     assert counting.calls <= 3
 

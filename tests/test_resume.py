@@ -302,6 +302,19 @@ def test_a_trial_that_was_killed_behind_its_epochs_last_validation_goes_on_to_th
 
 
 @pytest.mark.usefixtures("stored_home")
+def test_what_is_kept_by_steps_goes_by_the_validation_before_a_pause(tmp_path: Path) -> None:
+    given = ("+callbacks.model_checkpoint.every_n_train_steps=5", "trainer.max_epochs=2")  # nine steps an epoch
+    assert train(plan(*given), until_epoch=1) is not None
+    end, straight = train(plan(*given)), train(plan(*given, "sweep.force=true"))
+    records = []
+    for found in (end, straight):
+        assert found is not None
+        (tmp_path / str(found.run_id)).mkdir()
+        records.append(Record.of(str(found.run_id), tmp_path / str(found.run_id)))
+    assert_same(*records)
+
+
+@pytest.mark.usefixtures("stored_home")
 def test_a_training_that_ends_by_its_steps_leaves_out_no_epoch_behind_a_pause() -> None:
     steps = ("+trainer.max_steps=30", "callbacks=default")  # three epochs of nine, and three of the fourth
     straight = train(plan(*steps))

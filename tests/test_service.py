@@ -444,6 +444,8 @@ def test_a_service_goes_on_where_its_log_takes_no_more(tmp_path: Path) -> None:
     [
         ("skipped: unchanged since v7('skipped: unchanged since v7', type=COMPLETED)", "skipped: unchanged since v7"),
         (r"""Failed('it\'s "x"', type=FAILED)""", """Failed: it's "x\""""),
+        (r"""Failed('a\nb', type=FAILED)""", "Failed: a b"),
+        (r"""Failed('\x', type=FAILED)""", "Failed"),
         ("Completed()", "Completed"),
     ],
 )

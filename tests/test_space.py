@@ -25,6 +25,7 @@ def test_trials_of_different_losses_are_not_selected_by_their_loss(varied: list[
     with pytest.raises(ConfigError, match="the values of different losses cannot be compared"):
         compose_space([*varied, "retrain.metric=val_loss_epoch", "retrain.mode=min"])
     compose_space(varied)
+    compose_space(["loss=choice(dice)", "retrain.metric=val_loss_epoch", "retrain.mode=min"])
 
 
 @pytest.mark.parametrize(

@@ -478,6 +478,7 @@ def test_what_a_callback_logs_at_an_epochs_ends_keeps_no_training_from_going_on(
         again.fit(Slow(), images, ckpt_path=str(newest.resume), weights_only=True)
     assert again.global_step == 6
     assert float(again.callback_metrics["own"]) == 1.0
+    assert float(again.callback_metrics["begun"]) == 1.0  # that of this epoch, which had begun before
 
 
 @pytest.mark.parametrize("best", ["/elsewhere/e.ckpt", "../../elsewhere/e.ckpt"])

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import re
 import threading
+from contextlib import suppress
 from datetime import datetime
 
 from rich.console import Console
 from rich.text import Text
+
+from ratchet.registry.rendering import plain
 
 _STYLES = {"postgres": "blue", "mlflow": "cyan", "prefect": "magenta", "worker": "green", "ratchet": "bold"}
 _LEVEL = re.compile(r"\b(DEBUG|INFO|LOG|WARNING|WARN|ERROR|CRITICAL|FATAL)\b")
@@ -65,5 +68,7 @@ def _plain_state(state: str) -> str:
     if not found:
         return state
     quoted = _QUOTED.match(found["rest"])
-    message = str(ast.literal_eval(quoted[0])) if quoted else ""
+    message = ""
+    with suppress(ValueError, SyntaxError):  # a line of somebody else's that looks alike
+        message = plain(str(ast.literal_eval(quoted[0]))) if quoted else ""
     return message if message.startswith(found["name"]) else ": ".join(filter(None, [found["name"], message]))

@@ -72,8 +72,8 @@ def score_models(
     contours = metric == "boundary_iou"
     tables = {key: CountsTable(len(samples), model.classes, contours=contours) for key, model in models.items()}
     most = max((len(model.classes) for model in models.values()), default=0)
-    for start in range(0, len(samples), BATCH):
-        batch = samples[start : start + BATCH]
+
+    def count(start: int, batch: Sequence[Sample]) -> None:
         images = [read_image(sample.image) for sample in batch]
         answers = {key: model.logits(images) for key, model in models.items()}
         for row, sample in enumerate(batch, start=start):
@@ -85,7 +85,10 @@ def score_models(
                 tables[key].count(row, truth, predicted, int((~logits.isfinite()).sum()))
             if contents is not None and read_pair((sample.image, sample.mask)) != contents[sample.name]:
                 raise UnreadableImageError(f"{sample.image} or its mask changed since it was listed: start again")
-        del images, answers  # before the next ones are there
+
+    for start in range(0, len(samples), BATCH):
+        batch = samples[start : start + BATCH]
+        count(start, batch)  # what it held is gone before the next ones are there
         if on_image is not None:
             on_image(start + len(batch), len(samples))
     return {key: table.counts([sample.name for sample in samples]) for key, table in tables.items()}

@@ -69,21 +69,22 @@ def no_such_experiment(name: str, where: str, there: Iterable[str], *, deleted: 
 
 
 def no_run_to_choose(
-    experiment: str, runs: Sequence[RunFacts], metric: str, tags: Mapping[str, str] | None
+    experiment: str, runs: Sequence[RunFacts], metric: str, tags: Mapping[str, str] | None, *, newest: int | None = None
 ) -> RegistryError:
-    """The error that tells what the runs did log, or how they ended."""
+    """The error that tells what the runs did log, or how they ended; `newest`: they are so many, of more."""
+    of = "" if newest is None else f"among the newest {newest:,}: "
     finished = [run for run in runs if run.status == "FINISHED" and run.has(tags)]
     if not finished:
         states = ", ".join(f"{count} {state}" for state, count in Counter(run.status for run in runs).items())
         filtered = f" with the tags {dict(tags)}" if tags else ""
         return NoFinishedRunError(
-            f"{experiment!r} has no finished run{filtered} to choose from: there are {states or 'no runs'}"
+            f"{experiment!r} has no finished run{filtered} to choose from: {of}there are {states or 'no runs'}"
         )
     counts = Counter(key for run in finished for key, value in run.metrics.items() if math.isfinite(as_logged(value)))
     listed = ", ".join(f"{key} ({count})" for key, count in counts.most_common(_SHOWN))
     return MetricNotLoggedError(
         f"no finished run of {experiment!r} has a finite last value of {metric!r}: "
-        f"there are {listed or 'no finite metrics at all'}"
+        f"{of}there are {listed or 'no finite metrics at all'}"
     )
 
 

@@ -131,7 +131,8 @@ class MlflowSelection:
             trials = [_facts(run) for run in runs if SWEEP_RUN_TAG not in run.data.tags]
             if trials:
                 break
-        return no_run_to_choose(experiment.name, trials, metric, tags)
+        newest = _LOOKED_AT if len(runs) == _LOOKED_AT else None
+        return no_run_to_choose(experiment.name, trials, metric, tags, newest=newest)
 
 
 def _finished(tags: Mapping[str, str] | None) -> str:

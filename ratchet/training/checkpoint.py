@@ -47,6 +47,10 @@ class StraightToDisk(TorchCheckpointIO):
         draft.replace(target)
 
 
+Sums = dict[str, tuple[torch.Tensor, torch.Tensor, dict[str, Any]]]
+"""By what is logged: its sum, how many images that is of, and how it was logged."""
+
+
 class Snapshots(Checkpoint):
     """Snapshots between epochs, within an epoch, at SIGTERM, and when the training ends.
 
@@ -86,12 +90,11 @@ class Snapshots(Checkpoint):
         self._before, self._after = before, after
         self._seconds, self._peak_memory = seconds, peak_memory
         self._moment = "other"
-        self._sums: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._sums: Sums = {}
         self._metrics: dict[str, torch.Tensor] = {}
         self._validated: dict[int, int] = {}
         self._validated_before: dict[int, int] = {}
         self._restored: dict[str, Any] | None = None
-        self._unclaimed: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._saved = time.monotonic()
         self._cost = 0.0
         self._told_to_end = False
@@ -100,10 +103,9 @@ class Snapshots(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the kept checkpoints, and what Lightning forgets; within an epoch, the random numbers' state too."""
-        within = None
-        if self._moment == "within epoch":
-            within = {"random": random_state(), "sums": self._sums, "metrics": self._metrics}
+        within = {"random": random_state(), "sums": self._sums} if self._moment == "within epoch" else None
         return {
+            "metrics": self._metrics,
             "checkpoints": str(self._folder.checkpoints),
             "within": within,
             "validated": self._validated,
@@ -115,6 +117,7 @@ class Snapshots(Checkpoint):
         self._restored = state["within"]
         self._validated_before = state["validated"]
         self._stop_pending = state.get("stop pending", False)
+        self._metrics = state.get("metrics", {})
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Count the epoch that is about to start as not begun."""
@@ -142,6 +145,11 @@ class Snapshots(Checkpoint):
         if self._pause_at is not None:
             trainer.fit_loop.max_epochs = self._pause_at
         trainer.should_stop = trainer.should_stop or self._stop_pending
+        for (
+            key,
+            value,
+        ) in self._metrics.items():  # of the last validation, which is what there is to go by until the next
+            trainer._logger_connector._callback_metrics.setdefault(key, value)
         if trainer.fit_loop.restarted_mid_epoch:  # where Lightning leaves this out; a second time it changes nothing
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 if isinstance(callback, GradientAccumulationScheduler | StochasticWeightAveraging):
@@ -155,7 +163,6 @@ class Snapshots(Checkpoint):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Save what the epochs before have come to."""
-        self._unclaimed = {}
         if trainer.current_epoch > self._first and self._due(0.0):
             self._save(trainer, "epoch start")
 
@@ -171,13 +178,10 @@ class Snapshots(Checkpoint):
     ) -> None:
         """Save where it is time, and where nothing is half done."""
         if self._restored is not None:
-            self._unclaimed = self._restored["sums"]
-            for key, value in self._restored.get("metrics", {}).items():  # of the epoch's validation, which is behind
-                trainer._logger_connector._callback_metrics.setdefault(key, value)
+            _add_sums(trainer, self._restored["sums"])
             self._restored = None
             # Else Lightning leaves out the plateau scheduler at this epoch's end; the public setter is not for max_steps.
             trainer.fit_loop._restarting = False
-        self._unclaimed = _add_sums(trainer, self._unclaimed)
         loop, done = trainer.fit_loop.epoch_loop, batch_idx + 1
         counted = done if trainer.check_val_every_n_epoch is not None else trainer.fit_loop.total_batch_idx + 1
         first = 0.0 if self._cost else _TIMES_FIRST * self._expected
@@ -190,8 +194,7 @@ class Snapshots(Checkpoint):
         )
         due = self._due(min(60 * self._minutes, lost)) or trainer.received_sigterm
         if not half_done and due:
-            self._sums = _epoch_sums(trainer) | self._unclaimed
-            self._metrics = {key: value.detach().cpu() for key, value in trainer.callback_metrics.items()}
+            self._sums = _epoch_sums(trainer)
             self._save(trainer, "within epoch")
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -212,6 +215,7 @@ class Snapshots(Checkpoint):
     def _save(self, trainer: pl.Trainer, moment: str, *, trained: bool = False) -> None:
         self._before()
         self._moment, started = moment, time.monotonic()
+        self._metrics = {key: value.detach().cpu() for key, value in trainer.callback_metrics.items()}
         self._stop_pending = trainer.should_stop and not _stops(trainer)
         seen = trainer.fit_loop.epoch_loop.val_loop._seen_batches_per_dataloader
         self._validated = dict(seen) or self._validated_before
@@ -275,25 +279,29 @@ def _moved(value: Any, there: str, here: str) -> Any:
     return value
 
 
-def _epoch_sums(trainer: pl.Trainer) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def _epoch_sums(trainer: pl.Trainer) -> Sums:
     """What the epoch's means are made of so far; Lightning forgets it. Its results collection has no public name."""
     results = trainer.fit_loop.epoch_loop._results
     return {
-        key: (result.value.clone(), result.cumulated_batch_size.clone())
+        key: (
+            result.value.clone(),
+            result.cumulated_batch_size.clone(),
+            {name: getattr(result.meta, name) for name in ("fx", "name", "prog_bar", "logger", "on_step", "on_epoch")},
+        )
         for key, result in results.items()
         if result.meta.on_epoch and result.meta.is_mean_reduction and not result.has_reset
     }
 
 
-def _add_sums(
-    trainer: pl.Trainer, sums: dict[str, tuple[torch.Tensor, torch.Tensor]]
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Add them to what has been logged since; the rest is of values that are logged later in the epoch."""
-    results = trainer.fit_loop.epoch_loop._results
-    for key, (value, size) in sums.items():
-        if key not in results:
-            continue
-        result = results[key]
-        result.value = result.value + value.to(result.value.device)
-        result.cumulated_batch_size = result.cumulated_batch_size + size.to(result.cumulated_batch_size.device)
-    return {key: kept for key, kept in sums.items() if key not in results}
+def _add_sums(trainer: pl.Trainer, sums: Sums) -> None:
+    """Add them to what has been logged since; what has not, as where the epoch began, is logged by its old words."""
+    results, reduce = trainer.fit_loop.epoch_loop._results, trainer.strategy.reduce
+    for key, (value, size, *said) in sums.items():
+        place = trainer.strategy.root_device
+        there = value.to(place), size.to(place)
+        if key in results:
+            result = results[key]
+            result.value, result.cumulated_batch_size = result.value + there[0], result.cumulated_batch_size + there[1]
+        elif said:  # an earlier Ratchet's snapshot has no words
+            results.log(**said[0], value=there[0] / there[1], batch_size=int(size), sync_dist_fn=reduce)
+            results[key].value, results[key].cumulated_batch_size = there

@@ -145,8 +145,9 @@ def _work_on(work: Work, note: str | None, until_epoch: int | None) -> TrialEnd:
     # Behind what a process logged that got further than the snapshot, and behind a last validation between two steps of the
     # optimizer: the last values are those of the exported weights.
     end = snapshot.facts.step
+    told = [row.step for row in run.rows if row.key == "duration" and row.step >= end]  # of one that got as far as here
     beyond = [row.step + 1 for row in run.rows if row.step > end or (row.step == end and row.key in metrics)]
-    run.log_metrics(metric_rows(metrics, max([snapshot.facts.step, *beyond])))
+    run.log_metrics(metric_rows(metrics, told[-1] if told else max([end, *beyond])))
     return TrialEnd(status="finished", run_id=run.run_id, metrics={row.key: row.value for row in run.rows}, note=note)
 
 

@@ -64,7 +64,8 @@ def warm_start(
     with tempfile.TemporaryDirectory(dir=work) as folder:
         directory = fetch(origin, Path(folder) / "model")
         loaded = load_fitting(network, read_weights(directory, origin.reference), origin.reference)
-        _keep_ancestry(run, directory, origin.selected, test_today())
+        own = origin.model == config.retrain.model  # of another model's data, nobody knows the split
+        _keep_ancestry(run, directory, origin.selected, test_today() if own else None)
     tags = {PARENT_TAG: origin.reference, PARENT_RUN_TAG: origin.run_id}
     tags |= {f"{PARENT_TAG}_digest": origin.digest, f"{PARENT_TAG}_loaded": str(loaded)}
     run.tag({name: value for name, value in tags.items() if value is not None})
@@ -129,12 +130,12 @@ def inherited(config: TrialConfig, run: TrialRun, work: Path) -> frozenset[str] 
         return None if seen is None else seen.all
 
 
-def _keep_ancestry(run: TrialRun, directory: Path, selected: str, test_today: frozenset[str]) -> None:
+def _keep_ancestry(run: TrialRun, directory: Path, selected: str, test_today: frozenset[str] | None) -> None:
     """What decided the ancestor, the test images too where it was the best trial by them; nothing where it does not say."""
     seen = SeenImages.read(directory)
-    if seen is None:
+    if seen is None or (selected.startswith("test_") and seen.test is None and test_today is None):
         return
-    decided = seen.selected_by(selected, test_today) - seen.train - seen.val
+    decided = seen.selected_by(selected, test_today or frozenset()) - seen.train - seen.val
     with tempfile.TemporaryDirectory(dir=directory.parent) as folder:
         SeenImages(train=seen.train, val=seen.val, inherited=decided).write(Path(folder))
         run.log_artifact(Path(folder) / SEEN_FILE, ANCESTRY_PATH)
