@@ -79,10 +79,9 @@ def _keep(key: str, text: str) -> None:
 
 def _kept(key: str) -> str | None:
     parts = cast("int | str | None", read_flow_run_input(key))
-    if parts is None or (
-        isinstance(parts, str) and key != _IMAGES
-    ):  # before there were parts, a plan was there as it is
-        return parts
+    is_plain = isinstance(parts, str) and key != _IMAGES  # a plan of before there were parts
+    if parts is None or is_plain:
+        return cast("str | None", parts)
     kept = [parts] if isinstance(parts, str) else [read_flow_run_input(f"{key}-{number}") for number in range(parts)]
     packed = "".join(cast("list[str]", kept))
     return zlib.decompress(base64.b64decode(packed)).decode()

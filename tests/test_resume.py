@@ -19,6 +19,7 @@ import psutil
 import pytest
 import torch
 from conftest import TINY
+from mlflow import MlflowClient
 from mlflow.entities import Run
 from pytorch_lightning.callbacks import Timer
 from registry_backends import http_address as http_address  # noqa: PLC0414 - a fixture
@@ -284,6 +285,25 @@ def test_the_last_values_are_those_of_the_exported_weights_also_behind_a_step_th
     history = client().get_metric_history(str(end.run_id), "val_iou")
     assert len(history) == 3  # of two validations, and of the exported weights
     assert client().get_run(str(end.run_id)).data.metrics["val_iou"] == end.metrics["val_iou"]
+
+
+@pytest.mark.usefixtures("stored_home")
+def test_a_trial_that_ended_before_its_run_was_closed_has_its_last_values_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, closed = plan("trainer.max_epochs=2", "callbacks=default"), MlflowClient.set_terminated
+    said = {"on_start": lambda _: None, "report": lambda _: None}
+
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("the server is away")
+
+    with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+        patch.setattr(MlflowClient, "set_terminated", away)
+        run_trial(trial.config, name=trial.name, fingerprint=trial.fingerprint, tags={}, **said)
+    assert MlflowClient.set_terminated is closed
+    end = run_trial(trial.config, name=trial.name, fingerprint=trial.fingerprint, tags={}, **said)
+    assert only_run().info.status == "FINISHED"
+    assert (
+        len(client().get_metric_history(str(end.run_id), "val_iou")) == 3
+    )  # of two epochs, and of the exported weights
 
 
 @pytest.mark.usefixtures("stored_home")

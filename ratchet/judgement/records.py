@@ -13,7 +13,7 @@ from ratchet.errors import ModelFilesError, RegistryError, VerdictChangedError
 from ratchet.gate import ModelRef
 from ratchet.gate.record import VERDICT_FILE
 from ratchet.registry import EventKind
-from ratchet.registry.mlflow_files import local_path
+from ratchet.registry.locations import local_path
 from ratchet.registry.pages import artifact_page
 from ratchet.registry.searches import ensure_experiment, find_run
 from ratchet.registry.tracking import answering, client, tracking_uri

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from ratchet.errors import ModelFilesError, RegistryError, ServerUnreachableError
 from ratchet.registry.files import digests_of, manifest_digest, require_model
+from ratchet.registry.locations import VERSION, local_path
 from ratchet.registry.searches import experiment_on, run_on
 from ratchet.registry.store import Kept, Source
 from ratchet.registry.tracking import answering
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 KEEPING_EXPERIMENT = "ratchet-registry"
 _LOGGED = re.compile(r"models:/(m-[0-9a-f]{32})")
-_VERSION = re.compile(r"models:/([^/]+)/(\d+)")
 _ALIAS = re.compile(r"models:/([^/@]+)@([\w-]+)")
 _KEPT = re.compile(r"/models/(m-[0-9a-f]{32})/artifacts$")
 
@@ -68,7 +67,7 @@ class MlflowFiles:
             with answering(self._uri):
                 found = self._client.get_model_version_by_alias(*named.groups())
             return f"models:/{found.name}/{found.version}"
-        if location.startswith("models:/") and not (_LOGGED.fullmatch(location) or _VERSION.fullmatch(location)):
+        if location.startswith("models:/") and not (_LOGGED.fullmatch(location) or VERSION.fullmatch(location)):
             raise ModelFilesError(
                 f"{location} names no version for good: give models:/<name>/<number> or models:/<name>@<alias>"
             )
@@ -260,7 +259,7 @@ class MlflowFiles:
         if logged := _LOGGED.fullmatch(location):
             with answering(self._uri):
                 return str(self._client.get_logged_model(logged.group(1)).artifact_location)
-        if version := _VERSION.fullmatch(location):
+        if version := VERSION.fullmatch(location):
             with answering(self._uri):
                 return self._client.get_model_version_download_uri(*version.groups())
         if not location.startswith("runs:/"):
@@ -281,27 +280,6 @@ def _repository(root: str, uri: str) -> Any:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository  # noqa: PLC0415
 
     return get_artifact_repository(root, tracking_uri=uri)
-
-
-def is_version(location: str) -> bool:
-    """Whether a location is that of another version: `models:/<name>/<number>`."""
-    return _VERSION.fullmatch(location) is not None
-
-
-def local_path(location: str) -> Path | None:
-    """The path that a location means on this machine, or None."""
-    parts = urlsplit(location)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return Path(location) if parts.scheme == "" else None
-
-
-def is_below(location: str, root: str) -> bool:
-    """Whether a location is another, or lies below it; of folders on this machine, however either is spelled."""
-    path, above = local_path(location), local_path(root)
-    if path is not None and above is not None:
-        return path.resolve().is_relative_to(above.resolve())
-    return f"{location}/".startswith(f"{root.rstrip('/')}/")
 
 
 def _safe(model: str) -> str:

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ratchet.registry.mlflow_files import MlflowFiles, is_below, is_version
+from ratchet.registry.locations import is_below, is_version
+from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.mlflow_history import MlflowHistory, set_once, utc
 from ratchet.registry.searches import all_pages, quoted_text
 from ratchet.registry.store import Found, Kept, Observed, Source

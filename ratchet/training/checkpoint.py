@@ -22,6 +22,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from ratchet.errors import TrainingError
+from ratchet.training.epoch_sums import Sums, add_sums, epoch_sums
 from ratchet.training.folder import Facts, Snapshot, TrialFolder
 from ratchet.training.random_state import random_state, set_random_state
 
@@ -45,10 +46,6 @@ class StraightToDisk(TorchCheckpointIO):
         draft = target.with_name(f"{target.name}.draft")
         torch.save(checkpoint, draft)
         draft.replace(target)
-
-
-Sums = dict[str, tuple[torch.Tensor, torch.Tensor, dict[str, Any]]]
-"""By what is logged: its sum, how many images that is of, and how it was logged."""
 
 
 class Snapshots(Checkpoint):
@@ -145,10 +142,8 @@ class Snapshots(Checkpoint):
         if self._pause_at is not None:
             trainer.fit_loop.max_epochs = self._pause_at
         trainer.should_stop = trainer.should_stop or self._stop_pending
-        for (
-            key,
-            value,
-        ) in self._metrics.items():  # of the last validation, which is what there is to go by until the next
+        # Of the last validation, which is what there is to go by until the next.
+        for key, value in self._metrics.items():
             trainer._logger_connector._callback_metrics.setdefault(key, value)
         if trainer.fit_loop.restarted_mid_epoch:  # where Lightning leaves this out; a second time it changes nothing
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -178,7 +173,7 @@ class Snapshots(Checkpoint):
     ) -> None:
         """Save where it is time, and where nothing is half done."""
         if self._restored is not None:
-            _add_sums(trainer, self._restored["sums"])
+            add_sums(trainer, self._restored["sums"])
             self._restored = None
             # Else Lightning leaves out the plateau scheduler at this epoch's end; the public setter is not for max_steps.
             trainer.fit_loop._restarting = False
@@ -194,7 +189,7 @@ class Snapshots(Checkpoint):
         )
         due = self._due(min(60 * self._minutes, lost)) or trainer.received_sigterm
         if not half_done and due:
-            self._sums = _epoch_sums(trainer)
+            self._sums = epoch_sums(trainer)
             self._save(trainer, "within epoch")
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -277,31 +272,3 @@ def _moved(value: Any, there: str, here: str) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_moved(item, there, here) for item in value)
     return value
-
-
-def _epoch_sums(trainer: pl.Trainer) -> Sums:
-    """What the epoch's means are made of so far; Lightning forgets it. Its results collection has no public name."""
-    results = trainer.fit_loop.epoch_loop._results
-    return {
-        key: (
-            result.value.clone(),
-            result.cumulated_batch_size.clone(),
-            {name: getattr(result.meta, name) for name in ("fx", "name", "prog_bar", "logger", "on_step", "on_epoch")},
-        )
-        for key, result in results.items()
-        if result.meta.on_epoch and result.meta.is_mean_reduction and not result.has_reset
-    }
-
-
-def _add_sums(trainer: pl.Trainer, sums: Sums) -> None:
-    """Add them to what has been logged since; what has not, as where the epoch began, is logged by its old words."""
-    results, reduce = trainer.fit_loop.epoch_loop._results, trainer.strategy.reduce
-    for key, (value, size, *said) in sums.items():
-        place = trainer.strategy.root_device
-        there = value.to(place), size.to(place)
-        if key in results:
-            result = results[key]
-            result.value, result.cumulated_batch_size = result.value + there[0], result.cumulated_batch_size + there[1]
-        elif said:  # an earlier Ratchet's snapshot has no words
-            results.log(**said[0], value=there[0] / there[1], batch_size=int(size), sync_dist_fn=reduce)
-            results[key].value, results[key].cumulated_batch_size = there
