@@ -118,6 +118,15 @@ def test_other_pixels_have_another_file(folder: Path) -> None:
     assert len(files(folder)) == 5
 
 
+def test_what_was_read_by_earlier_rules_is_read_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as then:  # what an earlier Ratchet left
+        for place in ("cache", "digests"):
+            then.setattr(f"ratchet.data.{place}.READING", 3)
+        module(folder).fill_cache()
+    module(folder).fill_cache()
+    assert len(files(folder)) == 2
+
+
 def test_two_that_need_it_at_once_make_it_once(folder: Path) -> None:
     decoded: list[int] = []
     with ThreadPoolExecutor(4) as pool:
