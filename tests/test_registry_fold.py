@@ -11,24 +11,32 @@ from hypothesis import strategies as st
 
 from ratchet.errors import RegistryError
 from ratchet.registry.events import Event, EventKind, Void, decode, encode
-from ratchet.registry.fold import State, champion_at, fold
+from ratchet.registry.fold import Folded, State, champion_at
 from ratchet.registry.values import Stage
 
 DAWN = datetime(2026, 1, 1, tzinfo=UTC)
 PROMOTED, ROLLED_BACK = EventKind.PROMOTED, EventKind.ROLLED_BACK
 
 
-def log(*events: tuple[EventKind, int] | tuple[EventKind, int, dict[str, Any]]) -> tuple[State, tuple[Event, ...]]:
+Told = tuple[EventKind, int] | tuple[EventKind, int, dict[str, Any]]
+
+
+def written(*events: Told) -> list[Event]:
     """Versions 1 to 9, registered, and then these events, one a minute."""
     registered = [(EventKind.REGISTERED, version, {"created": version}) for version in range(1, 10)]
-    written = []
+    decoded = []
     for number, (kind, version, *rest) in enumerate([*registered, *events], start=1):
         fields: dict[str, Any] = {"id": str(number), **(rest[0] if rest else {})}
         time = fields.pop("time", DAWN + timedelta(minutes=number))
         event = Event(kind=kind, version=version, who="ada", **fields)
-        written.append(decode(encode(event), number, time))
-    state, judged = fold(written)
-    return state, judged[len(registered) :]
+        decoded.append(decode(encode(event), number, time))
+    return decoded
+
+
+def log(*events: Told) -> tuple[State, tuple[Event, ...]]:
+    """What they amount to, and those behind the registrations as they were judged."""
+    folded = Folded().with_more(written(*events))
+    return folded.state, folded.events[9:]
 
 
 def voids(*events: Any) -> list[Void | None]:
@@ -176,6 +184,16 @@ def test_whatever_is_written_one_version_at_most_holds_each_stage(events: list[A
 @given(st.lists(any_event, max_size=30), st.integers(0, 30))
 def test_what_an_event_became_never_changes_when_more_are_written(events: list[Any], cut: int) -> None:
     assert log(*events[:cut])[1] == log(*events)[1][:cut]
+
+
+@given(st.lists(any_event, max_size=30), st.integers(0, 39))
+def test_a_log_read_in_parts_is_the_log_read_at_once(events: list[Any], cut: int) -> None:
+    everything = written(*events)
+    first = Folded().with_more(everything[:cut])
+    assert first.with_more([]) == first
+    whole = first.with_more(everything[cut:])
+    assert (whole.state, whole.events) == (Folded().with_more(everything).state, Folded().with_more(everything).events)
+    assert first == Folded().with_more(everything[:cut])  # what was laid upon it did not change it
 
 
 @given(st.lists(any_event, max_size=30))

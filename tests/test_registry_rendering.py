@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratchet.registry.events import Event, EventKind
-from ratchet.registry.fold import fold
+from ratchet.registry.fold import Folded
 from ratchet.registry.rendering import LONGEST_DESCRIPTION, MARKER, escape, headline, plain, render, user_text
 from ratchet.registry.values import Stage
 
@@ -32,8 +32,8 @@ def test_the_line_of_hundreds_of_changes_has_room_in_a_database() -> None:
 
 
 def shown(description: str | None, count: int, **fields: str) -> str:
-    state, judged = fold(events(count, **fields))
-    return render(description, state, judged)
+    folded = Folded().with_more(events(count, **fields))
+    return render(description, folded.state, folded.events)
 
 
 def test_the_newest_event_stands_first() -> None:

@@ -7,8 +7,10 @@ conditions do not hold at its place is void.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 
 from ratchet.registry.events import Event, EventKind, Void
 from ratchet.registry.values import Stage
@@ -79,6 +81,10 @@ class _Fold:
     @property
     def target(self) -> int | None:
         return next(_fit(self.previous, self.champion, self.stages, self.quarantined), None)
+
+    def copy(self) -> _Fold:
+        """One that more can be laid upon without a change of this."""
+        return _Fold(**{name: copy(value) for name, value in vars(self).items()})
 
     def lay(self, event: Event) -> Event:
         """The event with its outcome. Its time never runs behind that of the event before it."""
@@ -267,11 +273,22 @@ _RULES: dict[EventKind, Callable[[_Fold, Event], Void | None]] = {
 }
 
 
-def fold(events: Iterable[Event]) -> tuple[State, tuple[Event, ...]]:
-    """The state that the log amounts to, and its events with what became of each."""
-    folded = _Fold()
-    judged = tuple(folded.lay(event) for event in events)
-    return folded.frozen(), judged
+@dataclass(frozen=True)
+class Folded:
+    """A log as far as it was read: its events with what became of each. More can be laid upon it, which changes nothing here."""
+
+    events: tuple[Event, ...] = ()
+    _fold: _Fold = field(default_factory=_Fold)
+
+    @cached_property
+    def state(self) -> State:
+        """What the events amount to."""
+        return self._fold.frozen()
+
+    def with_more(self, events: Iterable[Event]) -> Folded:
+        """The log with those events behind it."""
+        laid = self._fold.copy()
+        return Folded((*self.events, *(laid.lay(event) for event in events)), laid)
 
 
 def champion_at(state: State, time: datetime) -> int | None:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from ratchet.errors import ModelNotFoundError, NotAllowedError, RegistryError, ServerUnreachableError
 from ratchet.registry.difference import ALIASES, DEAD_AFTER, Look, difference_of, undisturbed
 from ratchet.registry.events import LONGEST_TEXT, Event, EventKind
-from ratchet.registry.fold import State, fold
+from ratchet.registry.fold import Folded, State
 from ratchet.registry.rendering import render
 from ratchet.registry.store import Found, Notes, Observed, Store
 from ratchet.registry.values import AUTHOR_TAG, Stage
@@ -34,7 +34,7 @@ _ROUNDS = 100  # of looking again while others write; each ends with the log hav
 
 
 # What a ledger of this process has read last, by place and model, for another to begin with: a long history takes seconds.
-_READ: dict[tuple[str, str], list[Event]] = {}
+_READ: dict[tuple[str, str], Folded] = {}
 
 
 def event_id(*parts: object) -> str:
@@ -58,18 +58,21 @@ class Ledger:
         """`who` is written into every event; None means user@host."""
         self.store = store
         self.who = who or author()
-        self._cache: dict[str, list[Event]] = {}
+        self._cache: dict[str, Folded] = {}
 
     def read(self, model: str) -> tuple[State, tuple[Event, ...]]:
-        """The log as it is now, folded. Only what is new since the last reading is fetched."""
+        """The log as it is now, folded. Only what is new since the last reading is fetched, and folded."""
         place = self.store.place, model
-        known = self._cache.get(model) or _READ.get(place, [])
-        since = known[-1].number if known else 0
-        fresh = self.store.log(model, since)
-        if known and not (fresh and fresh[0].number == since and fresh[0].id == known[-1].id):
-            known, fresh = [], self.store.log(model, 0)  # the log was removed and begun anew
-        self._cache[model] = _READ[place] = known[: -1 if known else None] + fresh
-        return fold(self._cache[model])
+        known = self._cache.get(model) or _READ.get(place, Folded())
+        last = known.events[-1] if known.events else None
+        fresh = self.store.log(model, 0 if last is None else last.number)
+        if last is not None:
+            if fresh and (fresh[0].number, fresh[0].id) == (last.number, last.id):
+                fresh = fresh[1:]
+            else:  # the log was removed and begun anew
+                known, fresh = Folded(), self.store.log(model, 0)
+        self._cache[model] = _READ[place] = now = known.with_more(fresh) if fresh else known
+        return now.state, now.events
 
     def event(self, kind: EventKind, version: int, **fields: object) -> Event:
         """A new event by this author; its id is random unless given."""
@@ -78,9 +81,9 @@ class Ledger:
 
     def foresee(self, model: str, event: Event) -> tuple[State, Event]:
         """What would become of an event that is written right behind what was read last."""
-        known = self._cache.get(model, [])
-        state, events = fold([*known, replace(event, number=known[-1].number + 1 if known else 1)])
-        return state, events[-1]
+        known = self._cache.get(model, Folded())
+        following = known.with_more([replace(event, number=known.events[-1].number + 1 if known.events else 1)])
+        return following.state, following.events[-1]
 
     def append(self, model: str, event: Event) -> tuple[State, Event]:
         """Write an event once, whatever the connection does, and return what became of it.
