@@ -3,7 +3,7 @@
 Three architectures, two encoders and two learning rates on generated shapes (600 images of 64 x 64 in six months), nine
 epochs. For each seed the grid is halved first (one in three goes on after 2 and after 6 epochs), then trained whole; the
 pruned trials go on from their checkpoints then, so that the whole grid's numbers are those of trials trained straight
-through. Steps are counted in MLflow: every training step logs its loss, so one that was done twice would be there twice.
+through. Steps are counted as they are done, by a callback, so that one that was done twice counts twice.
 
     python benchmarks/halving.py [--seeds 42 43 44]
 """
@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 GRID = [
@@ -31,29 +32,25 @@ GRID = [
 MOST_STEPS, MOST_LOST = 0.45, 0.01
 
 
-def swept(*overrides: str) -> tuple[Any, int, float]:
-    """A sweep's winner, the training steps that its trials have on record by now, and the seconds it took."""
+def swept(seed: int, *overrides: str) -> tuple[Any, int, float]:
+    """A sweep's winner, the training steps that were done for its seed by now, and the seconds it took."""
     from ratchet.config import compose_space
-    from ratchet.registry.tracking import client
     from ratchet.training.plan import plan_sweep
     from ratchet.training.results import best_of
     from ratchet.training.sweep import run
 
     start = time.monotonic()
-    outcome = run(plan_sweep(compose_space([*GRID, *overrides])))
+    done = Path(os.environ["RATCHET_HOME"]) / f"steps-{seed}"
+    counted = f"+callbacks.steps={{_target_: sweep_phases.Steps, file: {done}}}"
+    outcome = run(plan_sweep(compose_space([*GRID, f"core.seed={seed}", counted, *overrides])))
     seconds = time.monotonic() - start
-    steps = 0
-    for trial in outcome.trials:
-        found = [row.step for row in client().get_metric_history(str(trial.run_id), "loss_step")]
-        assert len(found) == len(set(found)), f"{trial.name} has done a step twice"
-        steps += len(found)
-    return best_of(outcome.trials, outcome.metric, outcome.mode), steps, seconds
+    return best_of(outcome.trials, outcome.metric, outcome.mode), done.stat().st_size, seconds
 
 
 def compare(seed: int) -> tuple[float, float]:
     """The share of steps, and the test IoU that halving lost."""
-    halved, few, fast = swept(f"core.seed={seed}", "sweep.halving=true")
-    whole, all_of_them, slow = swept(f"core.seed={seed}")
+    halved, few, fast = swept(seed, "sweep.halving=true")
+    whole, all_of_them, slow = swept(seed)
     lost = whole.metrics["test_iou"] - halved.metrics["test_iou"]
     print(f"seed {seed}: {few} of {all_of_them} steps ({few / all_of_them:.0%}), {fast:.0f} s and {slow:.0f} s more")
     for name, winner in (("halved", halved), ("whole", whole)):
@@ -69,7 +66,8 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
     seeds = parser.parse_args().seeds
     with tempfile.TemporaryDirectory(prefix="halving-") as folder:
-        os.environ["RATCHET_HOME"] = folder
+        os.environ |= {"RATCHET_HOME": folder, "RATCHET_ALLOWED_TARGETS": "sweep_phases"}
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
         os.environ.pop("MLFLOW_TRACKING_URI", None)
         found = [compare(seed) for seed in seeds]
     share, lost = (statistics.median(column) for column in zip(*found, strict=True))
@@ -77,7 +75,7 @@ def main() -> int:
         f"median of {len(seeds)}: {share:.0%} of the steps (target {MOST_STEPS:.0%}), test IoU lost {lost:+.4f} ",
         end="",
     )
-    print(f"(target {MOST_LOST:+.2f})")
+    print(f"(target {MOST_LOST:+.2f}), at worst {max(lost for _, lost in found):+.4f}")
     return int(share > MOST_STEPS or lost > MOST_LOST)
 
 

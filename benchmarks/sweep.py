@@ -6,8 +6,10 @@ same outputs: metrics per step and epoch, the best and the last checkpoint, a re
 MLflow model. The plain arm is what people write: one process, images decoded in every epoch, float32, test outputs
 collected, a second pass over the test images for the report, matplotlib and `log_model` as they come.
 
-Each repeat runs each arm in a fresh process, from its start to its end, with another seed; medians are shown. `bare` is
-forward, backward and optimizer alone, in the sweep's dtype and layout: the floor for Ratchet's training steps.
+Each repeat runs each arm in a fresh process, from its start to its end, with another seed, and every second one in the other
+order; each ratio is the median of those of the repeats. `bare` is forward, backward and optimizer alone, in the sweep's dtype,
+layout, threads and way with freed memory: the floor for Ratchet's training steps. What is not computation is all but steps,
+validations and scoring.
 
     RATCHET_OXFORD_PET=... python benchmarks/sweep.py [--epochs 1 5] [--seeds 42 43 44] [--arms bare ratchet plain]
 """
@@ -22,8 +24,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +80,15 @@ def bare(folder: Path, epochs: int, seed: int) -> dict[str, Any]:
     import torch
 
     from ratchet.config import compose
+    from ratchet.cores import cores
     from ratchet.training.fitting import resolve_precision
     from ratchet.training.losses import DiceLoss
+    from ratchet.training.memory import keep_freed_memory
     from ratchet.training.network import create_network
 
-    precision = resolve_precision(compose([]).trainer)
+    keep_freed_memory()
+    torch.set_num_threads(cores())
+    precision = resolve_precision(compose(["trainer.accelerator=cpu"]).trainer)
     sizes = [BATCH] * (TRAIN // BATCH) + [TRAIN % BATCH] * (TRAIN % BATCH > 1)
     seconds = 0.0
     for arch, encoder in NETWORKS:
@@ -166,8 +173,38 @@ def memory(pid: int) -> float:
     return total / 1e6
 
 
+def machine() -> dict[str, str]:
+    """What was measured on, and what."""
+    processor = Path("/proc/cpuinfo").read_text()
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(
+        asked, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "processor": processor.split("model name")[1].split(":")[1].splitlines()[0].strip(),
+        "bfloat16": " ".join(flag for flag in ("amx_bf16", "avx512_bf16") if flag in processor) or "none",
+        "cores": str(len(os.sched_getaffinity(0))),
+        "torch": version("torch"),
+        "commit": commit or "unknown",
+    }
+
+
+def share(run: dict[str, Any]) -> float:
+    """The part of a run that is not computation."""
+    return float(1 - sum(run["phases"][phase] for phase in COMPUTE) / run["total"])
+
+
 def show(epochs: int, runs: dict[str, list[dict[str, Any]]]) -> None:
     """Print medians of time and memory, and what is to be seen from them."""
+
+    def paired(one: str, other: str, of: Callable[[dict[str, Any]], float]) -> str:
+        values = [of(mine) / of(its) for mine, its in zip(runs[one], runs[other], strict=True)]
+        return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+    for found in runs.values():
+        for run in found:
+            known = sum(seconds for phase, seconds in run["phases"].items() if phase != "precision")
+            run["phases"]["rest"] = run["total"] - known
     print(f"\n{epochs} epoch(s), {len(next(iter(runs.values())))} repeat(s), medians")
     median = {
         arm: {key: statistics.median(run[key] for run in found) for key in ("total", "peak")}
@@ -176,27 +213,33 @@ def show(epochs: int, runs: dict[str, list[dict[str, Any]]]) -> None:
     }
     for arm, values in median.items():
         total, peak = values.pop("total"), values.pop("peak")
-        values["rest"] = total - sum(values.values())
-        median[arm]["total"] = total
         spread = ", ".join(f"{run['total']:.1f}" for run in runs[arm])
         print(f"{arm:8} {total:7.1f} s ({spread}), peak {peak:.1f} GB")
         if arm != "bare":
-            print("   " + ", ".join(f"{name} {value:.1f}" for name, value in values.items() if name != "total"))
-    ours, bare_, theirs = (median.get(arm) for arm in ("ratchet", "bare", "plain"))
-    if ours and theirs:
-        print(f"plain Lightning takes {theirs['total'] / ours['total']:.2f} times as long")
-    if ours:
-        compute = sum(ours[phase] for phase in COMPUTE)
-        print(f"not compute (steps, validation, scoring): {1 - compute / ours['total']:.0%} of Ratchet's total")
-    if ours and bare_:
+            print("   " + ", ".join(f"{name} {value:.1f}" for name, value in values.items()))
+    if {"ratchet", "plain"} <= runs.keys():
+        print(f"plain Lightning takes {paired('plain', 'ratchet', lambda run: run['total'])} times as long,")
+        once = paired("plain", "ratchet", lambda run: run["total"] - run["phases"].get("second pass", 0.0))
+        print(f"and {once} times without its second pass over the test images")
+    if "ratchet" in runs:
+        shares = [share(run) for run in runs["ratchet"]]
+        print(
+            f"not computation: {statistics.median(shares):.0%} ({min(shares):.0%} to {max(shares):.0%}) of Ratchet's total"
+        )
+    if {"ratchet", "bare"} <= runs.keys():
         precision = runs["bare"][0]["phases"]["precision"]
-        print(f"training steps / bare steps ({precision}, channels_last): {ours['steps'] / bare_['steps']:.3f}")
+        steps = paired("ratchet", "bare", lambda run: run["phases"]["steps"])
+        print(f"training steps / bare steps ({precision}, channels_last): {steps}")
     for name in runs["ratchet"][0]["metrics"] if "ratchet" in runs else ():
         for metric in METRICS:
             values = {
                 arm: [run["metrics"][name][metric] for run in runs[arm]] for arm in ("ratchet", "plain") if arm in runs
             }
             told = "   ".join(f"{arm} " + " ".join(f"{value:.3f}" for value in found) for arm, found in values.items())
+            if "plain" in values:
+                apart = abs(statistics.median(values["ratchet"]) - statistics.median(values["plain"]))
+                within = apart <= max(max(found) - min(found) for found in values.values())
+                told += f"   medians {apart:.3f} apart, {'within' if within else 'BEYOND'} the seeds' spread"
             print(f"   {name:22} {metric:15} {told}")
 
 
@@ -214,11 +257,12 @@ def main() -> None:
         result = ARMS[options.arm](options.folder, options.epochs[0], options.seeds[0])
         (options.folder / "result.json").write_text(json.dumps(result))
         return
-    figures = {}
+    figures: dict[Any, Any] = {"machine": machine()}
+    print(", ".join(f"{what} {value}" for what, value in figures["machine"].items()))
     for epochs in options.epochs:
         runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options.arms}
-        for seed in options.seeds:
-            for arm in options.arms:
+        for place, seed in enumerate(options.seeds):
+            for arm in options.arms[:: -1 if place % 2 else 1]:
                 runs[arm].append(measure(arm, epochs, seed))
                 print(f"{epochs} epoch(s), seed {seed}, {arm}: {runs[arm][-1]['total']:.1f} s", flush=True)
         show(epochs, runs)

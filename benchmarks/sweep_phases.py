@@ -1,4 +1,4 @@
-"""Where the time of a fit goes: a Lightning callback that both arms of sweep.py carry."""
+"""Where the time of a fit goes: what the benchmarks' trainings carry, as callbacks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+
+
+class Steps(pl.Callback):
+    """Writes a byte into `file` for each step that is done."""
+
+    def __init__(self, file: str) -> None:
+        self._file = Path(file)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """A step is done."""
+        with self._file.open("a") as done:
+            done.write(".")
 
 
 class Phases(pl.Callback):

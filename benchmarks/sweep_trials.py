@@ -17,6 +17,7 @@ def networks(folder: Path, epochs: int, seed: int) -> list[str]:
         "backbone.model.encoder_name=resnet18,resnet50",
         "backbone.model.encoder_weights=null",
         f"trainer.max_epochs={epochs}",
+        "trainer.accelerator=cpu",
         f"transforms.input_height={SIZE}",
         f"transforms.input_width={SIZE}",
         f"datamodule.batch_size={BATCH}",
