@@ -25,7 +25,7 @@ from ratchet.config import compose_space
 from ratchet.errors import ConfigError, RatchetError, ServerUnreachableError
 from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
 from ratchet.training.study import SweepStudy
-from ratchet.training.study_storage import STORAGE, address
+from ratchet.training.study_storage import STORAGE, address, again
 
 OVERRIDES = [*TINY, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "sweep.max_trials=5"]
 
@@ -272,6 +272,55 @@ def test_what_a_machine_that_died_was_trying_is_given_to_another(
     asked = opened(plan()).ask()
     assert asked is not None
     assert asked[1] == {"optimizer.lr": lost}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_what_a_neighbour_that_is_killed_was_trying_is_given_to_who_works_on_at_once(
+    elsewhere: Callable[..., str],
+) -> None:
+    study = opened(plan())
+    own = [study.ask() for _ in range(4)]
+    failed = own.pop()
+    assert failed is not None
+    lost = elsewhere("number, point = study.ask()")
+    study.end(failed[0], pruned=False)  # which is no fault of the neighbour, and is not tried again now
+    assert study.ask() is None  # there were five, and its heart has beaten a moment ago
+    assert study.may_come_back()
+    asked = study.ask()
+    assert asked is not None
+    assert asked[1] == {"optimizer.lr": lost}
+    assert not study.may_come_back()
+    assert study.ask() is None
+    for number, point in filter(None, [*own, asked]):
+        study.finish(number, goodness(point))
+    assert len(study._study.get_trials(states=(TrialState.COMPLETE,))) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_of_containers_that_share_host_and_home_each_counts_its_own_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    for processes in ("pid:[1]", "pid:[2]"):
+        monkeypatch.setattr("ratchet.training.study.pid_namespace", lambda processes=processes: processes)
+        asked.append(opened(plan()).ask())
+    assert [found[0] for found in asked if found] == [0, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ratchet_home")
+def test_a_trial_that_failed_and_that_two_queue_at_once_is_tried_once() -> None:
+    first, second = opened(plan()), opened(plan())
+    asked = first.ask()
+    assert asked is not None
+    first.end(asked[0], pruned=False)
+    (failed,) = first._study.get_trials(states=(TrialState.FAIL,))
+    for _ in range(2):  # as two do that have both seen that nobody has yet
+        again(first._study, failed)
+    points = [found for _ in range(4) for study in (first, second) if (found := study.ask()) is not None]
+    assert len({repr(point) for _, point in points}) == len(points) == 5
+    assert asked[1] in [point for _, point in points]
+    assert first.begun() == 5
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from conftest import TINY
 from optuna.trial import TrialState
 
 from ratchet.config import compose_space
+from ratchet.errors import ConfigError
 from ratchet.registry.searches import ensure_experiment
 from ratchet.registry.tracking import client
 from ratchet.run_names import FINGERPRINT_TAG, PRUNED_TAG
@@ -142,6 +143,26 @@ def test_a_point_that_is_drawn_again_uses_up_nothing() -> None:
     assert len(names) == 6
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("stored_home")
+def test_a_combination_that_is_refused_is_left_out_and_no_search_ends_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    together = ("scheduler=choice(plateau,cosine)", "+model.scheduler_interval=choice(epoch,step)")
+    plan = searched(*together, "sweep.sampler=tpe")
+    for _ in range(2):  # of what was left out, nobody begins with it the next time
+        queue, names = opened(plan), list[str]()
+        while (turn := queue.next()) is not None:
+            assert isinstance(turn, Turn)
+            names.append(turn.trial.name)
+            queue.ended(turn, 0.5 + 0.1 * len(names))
+        assert len(names) == len(set(names)) == 3
+        assert queue.begun() == 3  # what was refused was never begun
+    assert "scheduler=cosine scheduler_interval=step is left out: " in caplog.text
+    with pytest.MonkeyPatch.context() as patch:  # what all points are refused for ends the search, with its reason
+        patch.setenv("RATCHET_SEARCH_PATH", "/not/mounted")
+        with pytest.raises(ConfigError, match="/not/mounted"):
+            opened(plan)._take(0, {"scheduler": "cosine", "+model.scheduler_interval": "step"})
+
+
 @pytest.mark.usefixtures("ratchet_home")
 def test_a_search_that_finds_nothing_new_does_not_say_that_it_had_its_trials() -> None:
     search = searched("optimizer.lr=interval(0.1,0.2)", "sweep.max_trials=5")
@@ -151,7 +172,7 @@ def test_a_search_that_finds_nothing_new_does_not_say_that_it_had_its_trials() -
         board.update(trial, status="finished", run_id=str(number), metrics={})
     assert (
         board.outcome(None, begun=4).stopped
-        == "stopped: 1 of 5 trials not started, what was drawn last had all been tried"
+        == "stopped: 1 of 5 trials not started, what was drawn last had all been tried or refused"
     )
 
 

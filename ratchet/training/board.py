@@ -55,7 +55,7 @@ class Board:
             unstarted = max(0, size - begun + mine)
         left = [result for result in self.results if result.status == "stopped"]
         if why is None and unstarted and self._plan.space is not None:
-            why = "what was drawn last had all been tried"
+            why = "what was drawn last had all been tried or refused"
         elif why is None and unstarted and settings.max_trials is not None:
             why = f"max_trials {settings.max_trials} reached"
         untold = "not started" if unstarted else "another process works on it"

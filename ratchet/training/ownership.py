@@ -9,10 +9,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
 from mlflow.entities import RunTag
 
 from ratchet.errors import TrialTakenError
@@ -35,17 +37,25 @@ _SETTLE_SECONDS = 5.0
 def machine(home: Path) -> str:
     """The name of this machine and home, under which the folder's lock tells who is alive."""
     file = home.absolute() / "trials" / "home-id"
-    if not file.is_file():
+    if not _is_written(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f"home-id.{uuid.uuid4().hex}")
-        draft.write_text(uuid.uuid4().hex[:12])
-        try:
-            os.link(draft, file)  # the first one stays
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
+        with FileLock(file.with_suffix(".lock")):  # the first one stays
+            if not _is_written(file):  # a power cut may have left it empty
+                draft = file.with_suffix(".draft")
+                draft.write_text(uuid.uuid4().hex[:12])
+                draft.replace(file)
     return f"{socket.gethostname()}/{file.read_text()}"
+
+
+def _is_written(file: Path) -> bool:
+    return file.is_file() and bool(file.read_text())
+
+
+def pid_namespace() -> str:
+    """Among which processes this one has its number: containers may have all else in common."""
+    with suppress(OSError):
+        return str(Path("/proc/self/ns/pid").readlink())
+    return ""
 
 
 class Ownership:

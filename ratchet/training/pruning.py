@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 
 from optuna.pruners import BasePruner, SuccessiveHalvingPruner
-from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ratchet.settings import SweepSettings
+from ratchet.training.study_storage import retry_history
 
 
 def pruner(settings: SweepSettings, *, synchronous: bool) -> BasePruner:
@@ -48,18 +49,21 @@ class SynchronousHalving(BasePruner):
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether `trial` is to stop at the step that it reported last."""
         rung = trial.last_step
-        if rung is None:
-            return False
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        return rung is not None and trial.number not in self.best(
+            study.direction, study.get_trials(deepcopy=False), rung
+        )
+
+    def best(self, direction: StudyDirection, trials: Sequence[FrozenTrial], rung: int) -> set[int]:
+        """The numbers of those that go on, of all that have come to a rung."""
+        sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
         reached = [
             (sign * other.intermediate_values[rung], _first(other), other.number)
-            for other in study.get_trials(deepcopy=False)
+            for other in trials
             if other.state != TrialState.FAIL and math.isfinite(other.intermediate_values.get(rung, math.nan))
         ]
-        best = [number for *_, number in sorted(reached)[: max(1, len(reached) // self._eta)]]
-        return trial.number not in best
+        return {number for *_, number in sorted(reached)[: max(1, len(reached) // self._eta)]}
 
 
 def _first(trial: FrozenTrial) -> int:
     """The number of the trial that it repeats, or its own: of equals, the first go on, also when the rung is judged again."""
-    return min([trial.number, *RetryHeartbeatStaleTrialCallback.retry_history(trial)])
+    return min([trial.number, *retry_history(trial)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict, deque
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ratchet.errors import ConfigError
 from ratchet.page_parts import figure
 from ratchet.run_names import PRUNED_TAG
 from ratchet.training.halving import exported_value, rungs
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from ratchet.space import Point
 
+
+logger = logging.getLogger(__name__)
 
 _REPEATS = 20  # draws in a row of points that were tried: then there are hardly any others
 
@@ -190,8 +194,20 @@ class StudyQueue(TrialQueue):
         self._study.close()
 
     def _take(self, number: int, point: Point | str) -> None:
-        """Make a turn of what the study handed out; a point that was drawn before is told its value again."""
-        trial = self._trial(point)
+        """Make a turn of what the study handed out; a point that was drawn before is told its value again.
+
+        A point that is refused is left out: each of its values was composed when the sweep was planned, but not these together.
+        """
+        try:
+            trial = self._trial(point)
+        except ConfigError as error:
+            if self._plan.space is None or isinstance(point, str):
+                raise
+            self._trial(self._plan.trials[0].point)  # raises where it is not the combination that is refused
+            logger.warning("%s is left out: %s", point_name(point, self._plan.space), error)
+            self._repeats += 1
+            self._study.repeat(number, None)
+            return
         again = trial.fingerprint in self._failed and self._study.is_retry(number)
         if trial.fingerprint in self._values and not again:
             self._repeats += 1
@@ -214,9 +230,10 @@ class StudyQueue(TrialQueue):
         sign = -1.0 if self._plan.config.retrain.mode == "max" else 1.0
         held = sorted(self._held.pop(rung), key=lambda pair: (math.isnan(pair[1]), sign * pair[1]))
         going_on = []
+        over = self._study.to_prune([turn.number for turn, _ in held if turn.number is not None], rung)
         for turn, value in held:
             assert turn.number is not None
-            if self._study.should_prune(turn.number):
+            if turn.number in over:
                 self._study.end(turn.number, pruned=True)
                 why = f"{self._plan.metric} {figure(value)} after epoch {rung}: not among the best 1 in {self._eta}"
                 self._ready.append(Pruned(turn.trial, why))

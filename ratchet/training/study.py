@@ -6,15 +6,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import optuna
 import psutil
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages import fail_stale_trials
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,10 +22,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from ratchet.space import Point
 from ratchet.training import study_points as points
 from ratchet.training import study_storage as storage
-from ratchet.training.ownership import machine
+from ratchet.training.ownership import machine, pid_namespace
 from ratchet.training.plan import SweepPlan
-from ratchet.training.pruning import pruner
-from ratchet.training.study_storage import WORKER, again, patient, quieten, retried
+from ratchet.training.pruning import SynchronousHalving, pruner
+from ratchet.training.study_storage import WORKER, again, counted, patient, quieten, retried, retry_history, states
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 _UNSIGNED = timedelta(days=1)
 _FORCED = "forced at"  # of a study: when it was begun by force, in seconds since 1970
 _BEGUN_BY = "begun by"  # of such a study: the flow run, which goes on with it when it is taken up
-_FIXED = "fixed_params"  # by Optuna, of a trial that was queued
 _REPEAT = "repeat"  # marks a draw of a point that was tried already: it uses up nothing
 
 
@@ -54,8 +53,10 @@ class SweepStudy:
         quieten()
         settings, home = plan.settings, plan.config.core.home
         self._plan = plan
-        self._worker = f"{machine(home)}/{os.getpid()}"
+        self._worker = f"{machine(home)}/{pid_namespace()}/{os.getpid()}"
         self._live: dict[int, Trial] = {}
+        self._grid = [] if plan.space is not None else list(dict.fromkeys(trial.fingerprint for trial in plan.trials))
+        self._lost: set[int] = set()
         self._known: set[int] = set()  # trials that were handed out, or told as over, by this object
         self._closed = threading.Event()
         self._beaten = 0.0
@@ -69,10 +70,13 @@ class SweepStudy:
         with storage.alone(home):
             self._study = self._open_study(halving)
         if plan.space is None:
-            for trial in plan.trials:
-                self._study.enqueue_trial({points.GRID_KEY: trial.fingerprint}, skip_if_exists=True)
+            there = {points.asked_for(trial).get(points.GRID_KEY) for trial in self._study.get_trials(deepcopy=False)}
+            for fingerprint in self._grid:  # what another process queues meanwhile is a twin
+                if fingerprint not in there:
+                    self._study.enqueue_trial({points.GRID_KEY: fingerprint})
         self._take_over_the_dead()
         self._retry_the_failed()
+        self._lost.clear()
         # A thread, because who asks for trials may wait long in between, for a cache to fill say.
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -87,8 +91,8 @@ class SweepStudy:
             self._record_heartbeats()
         if self._asked is None:
             fail_stale_trials(self._study)
-            counted = self._counted()
-            if not any(trial.state == TrialState.WAITING for trial in counted) and self._enough(counted):
+            now = self._states()
+            if TrialState.WAITING not in now.values() and self._is_full(len(now)):
                 return None
             self._asked = self._study.ask()
         found = self._taken(self._asked)
@@ -104,33 +108,40 @@ class SweepStudy:
         self._storage.record_heartbeat(trial._trial_id)
         self._live[trial.number] = trial
         self._known.add(trial.number)
-        before_it = [other for other in self._counted() if other.number < trial.number]  # of others that ask now, too
+        each_once = bool(self._grid) and len(self._states()) == len(self._grid)
+        trials = [] if each_once else self._study.get_trials(deepcopy=False)
+        before_it = [other for other in counted(trials) if other.number < trial.number]  # of others that ask now, too
         now = self._now(trial.number)
-        queued = _FIXED in now.system_attrs or now.params  # or tried again
-        if (self._enough(before_it) and not queued) or (self._plan.space is None and self._is_twin(now)):
+        queued = points.FIXED in now.system_attrs or now.params  # or tried again
+        if (self._enough(before_it) and not queued) or self._is_twin(now, trials):
             trial.set_user_attr(_REPEAT, True)
             self.end(trial.number, pruned=False)  # a pruned one without parameters would change how the sampler draws
             return None
         self._study.sampler = points.sampler(self._plan, len(before_it))
         for name, distribution in points.distributions(self._plan).items():
             trial._suggest(name, distribution)
-        before = RetryHeartbeatStaleTrialCallback.retry_history(self._now(trial.number))
-        if live := [number for number in before if number in self._live]:
+        now = self._now(trial.number)
+        if live := [number for number in retry_history(now) if number in self._live]:
             # This process's own, which others took for dead and queued again: it goes on under the new number.
             self._live[live[-1]] = self._live.pop(trial.number)
             return None
-        return trial.number, points.point(self._plan, trial.params)
+        return trial.number, points.point(self._plan, now)
 
     @patient
     def may_come_back(self) -> bool:
-        """Whether a trial of another machine may be one of the dead, to be handed out again when its heartbeat is stale.
+        """Whether a trial of another process may be one of the dead: of this machine at once, of another when its heartbeat is
+        stale.
 
         Asked again and again by a process that has nothing else to do: whoever lives has beaten meanwhile.
         """
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        elsewhere = {
-            trial._trial_id for trial in running if trial.number not in self._live and self._signed_here(trial) is None
-        }
+        others = [trial for trial in running if trial.number not in self._own()]
+        if self._lost or any(self._signed_here(trial) != os.getpid() and self._dead(trial) for trial in others):
+            self._take_over_the_dead()
+            self._retry_the_failed(self._lost)
+            self._lost.clear()
+            return True
+        elsewhere = {trial._trial_id for trial in others if self._signed_here(trial) is None}
         if not elsewhere:
             return False
         if self._idle_since is None:
@@ -143,15 +154,27 @@ class SweepStudy:
             return True
         return not elsewhere.isdisjoint(self._hasty._get_stale_trial_ids(self._study._study_id))
 
-    def _is_twin(self, trial: FrozenTrial) -> bool:
-        """Whether another process queued the same one of a grid, in the moment when this one did."""
-        others = [other for other in self._study.get_trials(deepcopy=False) if other.state != TrialState.FAIL]
-        return any(other.number < trial.number and _asked_for(other) == _asked_for(trial) for other in others)
+    def _is_twin(self, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether another process queued the same one, of a grid or again, in the moment when this one did."""
+        earlier = [other for other in trials if other.state != TrialState.FAIL and other.number < trial.number]
+        if self._plan.space is None:
+            return any(points.asked_for(other) == points.asked_for(trial) for other in earlier)
+        before = retry_history(trial)
+        return bool(before) and any(retry_history(other) == before for other in earlier)
 
-    def _counted(self) -> list[FrozenTrial]:
-        """All trials but those that failed and were queued again."""
-        trials = self._study.get_trials(deepcopy=False)
-        return [trial for trial in trials if trial.state != TrialState.FAIL or not retried(trial, trials)]
+    def _own(self) -> set[int]:
+        """The trials that this object has handed out, by the numbers that they have now."""
+        return {trial.number for trial in self._live.values()}
+
+    def _states(self) -> dict[int, TrialState]:
+        return states(self._storage, self._study._study_id)
+
+    def _is_full(self, trials: int) -> bool:
+        """Whether none is drawn any more, of so many trials."""
+        if self._plan.space is None:
+            return True
+        bound = self._plan.size
+        return bound is not None and trials >= bound and self._enough(counted(self._study.get_trials(deepcopy=False)))
 
     def _enough(self, counted: Sequence[FrozenTrial]) -> bool:
         bound = self._plan.size if self._plan.space is not None else 0
@@ -176,9 +199,20 @@ class SweepStudy:
         return self._live[number].should_prune()
 
     @patient
+    def to_prune(self, numbers: Sequence[int], rung: int) -> set[int]:
+        """Which of the trials, all at the same rung, are to stop there."""
+        judge = self._study.pruner
+        if not isinstance(judge, SynchronousHalving):
+            return {number for number in numbers if self.should_prune(number)}
+        trials = self._study.get_trials(deepcopy=False)
+        best, states = judge.best(self._study.direction, trials, rung), {trial.number: trial.state for trial in trials}
+        now = {number: self._live[number].number for number in numbers}  # of one that was queued again, it is another
+        return {number for number, own in now.items() if not states[own].is_finished() and own not in best}
+
+    @patient
     def is_retry(self, number: int) -> bool:
         """Whether the trial was queued because one of the same point had failed."""
-        return bool(RetryHeartbeatStaleTrialCallback.retry_history(self._now(number)))
+        return bool(retry_history(self._now(number)))
 
     def _now(self, number: int) -> FrozenTrial:
         return self._storage.get_trial(self._live[number]._trial_id)
@@ -208,16 +242,23 @@ class SweepStudy:
     @patient
     def ended(self) -> list[tuple[Point | str, bool]]:
         """The trials that others ended, now or before this process began, each told once; and whether they were pruned."""
-        over = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        trials = [trial for trial in over if trial.number not in self._known and _REPEAT not in trial.user_attrs]
-        self._known |= {trial.number for trial in trials}
-        return [(points.point(self._plan, trial.params), trial.state == TrialState.PRUNED) for trial in trials]
+        ended = {
+            number for number, state in self._states().items() if state in (TrialState.COMPLETE, TrialState.PRUNED)
+        }
+        if not (new := ended - self._known):
+            return []
+        trials = [trial for trial in self._study.get_trials(deepcopy=False) if trial.number in new]
+        self._known |= new
+        trials = [trial for trial in trials if _REPEAT not in trial.user_attrs]
+        return [(points.point(self._plan, trial), trial.state == TrialState.PRUNED) for trial in trials]
 
     @patient
     def begun(self) -> int:
         """How many points have been handed out, to any process."""
         trials = self._study.get_trials(deepcopy=False)
-        return len({repr(trial.params) for trial in trials if trial.params and trial.state != TrialState.WAITING})
+        begun = [t for t in trials if t.state != TrialState.WAITING and _REPEAT not in t.user_attrs]
+        asked = [points.asked_for(trial) for trial in begun]
+        return len({repr(found) for found in asked if found})
 
     def _beat(self) -> None:
         while not self._closed.wait(storage.BEAT_SECONDS / 2):
@@ -262,8 +303,11 @@ class SweepStudy:
         )
 
     def _take_over_the_dead(self) -> None:
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if self._dead(trial):
+        """Note those whose process is dead as failed, and as lost until they are queued again."""
+        running, own = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)), self._own()
+        for trial in running:
+            if trial.number not in own and self._dead(trial):
+                self._lost.add(trial.number)  # first: the database may go away behind the next line
                 self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
     def _dead(self, trial: FrozenTrial) -> bool:
@@ -278,12 +322,11 @@ class SweepStudy:
         home, _, pid = str(trial.user_attrs.get(WORKER, "")).rpartition("/")
         return int(pid) if pid and home == self._worker.rpartition("/")[0] else None
 
-    def _retry_the_failed(self) -> None:
+    def _retry_the_failed(self, only: Collection[int] | None = None) -> None:
         trials = self._study.get_trials(deepcopy=False)
+        queued_again = retried(trials)
         for trial in trials:
-            if trial.state == TrialState.FAIL and _REPEAT not in trial.user_attrs and not retried(trial, trials):
+            wanted = only is None or trial.number in only
+            failed = trial.state == TrialState.FAIL and _REPEAT not in trial.user_attrs
+            if wanted and failed and trial.number not in queued_again:
                 again(self._study, trial)
-
-
-def _asked_for(trial: FrozenTrial) -> dict[str, Any]:
-    return dict(trial.system_attrs.get(_FIXED, trial.params))

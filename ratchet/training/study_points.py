@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial
 
 from ratchet.space import Choice, Dimension, Point
 from ratchet.training.plan import SweepPlan
 
 GRID_KEY = "trial"
-"""Of a grid, only which of its trials is a parameter."""
+"""What a trial of a grid is queued with: which one it is."""
+FIXED = "fixed_params"
+"""By Optuna, of a trial that was queued: what with."""
 
 
 def sampler(plan: SweepPlan, number: int) -> BaseSampler:
@@ -25,17 +27,22 @@ def sampler(plan: SweepPlan, number: int) -> BaseSampler:
 
 
 def distributions(plan: SweepPlan) -> dict[str, BaseDistribution]:
-    """What is drawn for a trial, by parameter."""
+    """What is drawn for a trial, by parameter; of a grid nothing is: it was queued with its fingerprint."""
     if plan.space is None:
-        return {GRID_KEY: CategoricalDistribution(sorted(trial.fingerprint for trial in plan.trials))}
+        return {}
     return {key: _distribution(dimension) for key, dimension in plan.space.dimensions.items()}
 
 
-def point(plan: SweepPlan, params: Mapping[str, Any]) -> Point | str:
+def asked_for(trial: FrozenTrial) -> dict[str, Any]:
+    """What a trial was queued with, or else has drawn."""
+    return dict(trial.system_attrs.get(FIXED, trial.params))
+
+
+def point(plan: SweepPlan, trial: FrozenTrial) -> Point | str:
     """The point that was drawn, or of a grid the fingerprint of its trial."""
     if plan.space is None:
-        return str(params[GRID_KEY])
-    return {key: _text(dimension, params[key]) for key, dimension in plan.space.dimensions.items()}
+        return str(asked_for(trial)[GRID_KEY])
+    return {key: _text(dimension, trial.params[key]) for key, dimension in plan.space.dimensions.items()}
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:

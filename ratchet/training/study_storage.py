@@ -8,7 +8,7 @@ import os
 import random
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from pathlib import Path
@@ -18,7 +18,9 @@ import optuna
 from filelock import FileLock
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.trial import FrozenTrial
+from optuna.storages._rdb.models import TrialModel
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import select
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ratchet.errors import ConfigError, ServerUnreachableError
@@ -87,7 +89,7 @@ def quieten() -> None:
 
 def again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue a failed trial again, with the values that it had at its rungs, and without the signature of who is dead."""
-    unsigned = copy.copy(trial)
+    unsigned = copy.deepcopy(trial)  # Optuna writes into its lists, which are those of its cache
     unsigned.user_attrs = {key: value for key, value in trial.user_attrs.items() if key != WORKER}
     RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)(study, unsigned)
 
@@ -120,6 +122,27 @@ def unreachable(url: str, error: Exception) -> ServerUnreachableError:
     return ServerUnreachableError(f"the study's database {shown(url)} does not answer: {error}")
 
 
-def retried(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
-    """Whether a trial that failed was queued again."""
-    return any(trial.number in RetryHeartbeatStaleTrialCallback.retry_history(other) for other in trials)
+def states(storage: RDBStorage, study_id: int) -> dict[int, TrialState]:
+    """The state of each trial by its number, in one small query: Optuna reads whatever is not finished, whole."""
+    wanted = select(TrialModel.number, TrialModel.state).where(TrialModel.study_id == study_id)
+    with storage.engine.connect() as connection:
+        return dict(connection.execute(wanted).tuples().all())
+
+
+def retry_history(trial: FrozenTrial) -> list[int]:
+    """The numbers that a trial had before it failed and was queued again, oldest first.
+
+    As `RetryHeartbeatStaleTrialCallback.retry_history` says, which warns at each call.
+    """
+    return list(trial.system_attrs.get("retry_history", ()))
+
+
+def retried(trials: Iterable[FrozenTrial]) -> set[int]:
+    """The numbers of those that failed and were queued again."""
+    return {number for trial in trials for number in retry_history(trial)}
+
+
+def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """All trials but those that failed and were queued again."""
+    queued_again = retried(trials)
+    return [trial for trial in trials if trial.state != TrialState.FAIL or trial.number not in queued_again]
