@@ -23,6 +23,7 @@ from hydra import initialize_config_dir
 from hydra import main as hydra_main
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
@@ -35,11 +36,12 @@ from ratchet.consistency import require_consistent
 from ratchet.data.classes import foreground
 from ratchet.duration import parse_duration
 from ratchet.errors import ConfigError
-from ratchet.grammar import read_space, requested
-from ratchet.overrides import require_harmless, require_replaced, translated, with_every_rule
+from ratchet.grammar import as_overrides, read_space, requested, require_own_sweeper
+from ratchet.one_sweep import require_one_sweep
+from ratchet.overrides import CLASS_TABLES, require_harmless, require_replaced, translated, with_every_rule
 from ratchet.paths import check_paths, with_whole_paths
 from ratchet.settings import Node, TrialConfig
-from ratchet.space import Choice, Composed, Origin, Point, Space
+from ratchet.space import Composed, Origin, Point, Space
 from ratchet.spelling import keys_at, nearest
 from ratchet.targets import check_targets
 from ratchet.trees import CONFIGS, user_trees
@@ -66,11 +68,16 @@ def application(arguments: Sequence[str]) -> Composed | None:
 
     None where Hydra only printed something (`--help`, `--cfg job`, `--info`). Raises `ConfigError`.
     """
+    if {"-sc", "--shell-completion"} & set(arguments):
+        raise ConfigError(
+            "Hydra completes the words of commands that have no subcommands, so there is nothing to install: ratchet train "
+            "--help lists the groups and keys."
+        )
     _prepare_hydra()
-    composed: list[DictConfig] = []
+    composed: list[tuple[DictConfig, Any]] = []
 
     def train(tree: DictConfig) -> None:
-        composed.append(tree)
+        composed.append((tree, HydraConfig.instance().cfg))
 
     run = hydra_main(version_base="1.3", config_path=str(CONFIGS), config_name="config")(train)
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
@@ -82,9 +89,10 @@ def application(arguments: Sequence[str]) -> Composed | None:
         with translated(arguments):
             run()
             if composed:  # without --multirun, or by a launcher of the user's choice
-                for tree in composed:
+                for tree, known in composed:
                     require_replaced(arguments, tree)
-                configs = tuple(map(_settings, composed))
+                    os.environ.update(known.hydra.job.env_set)  # Hydra's own were there while it called `train` alone
+                configs = tuple(_settings(tree, known) for tree, known in composed)
                 return Composed(configs=configs, points=tuple({} for _ in configs), size=len(configs))
     finally:
         requested.reset(token)
@@ -123,12 +131,22 @@ def compose_space(overrides: Sequence[str], origin: Origin = COMMON, *, trusted:
     """
     overrides = with_every_rule(overrides)
     with _hydra(overrides, origin):
-        parsed = OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(list(overrides))
+        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+        parsed = parser.parse_overrides(overrides)
         if not trusted:
             require_harmless(parsed)
         space = read_space(parsed, origin)
         start = next(space.grid())
-        first = _compose_at(space, start)
+        whole = _tree_at(space, start)
+        require_own_sweeper(whole.hydra.sweeper)
+        params = whole.hydra.sweeper.get("params")
+        if "experiment" in space.dimensions:
+            _require_same_params(space, params)
+        if params:  # of an experiment: what is typed comes later, and holds
+            space = read_space([*parser.parse_overrides(with_every_rule(as_overrides(params))), *parsed], origin)
+            start = next(space.grid())
+            whole = _tree_at(space, start)
+        first = _read(whole, space.at(start))
         settings = first.sweep
         if settings.sampler == "grid" and space.endless:
             raise ConfigError("sweep.sampler=grid cannot try all of an interval: give range(…) or values instead.")
@@ -145,7 +163,7 @@ def compose_space(overrides: Sequence[str], origin: Origin = COMMON, *, trusted:
     if not trusted:
         for config in configs:
             check_paths(config)
-    _require_one_sweep(space, configs)
+    require_one_sweep(space, configs)
     return Composed(configs=tuple(configs), points=tuple(points), size=size, space=space if search else None)
 
 
@@ -192,30 +210,31 @@ def _hydra(overrides: Sequence[str], origin: Origin) -> Iterator[None]:
             yield
 
 
-def _compose_at(space: Space, point: Point) -> TrialConfig:
+def _require_same_params(space: Space, params: Any) -> None:
+    """Refuse experiments of one sweep of which each sweeps something else."""
+    start = next(space.grid())
+    others = [point for point in space.samples() if point["experiment"] != start["experiment"]]
+    if any(_tree_at(space, point).hydra.sweeper.get("params") != params for point in others):
+        raise ConfigError(
+            "these experiments sweep different things (hydra.sweeper.params): give one of them at a time."
+        )
+
+
+def _tree_at(space: Space, point: Point) -> DictConfig:
+    """The tree at a point, with Hydra's own node."""
     listed = ",".join(f"'{path}'" for path in space.origin.search_path)
     added = [f"hydra.searchpath=[{listed}]"] if listed else []
-    tree = hydra_compose(space.origin.config_name, overrides=[*added, *space.at(point)])
-    require_replaced(space.at(point), tree)
-    return _settings(tree)
+    return hydra_compose(space.origin.config_name, overrides=[*added, *space.at(point)], return_hydra_config=True)
 
 
-def _require_one_sweep(space: Space, configs: Sequence[TrialConfig]) -> None:
-    varied = any(key.lstrip("+").split(".")[0] == "sweep" for key in space.dimensions)
-    if varied or any(config.sweep != configs[0].sweep for config in configs):
-        raise ConfigError("the overrides give several values for sweep: the trials of one sweep share its settings.")
-    metric = configs[0].retrain.metric
-    losses = any(
-        key.lstrip("+~").split(".")[0] == "loss" and not (isinstance(dimension, Choice) and len(dimension.values) == 1)
-        for key, dimension in space.dimensions.items()
-    )
-    if metric.startswith(("loss_", "val_loss_", "test_loss_")) and (
-        losses or any(config.loss != configs[0].loss for config in configs)
-    ):
-        raise ConfigError(
-            f"retrain.metric={metric} while the loss varies: the values of different losses cannot be compared. Select by "
-            "val_iou or val_dice."
-        )
+def _compose_at(space: Space, point: Point) -> TrialConfig:
+    return _read(_tree_at(space, point), space.at(point))
+
+
+def _read(whole: DictConfig, overrides: Sequence[str]) -> TrialConfig:
+    tree = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
+    require_replaced(overrides, tree)
+    return _settings(tree, whole)
 
 
 def _prepare_hydra() -> None:
@@ -257,8 +276,15 @@ def _package_file(package: str, file: str) -> str:
     return str(Path(next(iter(spec.submodule_search_locations))) / file)
 
 
-def _settings(tree: DictConfig) -> TrialConfig:
-    container = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+def _settings(tree: DictConfig, known: Any) -> TrialConfig:
+    """The settings that a tree amounts to; `known` has the node that `${hydra:…}` reads."""
+    read = HydraConfig.instance()
+    before, read.cfg = read.cfg, known
+    try:
+        container = OmegaConf.to_container(tree, resolve=True, throw_on_missing=True)
+    finally:
+        read.cfg = before
+    _number_classes(container)
     check_targets(container, load=False)
     try:
         config = TrialConfig.model_validate(container)
@@ -269,6 +295,14 @@ def _settings(tree: DictConfig) -> TrialConfig:
         raise ConfigError(f"the configuration cannot be used: {problems}") from error
     require_consistent(config)
     return with_whole_paths(config)
+
+
+def _number_classes(container: Any) -> None:
+    """Make numbers of the keys of tables of classes: one that an override names is a text, and comes later."""
+    data = container.get("datamodule")
+    for name in CLASS_TABLES if isinstance(data, dict) else ():
+        if isinstance(table := data.get(name), dict):
+            data[name] = {int(key) if str(key).isdecimal() else key: value for key, value in table.items()}
 
 
 def _fault(kind: str, loc: tuple[int | str, ...], message: str, value: object) -> str:

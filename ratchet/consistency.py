@@ -13,7 +13,7 @@ from ratchet.data.classes import foreground
 from ratchet.errors import ConfigError
 from ratchet.settings import Node, TrialConfig
 from ratchet.training.fingerprint import lengths_that_follow
-from ratchet.training.metric_names import better, logged_name, metric_names
+from ratchet.training.metric_names import OF_TRAINING, better, logged_name, metric_names
 
 _MODULE = "ratchet.training.SegmentationModule"
 _ONNX = ("onnx", "onnxscript", "onnxruntime")  # the extra `onnx`
@@ -118,6 +118,11 @@ def _require_nothing_taken(config: TrialConfig) -> None:
         name = str((callback or {}).get("_target_")).removeprefix("pytorch_lightning.callbacks.")
         if name in _TAKEN_CALLBACKS:
             raise ConfigError(f"callbacks.{key}: {_TAKEN_CALLBACKS[name]}.")
+        if name == "StochasticWeightAveraging" and config.export.checkpoint_selection == "best":
+            raise ConfigError(
+                f"callbacks.{key}: its average is there only when the training is over, behind the last checkpoint: set "
+                "export.checkpoint_selection=last, or choose EMAWeightAveraging, whose average is validated."
+            )
 
 
 def _require_an_epoch_to_export(config: TrialConfig) -> None:
@@ -154,7 +159,7 @@ def _require_loss(config: TrialConfig) -> None:
     """Refuse a loss of segmentation-models-pytorch that would read the logits as something else, most of them in silence."""
     classes = foreground(config.datamodule.get("idx_to_class", {}))
     wanted = "binary" if len(classes) == 1 else "multiclass"
-    for node in _losses(config.loss):
+    for node in losses_of(config.loss):
         module, _, name = str(node.get("_target_")).rpartition(".")
         if module != "segmentation_models_pytorch.losses":
             continue
@@ -165,13 +170,13 @@ def _require_loss(config: TrialConfig) -> None:
             raise ConfigError(f"loss: mode={node['mode']} of {name}: for {len(classes)} class(es) it is {wanted}.")
 
 
-def _losses(node: Any) -> Iterator[Node]:
+def losses_of(node: Any) -> Iterator[Node]:
     """A loss, and those that SumLoss adds up; what one of one's own gives its parts, only that one knows."""
     if isinstance(node, dict):
         yield node
         parts = node.get("losses") if str(node.get("_target_")).endswith(".SumLoss") else None
         for part in parts if isinstance(parts, list) else ():
-            yield from _losses(part)
+            yield from losses_of(part)
 
 
 def _require_metrics(config: TrialConfig) -> None:
@@ -192,10 +197,10 @@ def _require_metrics(config: TrialConfig) -> None:
             f"retrain.metric={metric}: no trial logs that. Nearest: {', '.join(near)}. A metric of your own is none of the "
             "exported weights: it may choose the epoch (callbacks.model_checkpoint.monitor, with its mode), not the trial."
         )
-    if metric == "val_loss_step" and config.trainer.get("log_every_n_steps") != 1:
+    if metric in OF_TRAINING:
         raise ConfigError(
-            "retrain.metric=val_loss_step: it is logged only where every step is. Select by val_loss_epoch, or set "
-            "trainer.log_every_n_steps=1."
+            f"retrain.metric={metric} is of the training, not of the weights that are exported: set "
+            "retrain.metric=val_loss_epoch retrain.mode=min."
         )
     if better(metric) not in (None, config.retrain.mode):
         raise ConfigError(

@@ -33,7 +33,9 @@ _OPERATORS = tuple(f"datamodule.{key}" for key in _DOWNLOADS)
 _UPWARDS = re.compile(r"(?<![\w.])\.\.(?![\w.])")  # as a part of a path
 
 _TO_REPLACE = " To replace it, give "
-_TABLES = ("datamodule.idx_to_class", "datamodule.mask_values")
+CLASS_TABLES = ("idx_to_class", "mask_values")
+_TABLES = tuple(f"datamodule.{name}" for name in CLASS_TABLES)
+_CELL = re.compile(rf"datamodule\.({'|'.join(CLASS_TABLES)})\.\d+")
 
 
 def require_replaced(overrides: Sequence[str], tree: DictConfig) -> None:
@@ -44,7 +46,7 @@ def require_replaced(overrides: Sequence[str], tree: DictConfig) -> None:
             continue
         value: Any = OverridesParser.create().parse_override(override).value()
         given: Any = value if key == "datamodule" else {key.partition(".")[2]: value}
-        for name in ("idx_to_class", "mask_values") if isinstance(given, Mapping) else ():
+        for name in CLASS_TABLES if isinstance(given, Mapping) else ():
             table = OmegaConf.select(tree, f"datamodule.{name}")
             if isinstance(given.get(name), Mapping) and set(map(str, table or ())) - set(map(str, given[name])):
                 raise ConfigError(
@@ -53,11 +55,13 @@ def require_replaced(overrides: Sequence[str], tree: DictConfig) -> None:
 
 
 def with_every_rule(overrides: Sequence[str]) -> list[str]:
-    """Let every key of a policy be overridden, also one that the chosen entry of the group `gate` does not spell out."""
-    if not any(override.startswith("gate.") for override in overrides):
-        return list(overrides)
-    keys = _policy_keys()
-    return [f"++{override}" if override.split("=")[0] in keys else override for override in overrides]
+    """Let every key of a policy be overridden, also one that the chosen entry of the group `gate` does not spell out.
+
+    And each row of a table of classes, whose keys are numbers, which no override can name.
+    """
+    keys = _policy_keys() if any(override.startswith("gate.") for override in overrides) else []
+    added = {key for key in (override.split("=")[0] for override in overrides) if key in keys or _CELL.fullmatch(key)}
+    return [f"++{override}" if override.split("=")[0] in added else override for override in overrides]
 
 
 def require_harmless(parsed: Sequence[Override]) -> None:
@@ -175,7 +179,8 @@ def _nearest_entry(told: str) -> str:
     files = [str(path.relative_to(t).with_suffix("")) for t in (*trees, CONFIGS) for path in t.rglob("*.yaml")]
     known = dict.fromkeys(file for file in files if _is_group(file.partition("/")[0]))
     close = difflib.get_close_matches(found[1], known, n=3)
-    near = f" Nearest: {', '.join(entry.replace('/', '=', 1) for entry in close)}." if close else ""
+    shown = ["=".join(entry.rsplit("/", 1) if entry.startswith("hydra/") else entry.split("/", 1)) for entry in close]
+    near = f" Nearest: {', '.join(shown)}." if close else ""
     sources = re.findall(r"provider=(.+), path=(.+)", told)  # Hydra's list, with its own two
     places = [path.removeprefix("file://") for provider, path in sources if provider not in ("hydra", "schema")]
     return (

@@ -313,7 +313,8 @@ def test_a_batch_of_what_fits_just_then_is_no_part_of_a_deterministic_training()
         ("trainer.devices=2", False),
         ("+trainer.num_nodes=2", False),
         ("retrain.metric=val_loss_epoch", True),
-        ("retrain={metric: val_loss_step, mode: min}", True),
+        ("retrain={metric: val_loss_step, mode: min}", False),
+        ("retrain={metric: loss_epoch, mode: min}", False),
         ("callbacks.model_checkpoint.monitor=val_iou", True),
     ],
 )
@@ -642,6 +643,10 @@ EVERY_FIFTH = ["scheduler=constant", "+callbacks.model_checkpoint.every_n_epochs
         (["callbacks.model_checkpoint.save_top_k=0"], "keep no epoch"),
         (["trainer.max_epochs=10", "trainer.check_val_every_n_epoch=3", *EVERY_FIFTH], "keep no epoch"),
         (["+callbacks.pruning={_target_: pytorch_lightning.callbacks.ModelPruning}"], "masks are in no checkpoint"),
+        (
+            ["+callbacks.swa={_target_: pytorch_lightning.callbacks.StochasticWeightAveraging, swa_lrs: 0.01}"],
+            "its average is there only when the training is over",
+        ),
         (
             ["~loss", f"+loss={{_target_: ratchet.training.losses.SumLoss, losses: [{BINARY}], weights: [1]}}"],
             "it is multiclass",

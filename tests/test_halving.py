@@ -35,6 +35,12 @@ def test_each_rung_is_eta_times_as_far_as_the_one_before_and_none_is_at_the_end(
         ([], 4, 0.6),  # the first of equals; an epoch without a finite loss is none
         ([], 5, 0.3),
         (["callbacks.model_checkpoint.monitor=val_iou", "callbacks.model_checkpoint.mode=max"], 2, 0.8),
+        (
+            ["trainer.max_epochs=9", "+callbacks.model_checkpoint.every_n_epochs=2"],
+            5,
+            0.6,
+        ),  # the second or the fourth; the fifth is not kept
+        (["trainer.max_epochs=9", "+callbacks.model_checkpoint.every_n_epochs=4"], 3, math.nan),
         (["export.checkpoint_selection=last"], 3, 0.7),
         ([], 0, math.nan),
     ],
@@ -51,6 +57,10 @@ def test_a_rung_before_the_first_validation_is_refused_rather_than_prunes_all(ev
     require_rungs(compose([*halved, "trainer.check_val_every_n_epoch=2"]))
     with pytest.raises(ConfigError, match="check_val_every_n_epoch"):
         require_rungs(compose([*halved, f"trainer.check_val_every_n_epoch={every}"]))
+    kept = "+callbacks.model_checkpoint.every_n_epochs=3"
+    with pytest.raises(ConfigError, match=r"set sweep\.halving_min_epochs to 3 or more"):
+        require_rungs(compose([*halved, kept]))
+    require_rungs(compose([*halved, kept, "sweep.halving_min_epochs=3"]))
 
 
 def test_validations_within_an_epoch_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from ratchet.config import application, compose_point, compose_space
 from ratchet.errors import ConfigError
 from ratchet.grammar import read_space
 from ratchet.planning import Plan, plan_retraining
-from ratchet.space import Choice, Interval, Origin, Space
+from ratchet.space import Choice, Composed, Interval, Origin, Space
 
 pytestmark = pytest.mark.usefixtures("ratchet_home")
 
@@ -26,6 +27,23 @@ def test_trials_of_different_losses_are_not_selected_by_their_loss(varied: list[
         compose_space([*varied, "retrain.metric=val_loss_epoch", "retrain.mode=min"])
     compose_space(varied)
     compose_space(["loss=choice(dice)", "retrain.metric=val_loss_epoch", "retrain.mode=min"])
+
+
+@pytest.mark.parametrize(
+    "varied",
+    [
+        ["datamodule.batch_size=4,16"],
+        ["datamodule.batch_size=auto", "backbone.model.arch=unet,fpn"],
+        ["datamodule.batch_size=choice(4,16)", "sweep.sampler=tpe"],
+    ],
+)
+def test_a_loss_of_whole_batches_selects_among_batches_of_one_size(varied: list[str]) -> None:
+    by_loss = ["retrain.metric=val_loss_epoch", "retrain.mode=min"]
+    with pytest.raises(ConfigError, match="smaller in small ones"):
+        compose_space([*varied, *by_loss])
+    compose_space(varied)
+    compose_space([*varied, *by_loss, "loss=cross_entropy"])
+    compose_space(["datamodule.batch_size=auto", *by_loss])
 
 
 @pytest.mark.parametrize(
@@ -141,6 +159,83 @@ def test_the_command_line_searches_with_multirun_also_in_a_tree_of_its_users(tmp
     assert config.loss["_target_"] == "torch.nn.CrossEntropyLoss"
     with pytest.raises(ConfigError, match="multirun"):
         application([LR])
+
+
+@pytest.mark.slow
+def test_what_an_experiment_sweeps_is_swept_by_every_command_and_what_is_typed_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path))
+    (tmp_path / "experiment").mkdir()
+
+    def swept(sweeper: str, *typed: str) -> tuple[Composed, Composed]:
+        text = f"# @package _global_\nhydra: {{mode: MULTIRUN, sweeper: {sweeper}}}\n"
+        (tmp_path / "experiment" / "parts.yaml").write_text(text)
+        command = application(["experiment=parts", *typed])
+        assert command is not None
+        return command, compose_space(["experiment=parts", *typed])
+
+    for composed in swept("{params: {optimizer.lr: 'tag(log,interval(1e-4,1e-2))', loss: 'dice,focal'}}"):
+        assert composed.space is not None
+        assert set(composed.space.dimensions) == {"optimizer.lr", "loss"}
+    for composed in swept("{params: {optimizer.lr: 'interval(1e-4,1e-2)', loss: 'dice,focal'}}", "optimizer.lr=0.1"):
+        assert [config.optimizer["lr"] for config in composed.configs] == [0.1, 0.1]
+    for composed in swept("{params: {backbone.model.encoder_weights: null, optimizer.lr: 'shuffle(range(1,9))'}}"):
+        assert {config.backbone.model["encoder_weights"] for config in composed.configs} == {None}
+        rates = [config.optimizer["lr"] for config in composed.configs]
+        assert sorted(rates) == list(range(1, 9)) != rates
+    with pytest.raises(ConfigError, match=r"not n_trials: n_trials is sweep\.max_trials here"):
+        swept("{n_trials: 20}")
+    with pytest.raises(ConfigError, match=r"not n_trials: n_trials is sweep\.max_trials here"):
+        compose_space(["experiment=parts"])
+    for name, params in (("other", "{}"), ("parts", "{params: {loss: 'dice,focal'}}")):
+        (tmp_path / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\nhydra: {{sweeper: {params}}}\n")
+    without = application(["experiment=parts", "~hydra.sweeper.params", "-m"])
+    assert without is not None
+    assert len(without.configs) == 1
+    with pytest.raises(ConfigError, match="sweep different things"):
+        compose_space(["experiment=other,parts"])
+    with pytest.raises(ConfigError, match=r"Nearest: hydra/sweeper=ratchet"):
+        application(["hydra/sweeper=rachet", "-m"])
+
+
+@pytest.mark.slow
+def test_what_hydra_knows_can_be_named_in_a_file_and_what_it_sets_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RATCHET_SEARCH_PATH", str(tmp_path))
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "parts.yaml").write_text(
+        "# @package _global_\ncore: {tag: 'by ${hydra:runtime.choices.loss}'}\n"
+    )
+    several = application(["experiment=parts", "loss=focal,dice", "-m"])
+    assert several is not None
+    assert [config.core.tag for config in several.configs] == ["by focal", "by dice"]
+    assert compose_space(["experiment=parts", "loss=focal"]).configs[0].core.tag == "by focal"
+    for flags in ([], ["-m"]):
+        named = application(["core.tag=${hydra:job.name}", "hydra.job.name=night", *flags])
+        assert named is not None
+        assert named.configs[0].core.tag == "night"
+    for flags in ([], ["-m"]):
+        monkeypatch.setenv("RATCHET_TEST", "before")
+        one = application(["experiment=parts", "loss=focal", "+hydra.job.env_set.RATCHET_TEST=after", *flags])
+        assert one is not None
+        assert one.configs[0].core.tag == "by focal"
+        assert os.environ["RATCHET_TEST"] == "after"
+
+
+def test_what_hydra_would_start_and_complete_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"hydra/launcher: mine\.Launcher would start nothing.*sweep\.parallel"):
+        application(["loss=focal,dice", "hydra.launcher._target_=mine.Launcher", "-m"])
+    with pytest.raises(ConfigError, match="nothing to install"):
+        application(["-sc", "install=bash"])
+
+
+def test_values_that_are_shuffled_lie_in_the_same_order_each_time() -> None:
+    rates = [compose_space(["optimizer.lr=shuffle(range(1,9))"]).points for _ in range(2)]
+    assert rates[0] == rates[1]
+    found = [int(point["optimizer.lr"]) for point in rates[0]]
+    assert sorted(found) == list(range(1, 9)) != found
 
 
 def test_a_trials_time_becomes_the_trainers() -> None:

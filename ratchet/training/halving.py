@@ -34,6 +34,13 @@ def require_rungs(config: TrialConfig) -> None:
             f"for certain (trainer.check_val_every_n_epoch={every}): set trainer.check_val_every_n_epoch, or "
             f"sweep.halving_min_epochs to as much."
         )
+    kept = (config.callbacks.get("model_checkpoint") or {}).get("every_n_epochs") or 1
+    if config.export.checkpoint_selection == "best" and config.sweep.halving_min_epochs < math.lcm(every, kept):
+        raise ConfigError(
+            f"sweep.halving compares trials first after epoch {config.sweep.halving_min_epochs}, when no epoch was kept that "
+            f"could be exported (callbacks.model_checkpoint.every_n_epochs={kept}): set sweep.halving_min_epochs to "
+            f"{math.lcm(every, kept)} or more."
+        )
     interval = config.trainer.get("val_check_interval", 1.0)
     if interval is not None and interval != 1.0:
         raise ConfigError(
@@ -58,7 +65,8 @@ def exported_value(config: TrialConfig, logged: Callable[[str], Sequence[float]]
         return values[-1] if values else math.nan
     name = logged_name(monitor)  # of what is logged in steps, Lightning knows the epoch's mean by two names
     scores = (logged(name) or logged(f"{name}_epoch"))[: len(values)]
-    finite = [number for number, score in enumerate(scores) if math.isfinite(score)]
+    every, kept = config.trainer.get("check_val_every_n_epoch") or 1, keeps.get("every_n_epochs") or 1
+    finite = [n for n, score in enumerate(scores) if math.isfinite(score) and (n + 1) * every % kept == 0]
     wins = max if keeps.get("mode") == "max" else min
     best = wins(finite, key=scores.__getitem__, default=None)  # the first of equals
     return math.nan if best is None else values[best]

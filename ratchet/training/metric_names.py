@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterable
 
 LOGGED_METRICS = ("iou", "dice")
-_OTHERS = ("loss_epoch", "loss_step", "val_loss_step", "lr", "duration", "peak_memory")
+OF_TRAINING = ("loss_epoch", "loss_step", "val_loss_step", "lr")
+"""Those that say nothing of the weights that are exported."""
+_OTHERS = (*OF_TRAINING, "duration", "peak_memory")
 
 
 def logged_name(name: str) -> str:
