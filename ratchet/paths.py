@@ -13,7 +13,7 @@ from typing import Any
 from ratchet.errors import ForbiddenPathError
 from ratchet.home import home
 from ratchet.settings import Node, TrialConfig, leaves
-from ratchet.targets import NETWORK
+from ratchet.targets import HUB_WEIGHTS, NETWORK
 
 _READ_FROM = {"checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay"}  # timm's
 _WRITTEN_TO = {"dirpath", "exclude_batches_path", "_args_"}  # Lightning's; what has no name cannot be looked at
@@ -82,7 +82,7 @@ def _relative_among(data: Mapping[str, Path], config: TrialConfig) -> dict[str, 
     paths = {f"datamodule.{key}": path for key, path in data.items()}
     model = config.backbone.model
     weights = model.get("encoder_weights")
-    if model.get("_target_") == NETWORK and weights not in (None, "imagenet"):
+    if model.get("_target_") == NETWORK and weights not in (None, HUB_WEIGHTS):
         paths["backbone.model.encoder_weights"] = Path(str(weights))
     home = config.core.home
     return {key: str(path) for key, path in paths.items() if not path.is_absolute() and not path.is_relative_to(home)}
@@ -124,7 +124,7 @@ def _installed() -> list[Path]:
 def _check_roots(paths: Mapping[str, Any], *others: Path) -> None:
     roots = _roots()
     for key, value in paths.items():
-        if not roots or not value or value == "imagenet":
+        if not roots or not value or value == HUB_WEIGHTS:
             continue
         if not any(Path(value).resolve().is_relative_to(root) for root in (*roots, home().resolve(), *others)):
             allowed = ", ".join(map(str, roots))

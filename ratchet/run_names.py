@@ -7,6 +7,7 @@ DATA_FINGERPRINT_TAG = "ratchet.data_fingerprint"
 PARAMETERS_TAG = "ratchet.parameters"  # how many the model has; of runs of others it may be a parameter
 BATCH_SIZE_TAG = "ratchet.batch_size"
 THREADS_TAG = "ratchet.threads"
+PRECISION_TAG = "ratchet.precision"
 IMAGES_TAG = "ratchet.training_images"
 SELECTED_TAG = "ratchet.selected_by"  # of a version: the metric by which its trial was the best, and its value
 PARENT_TAG = "ratchet.parent"  # the model that a training took its first weights from

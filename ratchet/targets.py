@@ -11,6 +11,7 @@ from typing import Any
 from ratchet.errors import ConfigError, ForbiddenTargetError
 from ratchet.settings import Node, leaves
 
+HUB_WEIGHTS = "imagenet"  # of a network: what the hub has for its encoder
 NETWORK = "ratchet.training.create_network"
 """What builds a network of segmentation-models-pytorch; all else is code of one's own."""
 

@@ -67,6 +67,8 @@ def test_time_runs_out_and_without_a_bound_it_does_not() -> None:
     assert budget(max_time=1e-9).used_up([]) == "max_time 0s reached"
     assert budget(max_time="2h").used_up([]) is None
     assert budget().used_up([]) is None
+    before = SweepSettings.model_validate(SETTINGS | {"max_time": "2h"})
+    assert SweepBudget(before, metric="m", mode="max", spent=7200).used_up([]) == "max_time 2h reached"
     waited = budget(max_time=1e-9)
     waited.wait(60.0)  # for another sweep's GPU
     assert waited.used_up([]) is None

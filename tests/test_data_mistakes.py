@@ -23,6 +23,7 @@ from ratchet.errors import (
     SplitOverlapError,
     UnreadableImageError,
 )
+from ratchet.training.fingerprint import trial_fingerprint
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -179,7 +180,12 @@ def test_settings_that_contradict_themselves_are_refused(folder: Path, options: 
 def test_a_name_for_the_background_is_left_out(folder: Path) -> None:
     assert module(folder, idx_to_class={0: "background", 1: "a", 2: "b"}).classes == ("a", "b")
     classes = "+datamodule.idx_to_class.0=background"
-    assert compose(["experiment=generic/oxford_pet/segmentation/smp", classes]).backbone.model["num_classes"] == 1
+    pets = "experiment=generic/oxford_pet/segmentation/smp"
+    named = compose([pets, classes])
+    assert named.backbone.model["num_classes"] == 1
+    one = compose([pets, "datamodule.mask_values.3=0"])  # one row of a table, whose keys are numbers
+    assert one.datamodule["mask_values"] == {1: 1, 2: 0, 3: 0}
+    assert trial_fingerprint(named, "data") != trial_fingerprint(one, "data")
 
 
 def test_folders_behind_links_belong_to_the_data_and_loops_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -58,14 +58,15 @@ def test_trials_that_die_fail_alone_and_say_why(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.trains
 @pytest.mark.usefixtures("stored_home")
+@pytest.mark.parametrize(("size", "smaller"), [("8", 4), ("auto", 2)])  # the images that a trial finds are four
 def test_a_trial_that_the_kernel_kills_for_its_memory_says_what_to_try(
-    vmstat: Path, monkeypatch: pytest.MonkeyPatch
+    vmstat: Path, monkeypatch: pytest.MonkeyPatch, size: str, smaller: int
 ) -> None:
     monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "trial_faults")
     fault = f"+callbacks.fault={{_target_: trial_faults.RunOut, vmstat: '{vmstat}'}}"
-    told = r"killed: out of memory, peak \d+\.\d GB; try datamodule\.batch_size=4\."
+    told = rf"killed: out of memory, peak \d+\.\d GB; try datamodule\.batch_size={smaller}\."
     with pytest.raises(SweepFailedError, match=told):
-        run_sweep(plan_trials(compose_sweep([*SMALL, fault])))
+        run_sweep(plan_trials(compose_sweep([*SMALL, fault, f"datamodule.batch_size={size}"])))
 
 
 @pytest.mark.trains
@@ -120,25 +121,25 @@ def _grandchildren() -> set[psutil.Process]:
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("HIP out of memory."),
+        RuntimeError("MPS backend out of memory"),
     ],
 )
 def test_an_allocator_that_fails_is_told_as_lack_of_memory(error: Exception) -> None:
     told = r"^killed: out of memory, peak .* GB; try datamodule\.batch_size=8$"
-    with pytest.raises(TrialFailedError, match=told), lack_of_memory_told({"batch_size": 16}):
+    with pytest.raises(TrialFailedError, match=told), lack_of_memory_told(lambda: 16):
         raise error
 
 
 def test_other_errors_stay_what_they_are() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), lack_of_memory_told({"batch_size": 16}):
+    with pytest.raises(RuntimeError, match="shapes"), lack_of_memory_told(lambda: 16):
         raise RuntimeError("shapes do not match")
 
 
 def test_where_the_batch_cannot_be_halved_another_way_out_is_told() -> None:
-    assert out_of_memory(0.0, {"batch_size": 1}) == "killed: out of memory; try a smaller network or input"
-    assert (
-        out_of_memory(10_681.2, {"batch_size": 16})
-        == "killed: out of memory, peak 11.2 GB; try datamodule.batch_size=8"
-    )
+    assert out_of_memory(0.0, 1) == "killed: out of memory; try a smaller network or input"
+    assert out_of_memory(0.0, None) == "killed: out of memory; try a smaller network or input"  # none was found yet
+    assert out_of_memory(10_681.2, 16) == "killed: out of memory, peak 11.2 GB; try datamodule.batch_size=8"
 
 
 def test_the_peak_of_a_process_is_seen_from_outside() -> None:

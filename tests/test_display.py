@@ -9,7 +9,7 @@ from rich.console import Console
 
 from flows.terminal import open_console
 from ratchet.training.display import live_table, print_sweep, show_sweep
-from ratchet.training.progress import Progress
+from ratchet.training.progress import CACHING, Progress
 from ratchet.training.results import SweepOutcome, TrialResult
 
 ERROR = "[/pytorch/third_party/gloo/pair.cc:534] Connection closed :warning:"
@@ -85,6 +85,60 @@ def test_what_is_piped_is_told_in_lines_also_where_colours_are_forced(
     with show_sweep(console) as on_progress:
         on_progress([TrialResult(name="unet", fingerprint="a", status="finished", metrics={"val_iou": 0.5})])
     assert capsys.readouterr().err == "unet: finished, val_iou 0.5000\n"
+
+
+def _states() -> list[TrialResult]:
+    at_work = Progress(phase="training", epoch=4, validated=3, max_epochs=20, step=30, steps_per_epoch=10)
+    at_work = at_work.model_copy(update={"metrics": {"val_iou": 0.6102, "val_loss_epoch": 0.3}, "seconds_left": 62})
+    decoding = Progress(phase=CACHING, step=45, steps_per_epoch=300)
+    figures = {"val_iou": 0.7}
+    return [
+        TrialResult(name="a", fingerprint="a", status="reused", metrics=figures),
+        TrialResult(name="b", fingerprint="b", status="pruned", note="not among the best 1 in 2"),
+        TrialResult(name="c", fingerprint="c", status="failed", error="killed: out of memory", progress=decoding),
+        TrialResult(name="d", fingerprint="d", status="stopped", note="max_time 1s reached"),
+        TrialResult(name="e", fingerprint="e", status="running", progress=at_work),
+        TrialResult(name="f", fingerprint="f", progress=decoding),
+        TrialResult(name="g", fingerprint="g"),
+    ]
+
+
+def test_the_live_table_has_a_line_for_every_state_and_a_bar_for_what_is_decoded() -> None:
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(live_table(_states(), metric="val_iou", rows=20))
+    title, *lines = [line.strip() for line in screen.getvalue().splitlines()]
+    assert title == "Sweep: 4 of 7 trials, 1 reused, 1 pruned, 1 failed"
+    told = {line.split()[1]: line for line in lines if line[:1] == "│"}
+    assert list(told) == list("abcdefg")
+    for name, state in {"a": "reused", "b": "pruned", "c": "failed", "d": "stopped", "g": "waiting"}.items():
+        assert state in told[name]
+    assert {"4/20", "0.6102", "1m02s"} <= set(told["e"].split())
+    assert "━" in told["e"]
+    assert "caching 45/300" in told["f"]
+    assert "━" in told["f"]
+
+
+def test_in_lines_every_change_is_told_once_and_decoding_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*trials: TrialResult) -> list[str]:
+        show(trials)
+        return capsys.readouterr().out.splitlines()
+
+    with show_sweep(open_console()) as show:
+        assert told(*_states()) == [
+            "a: reused, val_iou 0.7000",
+            "b: pruned: not among the best 1 in 2",
+            "c: failed: killed: out of memory",
+            "d: stopped: max_time 1s reached",
+            "e: epoch 3/20, val_iou 0.6102, 1m02s left",
+            "f: caching images, 45 of 300",
+        ]
+        assert told(*_states()) == []
+        later = TrialResult(name="f", fingerprint="f", progress=Progress(phase=CACHING, step=90, steps_per_epoch=300))
+        assert told(later) == []
+        monkeypatch.setattr("ratchet.training.display._SECONDS_BETWEEN", 0.0)
+        assert told(later) == ["f: caching images, 90 of 300"]
 
 
 def test_a_small_loss_keeps_its_digits(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ from ratchet.training.network import create_network, load_encoder_weights
 from ratchet.training.progress import Progress
 from ratchet.training.trial import _leave_training
 
-TINY = ["backbone.model.encoder_name=mobilenet_v2", "backbone.model.encoder_weights=null"]
+TINY = ["backbone.model.encoder_name=tu-test_resnet", "backbone.model.encoder_weights=null"]
 
 
 def fit_one_batch(
@@ -234,7 +234,7 @@ def test_memory_that_lacks_in_an_export_is_told_as_that(tmp_path: Path) -> None:
             return super().forward(images)
 
     card = ModelCard(input_height=8, input_width=8, mean=(0, 0, 0), std=(1, 1, 1), classes=("background", "pet"))
-    with pytest.raises(TrialFailedError, match="out of memory"), lack_of_memory_told({"batch_size": 8}):
+    with pytest.raises(TrialFailedError, match="out of memory"), lack_of_memory_told(lambda: 8):
         export_network(Greedy(3, 1, 1), card, tmp_path / "model", types=["pt2"])
 
 
@@ -252,6 +252,20 @@ def test_what_ends_work_beside_is_raised_where_its_answer_is_asked_for(
 ) -> None:
     with beside(work) as answer, pytest.raises(raised, match=r"no number|status"):
         answer()
+
+
+def test_what_is_killed_while_it_gives_its_answer_was_killed_for_its_memory_too(tmp_path: Path) -> None:
+    def work() -> bytes:
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        return bytes(10**6)  # more than a pipe holds
+
+    with beside(work) as answer:
+        while not (tmp_path / "pid").exists() or not (pid := (tmp_path / "pid").read_text()):
+            time.sleep(0.05)
+        time.sleep(1)
+        os.kill(int(pid), signal.SIGKILL)
+        with pytest.raises(MemoryError):
+            answer()
 
 
 @pytest.mark.slow
@@ -457,7 +471,8 @@ def test_a_schedule_made_for_steps_is_stepped_at_each_and_one_may_be_made_of_oth
     both = f"{{_target_: {schedules}.ChainedScheduler, schedulers: [{first}, {then}]}}"
     made = []
     for node, interval in ((cyclic, "epoch"), (warm, "epoch"), (both, "step")):
-        config = compose([*TINY, "~scheduler", f"+scheduler={node}", f"+model.scheduler_interval={interval}"])
+        briefly = ("trainer.max_epochs=2", "trainer.accelerator=cpu")
+        config = compose([*TINY, *briefly, "~scheduler", f"+scheduler={node}", f"+model.scheduler_interval={interval}"])
         (found,) = fit_one_batch(config, tmp_path).lr_scheduler_configs
         made.append((type(found.scheduler).__name__, found.interval))
     assert made == [("CyclicLR", "step"), ("SequentialLR", "epoch"), ("ChainedScheduler", "step")]

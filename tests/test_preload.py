@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ratchet.training.process import start_server
 
 SCRIPT = """
 import sys
@@ -51,3 +54,26 @@ while child.poll() is None and "libtorch" not in loaded.read_text():
 """
     done = subprocess.run([sys.executable, "-c", starter], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.trains
+def test_a_process_of_the_fork_server_has_what_a_trial_needs_before_it_asks_for_it(tmp_path: Path) -> None:
+    start_server()
+    looked = tmp_path / "looked"
+    code = (
+        f"import sys, pathlib; pathlib.Path({str(looked)!r}).write_text(str('ratchet.training.trial' in sys.modules))"
+    )
+    process = multiprocessing.get_context("forkserver").Process(target=exec, args=(code,))
+    process.start()
+    process.join(120)
+    assert looked.read_text() == "True"
+
+
+def test_planning_needs_no_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, ratchet.planning; print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "False"

@@ -22,12 +22,11 @@ from conftest import TINY
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from pytorch_lightning.callbacks import Timer
-from registry_backends import http_address as http_address  # noqa: PLC0414 - a fixture
 
 from ratchet.config import compose
 from ratchet.registry import MlflowModelManager
 from ratchet.registry.tracking import client
-from ratchet.run_names import CHECKPOINT_TAG, ENDED_TAG, FAILURE_TAG, HEARTBEAT_TAG, THREADS_TAG
+from ratchet.run_names import CHECKPOINT_TAG, ENDED_TAG, FAILURE_TAG, HEARTBEAT_TAG, PRECISION_TAG, THREADS_TAG
 from ratchet.training.folder import RESUME_FILE, TrialFolder
 from ratchet.training.opening import CONTINUED_TAG, RESUMED_TAG
 from ratchet.training.plan import PlannedTrial, plan_trials
@@ -37,6 +36,7 @@ from ratchet.training.reuse import REUSED_TAG, TrainedBefore
 from ratchet.training.sweep import run_sweep
 from ratchet.training.trial import run_trial
 
+pytest_plugins = ["registry_backends"]
 pytestmark = pytest.mark.trains
 
 # Dropout, augmentation, a schedule that looks at the validation, early stopping: all that has a state of its own.
@@ -434,8 +434,14 @@ def test_early_stopping_counts_on_and_what_it_ended_is_not_trained_further() -> 
 @pytest.mark.usefixtures("stored_home")
 def test_an_interrupted_trial_that_another_experiment_takes_up_is_in_that_one_too() -> None:
     assert train(plan("trainer.max_epochs=1"), kill=lambda progress: progress.step >= 4) is None
+    begun_in = only_run().data.tags[PRECISION_TAG]
+    another = "32-true" if begun_in == "bf16-mixed" else "bf16-mixed"
+    client().set_tag(
+        only_run().info.run_id, PRECISION_TAG, another
+    )  # as a machine that computes in another one began it
     (ended,) = run_sweep([plan("trainer.max_epochs=1", "core.name=other")])
     assert ended.status == "finished"
+    assert only_run().data.tags[PRECISION_TAG] == another
     assert str(ended.note).endswith(f"copied from run {only_run().info.run_id} of experiment tiny")
     assert only_run().info.status == "FINISHED"
     assert MlflowModelManager().best_run("other", "val_iou", "max").run_id == ended.run_id

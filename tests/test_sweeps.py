@@ -25,15 +25,16 @@ from ratchet.config import compose_space
 from ratchet.errors import MetricNotLoggedError, NoFinishedRunError, SweepFailedError
 from ratchet.registry.searches import ensure_experiment
 from ratchet.registry.tracking import client
-from ratchet.run_names import FAILURE_TAG, NESTED_TAG, PRUNED_TAG, STOPPED_TAG, SWEEP_RUN_TAG
+from ratchet.run_names import FAILURE_TAG, IMAGES_TAG, NESTED_TAG, PRUNED_TAG, STOPPED_TAG, SWEEP_RUN_TAG
 from ratchet.training.caching import fill_cache
+from ratchet.training.folder import Facts, TrialFolder
 from ratchet.training.halving import rungs
 from ratchet.training.ownership import OWNER_TAG
 from ratchet.training.parent import BEST_TAG, OUTCOME_TAG, PLAN_TAG, SweepRun
 from ratchet.training.plan import plan_sweep
 from ratchet.training.preview import Preview, preview, rows
 from ratchet.training.results import SweepOutcome, TrialResult
-from ratchet.training.run import close_dead_run, end_run, metric_rows, unsent_line
+from ratchet.training.run import close_dead_run, end_run, log_params, metric_rows, unsent_line
 from ratchet.training.study import SweepStudy
 from ratchet.training.sweep import run
 
@@ -154,6 +155,13 @@ def test_a_target_that_is_reached_already_starts_nothing(halved: SweepOutcome) -
     assert "1 of 2 trials not started, target val_iou 0 reached" in str(outcome.stopped)
 
 
+@pytest.mark.usefixtures("home")
+def test_a_target_that_a_trial_reaches_starts_no_other() -> None:
+    outcome, _ = sweep("optimizer.lr=0.07,0.08", "sweep.target=0.0", "sweep.overlap=false")
+    assert [trial.status for trial in outcome.trials] == ["finished", "stopped"]
+    assert "1 of 2 trials not started, target val_iou 0 reached with " in str(outcome.stopped)
+
+
 def test_a_trial_that_was_pruned_and_trained_to_its_end_since_is_reused(halved: SweepOutcome) -> None:
     pruned = next(trial for trial in halved.trials if trial.status == "pruned")
     whole = ("trainer.max_epochs=4", "scheduler=cosine", f"optimizer.lr={pruned.point['optimizer.lr']}")
@@ -166,12 +174,16 @@ def test_a_trial_that_was_pruned_and_trained_to_its_end_since_is_reused(halved: 
 
 
 @pytest.mark.usefixtures("home")
-def test_a_trial_ends_with_its_time_and_exports_what_it_has() -> None:
-    many = ("trainer.max_epochs=1000", "optimizer.lr=0.002", "sweep.trial_max_time=6s")
-    (trial,) = sweep(*many)[0].trials
+def test_a_trial_ends_with_its_time_and_exports_what_it_has_and_a_sweep_that_uses_it_later_has_it_nested() -> None:
+    many = ("trainer.max_epochs=1000", "sweep.trial_max_time=6s")
+    (trial,) = sweep(*many, "optimizer.lr=0.002")[0].trials
     assert trial.status == "finished"
     assert "of 1000" in str(trial.note)
     assert MlflowModelManager().best_run("tiny", "val_iou", "max")
+    assert NESTED_TAG not in client().get_run(str(trial.run_id)).data.tags
+    outcome, _ = sweep(*many, "optimizer.lr=0.002,0.02", "sweep.max_time=0.001s")
+    assert [found.status for found in outcome.trials] == ["reused", "stopped"]
+    assert client().get_run(str(trial.run_id)).data.tags[NESTED_TAG] == outcome.run_id
 
 
 @pytest.mark.usefixtures("stored_home")
@@ -270,6 +282,39 @@ def test_of_a_grid_that_is_cut_the_plan_speaks_of_what_is_done(ratchet_home: Pat
     plan = plan_sweep(compose_space([*SMALL, "optimizer.lr=0.1,0.2,0.3,0.4", "sweep.max_trials=2"]))
     assert (plan.due, plan.size) == (2, 4)
     assert preview(plan, {}, at_once=1).sentence.startswith("2 of 4 trials")
+
+
+@pytest.mark.usefixtures("stored_home")
+def test_the_expected_time_follows_from_past_runs_and_from_what_there_is_to_do() -> None:
+    def told(*overrides: str, at_once: int = 1) -> Preview:
+        return preview(plan_sweep(compose_space([*SMALL, *overrides])), {}, at_once=at_once)
+
+    assert told().seconds is None
+    (trial,) = plan_sweep(compose_space([*SMALL, "trainer.max_epochs=4"])).trials
+    past = client().create_run(ensure_experiment("past"), tags={IMAGES_TAG: str(2 * trial.images)}).info.run_id
+    params = {"trainer.max_epochs": 5, "transforms.input_height": 64, "transforms.input_width": 32}
+    params |= {f"backbone.model.{key}": trial.config.backbone.model[key] for key in ("arch", "encoder_name")}
+    log_params(client(), past, params)
+    client().log_batch(past, metrics=metric_rows({"duration": 200.0}, 0))
+    client().set_terminated(past)
+    for overrides, seconds in (  # ten seconds for an epoch of all images at 32 x 32
+        (["trainer.max_epochs=1"], 10),
+        (["trainer.max_epochs=4"], 40),
+        (["trainer.max_epochs=4", "transforms.input_width=64"], 80),
+        (["trainer.max_epochs=4", "optimizer.lr=0.1,0.2,0.3"], 120),
+        (["trainer.max_epochs=4", RATES, *RUNGS], 80),  # four to the first epoch, two to the second, one to the last
+    ):
+        assert told(*overrides).seconds == pytest.approx(seconds)
+    assert told("trainer.max_epochs=4", "optimizer.lr=0.1,0.2", at_once=2).seconds == pytest.approx(40)
+    folder = TrialFolder(trial.config.core.home, trial.fingerprint)
+    facts = Facts(epoch=3, step=9, trained=False, stopped=False, seconds=1.0, peak_memory=1.0, best=None)
+    with folder.locked():
+        folder.begin()
+        folder.publish(facts, Path.touch)
+    interrupted = told("trainer.max_epochs=4")
+    assert interrupted.seconds == pytest.approx(10)
+    assert [row["state"] for row in rows(interrupted)] == ["goes on after epoch 3"]
+    assert told("trainer.max_epochs=4", "sweep.force=true").seconds == pytest.approx(40)
 
 
 def test_a_trial_that_comes_to_its_end_while_images_are_decoded_for_the_next_stays_finished(stored_home: Path) -> None:

@@ -50,6 +50,39 @@ def test_what_the_users_own_code_does_is_part_of_a_trial(tmp_path: Path, monkeyp
     assert trial_fingerprint(compose(TINY), "data") == trial_fingerprint(compose(TINY), "data")
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "backbone.model.encoder_weights={}",
+        "+backbone.model.weights={}",
+        "+backbone.model.pretrained_cfg_overlay={{file: {}}}",
+        "+datamodule.weighing=[{}]",
+    ],
+)
+def test_a_file_of_weights_is_known_by_its_content_wherever_it_is_named(tmp_path: Path, override: str) -> None:
+    here, there = tmp_path / "a.pt", tmp_path / "b.pt"
+
+    def fingerprint(path: Path, content: str) -> str:
+        path.write_text(content)
+        return trial_fingerprint(compose([*TINY, override.format(path)]), "data")
+
+    assert (
+        fingerprint(here, "some weights") == fingerprint(there, "some weights") != fingerprint(here, "others, longer")
+    )
+
+
+def test_a_name_is_no_file_though_one_is_called_so_and_what_is_written_to_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = "+callbacks.notes={_target_: pytorch_lightning.callbacks.Timer, duration: 00:00:10:00, file: notes.csv}"
+    monkeypatch.chdir(tmp_path)
+    config = compose([*TINY, noted])
+    before = trial_fingerprint(config, "data")
+    for name in ("unet", "notes.csv"):
+        (tmp_path / name).write_text("something")
+    assert trial_fingerprint(config, "data") == before
+
+
 def test_code_that_cannot_be_imported_is_told_when_its_trials_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RATCHET_ALLOWED_TARGETS", "nowhere_to_be_found")
     with pytest.raises(ConfigError, match=r"no package nowhere_to_be_found to import.*PYTHONPATH"):

@@ -29,7 +29,7 @@ from ratchet.registry.searches import ensure_experiment
 from ratchet.registry.tracking import client
 from ratchet.run_names import CHECKPOINT_TAG, HEARTBEAT_TAG
 from ratchet.training.checkpoint import Snapshots, StraightToDisk
-from ratchet.training.folder import FACTS_FILE, Facts, Note, Snapshot, TrialFolder, link
+from ratchet.training.folder import FACTS_FILE, Facts, Note, Snapshot, TrialFolder, link, lock_folder
 from ratchet.training.leftovers import prune
 from ratchet.training.ownership import OWNER_TAG, Ownership, await_owner, machine
 
@@ -212,6 +212,29 @@ def test_old_and_large_leftovers_go_with_a_message_and_the_newest_stay(tmp_path:
     assert left == {new, "patient-001"}  # a sweep may have paused the one a moment ago, and the other is no trial
 
 
+def test_a_leftover_that_cannot_be_removed_keeps_no_other_from_going(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    roots, ours = (hashlib.sha256(name).hexdigest() for name in (b"root's", b"ours"))
+    for name, days in ((roots, 3), (ours, 2)):
+        folder = TrialFolder(tmp_path, name)
+        with folder.locked():
+            folder.begin()
+        for entry in folder.path.rglob("*"):
+            os.utime(entry, (time.time() - 86400 * days,) * 2)
+
+    def lock(path: Path, *, wait: bool) -> Any:
+        if path.name == roots:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path / "lock"))
+        return lock_folder(path, wait=wait)
+
+    monkeypatch.setattr("ratchet.training.leftovers.lock_folder", lock)
+    assert len(prune(tmp_path, keep=set(), seconds=86400)) == 1
+    assert {path.name for path in (tmp_path / "trials").iterdir()} == {roots}
+    assert f"interrupted trial {roots[:12]} stays: " in caplog.text
+    assert "Permission denied" in caplog.text
+
+
 def test_what_another_sweep_has_paused_stays_whatever_its_size_until_it_is_old(tmp_path: Path) -> None:
     paused = hashlib.sha256(b"paused").hexdigest()
     folder = TrialFolder(tmp_path, paused)
@@ -373,6 +396,14 @@ def test_a_run_is_never_taken_from_a_live_owner_and_only_once_from_a_dead_one(st
 def test_an_owner_of_this_machine_needs_no_waiting_nor_one_that_is_silent_for_hours(stored_home: Path) -> None:
     store, here = client(), machine(stored_home)
     assert machine(stored_home) == here
+
+    other = stored_home / "other" / "trials"
+    other.mkdir(parents=True)
+    (other / "home-id").touch()  # as a power cut leaves it
+    with ThreadPoolExecutor(8) as pool:
+        (name,) = set(pool.map(machine, [other.parent] * 8))
+    assert name == machine(other.parent) != here
+    assert name.rpartition("/")[2]
     experiment = ensure_experiment("tiny")
     dead = store.create_run(experiment, tags=Ownership(store, here).tags())
     long_ago = {OWNER_TAG: "there/1/2/3", HEARTBEAT_TAG: "2020-01-01T00:00:00+00:00"}

@@ -34,8 +34,9 @@ _log = logging.getLogger(__name__)
 OnImage = Callable[[int, int], None]
 """Told how many images are decoded, of how many."""
 
-_FORM = 3  # of the file; goes up when resizing gives other pixels for the same bytes
-_BLOCK = 256  # images decoded ahead of what is written, so that memory stays small
+FORM = 3  # of the file; goes up when resizing gives other pixels for the same bytes
+_BLOCK = 256  # images decoded ahead of what is written
+_BLOCK_BYTES = 2**28  # and what they may take, so that memory stays small
 _MOST_THREADS = 8  # each holds a decoded image, and the disk gives no more
 _DIGESTS = 64  # bytes: the SHA-256 of an image and of its mask
 _SPARE = 2**28  # bytes that are left free on the disk, for checkpoints and models
@@ -82,7 +83,7 @@ class PixelSource:
     def _meaning(self) -> dict[str, object]:
         """What decides on the pixels of a content."""
         return {
-            "form": _FORM,
+            "form": FORM,
             "reading": READING,
             "size": (self.height, self.width),
             "mask_values": sorted(self.mask_values.items()),
@@ -234,9 +235,11 @@ def _records(source: PixelSource, donor: _Donor | None) -> Iterator[bytes]:
         data = pixels(content)
         return data + zlib.crc32(data).to_bytes(4, "little")
 
-    with ThreadPoolExecutor(min(cores(), _MOST_THREADS)) as pool:  # decoding and resizing release the interpreter lock
-        for start in range(0, len(contents), _BLOCK):
-            yield from pool.map(record, contents[start : start + _BLOCK])
+    threads = min(cores(), _MOST_THREADS)
+    block = max(2 * threads, min(_BLOCK, _BLOCK_BYTES // source.dtype.itemsize))
+    with ThreadPoolExecutor(threads) as pool:  # decoding and resizing release the interpreter lock
+        for start in range(0, len(contents), block):
+            yield from pool.map(record, contents[start : start + block])
 
 
 def _make_room(folder: Path, path: Path, needed: int, limit: int) -> None:

@@ -38,7 +38,7 @@ def beside(work: Callable[[], Answer]) -> Iterator[Callable[[], Answer]]:
     def answer() -> Answer:
         try:
             found: Answer | Exception = ours.recv()
-        except EOFError as error:
+        except (EOFError, OSError) as error:  # the latter within an answer
             process.join()
             lacks = process.exitcode == -signal.SIGKILL  # nobody but the kernel would do that
             raise (MemoryError if lacks else RuntimeError)(

@@ -12,12 +12,12 @@ from ratchet.settings import Mode, SweepSettings
 
 
 class SweepBudget:
-    """Counts from the moment when it is made."""
+    """Counts from the moment when it is made, on from the seconds that were `spent` before."""
 
-    def __init__(self, settings: SweepSettings, *, metric: str, mode: Mode) -> None:
+    def __init__(self, settings: SweepSettings, *, metric: str, mode: Mode, spent: float = 0.0) -> None:
         self._max_time, self._target = settings.max_time, settings.target
         self._metric, self._mode = metric, mode
-        self._started = time.monotonic()
+        self._started = time.monotonic() - spent
 
     def wait(self, seconds: float) -> None:
         """Do not count seconds in which the machine was another sweep's."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from ratchet.settings import TrialConfig
 from ratchet.training.plan import content_key
-from ratchet.training.progress import Progress, Report
+from ratchet.training.progress import CACHING, Progress, Report
 
 _PIXELS = ("input_height", "input_width", "cache", "cache_path", "cache_gb")
 
@@ -39,4 +39,4 @@ class _Percents:
     def __call__(self, done: int, total: int) -> None:
         if self._told != 100 * done // total:
             self._told = 100 * done // total
-            self._report(Progress(phase="caching images", step=done, steps_per_epoch=total))
+            self._report(Progress(phase=CACHING, step=done, steps_per_epoch=total))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from ratchet.training.progress import Progress, Report
+from ratchet.training.progress import TRAINING, Progress, Report
 
 _SECONDS_BETWEEN = 0.2  # on a GPU, where reading the loss waits for the step to end
 
@@ -55,7 +55,7 @@ class ProgressCallback(pl.Callback):
                 steps=steps,
                 metrics=values,
                 validated=self._validated,
-                phase="training",
+                phase=TRAINING,
                 seconds_left=(time.monotonic() - self._started) * left / done if done else None,
             )
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pytorch_lightning as pl
@@ -21,7 +22,7 @@ from pytorch_lightning.callbacks import (
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from ratchet.errors import TrainingError
+from ratchet.errors import ConfigError, TrainingError
 from ratchet.training.epoch_sums import Sums, add_sums, epoch_sums
 from ratchet.training.folder import Facts, Snapshot, TrialFolder
 from ratchet.training.random_state import random_state, set_random_state
@@ -223,7 +224,12 @@ class Snapshots(Checkpoint):
             peak_memory=self._peak_memory(),
             best=self._best(trainer),
         )
-        write = partial(trainer.save_checkpoint, weights_only=trained and self._ends_for_good)
+
+        def write(path: Path) -> None:
+            trainer.save_checkpoint(path, weights_only=trained and self._ends_for_good)
+            if not self._cost:  # those that follow have the same in them
+                _require_readable(path)
+
         snapshot = self._folder.publish(facts, write)
         self._cost = time.monotonic() - started  # an upload has its own bound
         self._after(snapshot)
@@ -243,6 +249,19 @@ class Snapshots(Checkpoint):
         if best is None or not (best.best_model_score is None or torch.isfinite(best.best_model_score)):
             return None
         return str(Path(best.best_model_path).relative_to(self._folder.checkpoints))
+
+
+def _require_readable(checkpoint: Path) -> None:
+    """Raise `ConfigError` where a checkpoint has something in it that could not be gone on from."""
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        raise ConfigError(
+            f"the state of a callback, or of another class of your own, has {found[1] if found else 'an object'} in it, which is "
+            "not read back, so that this training could never go on after an interruption: let it be of numbers, texts, lists, "
+            "dicts and tensors alone."
+        ) from error
 
 
 def _stops(trainer: pl.Trainer) -> bool:

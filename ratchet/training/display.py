@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from rich.text import Text
 from ratchet.duration import shown_duration
 from ratchet.page_parts import figure
 from ratchet.training.preview import Preview, rows
+from ratchet.training.progress import CACHING, TRAINING
 from ratchet.training.results import ENDED, OnProgress, SweepOutcome, TrialResult, best_of
 
 _STYLES = {
@@ -30,6 +32,7 @@ _STYLES = {
 }
 _PLANNED = 30  # trials of a plan that are listed
 _FRAME = 8  # lines of the live table that are no trials
+_SECONDS_BETWEEN = 10.0  # of lines that say how many images are decoded
 _BAR = 10  # columns: in 80 there is room for a name beside it
 
 
@@ -100,7 +103,7 @@ def live_table(trials: Sequence[TrialResult], *, metric: str, rows: int, size: i
     for trial in _newest(trials, rows):
         progress, metrics = trial.progress, {**trial.progress.metrics, **trial.metrics}
         loss = metrics.get("loss", metrics.get("val_loss_epoch"))
-        trains = trial.status == "running" and progress.phase == "training"
+        trains = trial.status == "running" and progress.phase == TRAINING
         table.add_row(
             _line(trial.name),
             _state(trial),
@@ -140,30 +143,45 @@ def _newest(trials: Sequence[TrialResult], rows: int) -> list[TrialResult]:
 
 
 def _state(trial: TrialResult) -> RenderableType:
-    if trial.status == "running" and trial.progress.phase == "training":
+    if trial.status == "running" and trial.progress.phase == TRAINING:
         return ProgressBar(total=1.0, completed=trial.progress.fraction, width=_BAR)
-    if trial.status == "waiting" and trial.progress.steps_per_epoch:
-        return _line(f"{trial.progress.phase} {trial.progress.step}/{trial.progress.steps_per_epoch}", "cyan")
+    if trial.caching:
+        done, total = trial.progress.step, trial.progress.steps_per_epoch
+        told = Table.grid(padding=(0, 1))
+        told.add_row(ProgressBar(total=total, completed=done, width=_BAR), _line(f"caching {done}/{total}", "cyan"))
+        return told
     word = trial.progress.phase if trial.status == "running" else trial.status
     return _line(word, _STYLES[trial.status])
 
 
 class _Lines:
-    """A line for each change of a trial's state, and for each of its epochs."""
+    """A line for each change of a trial's state, for each of its epochs, and now and then while images are decoded."""
 
     def __init__(self, console: Console, metric: str) -> None:
         self._console = console
         self._metric = metric
         self._told: dict[str, str] = {}
         self._notes: dict[str, str] = {}
+        self._cached_at = 0.0
+        self._seen: dict[str, TrialResult] = {}
 
     def __call__(self, trials: Sequence[TrialResult]) -> None:
         for trial in trials:
-            line = self._line(trial)
+            if self._seen.get(trial.fingerprint) is trial and not trial.caching:
+                continue  # each change makes another one
+            self._seen[trial.fingerprint] = trial
+            line = self._caching(trial) if trial.caching else self._line(trial)
             left = trial.progress.seconds_left if line.startswith("epoch") else None
             if trial.note and trial.note not in line:
                 self._tell(trial, trial.note, self._notes)
             self._tell(trial, line, self._told, f", {shown_duration(left)} left" if left else "")
+
+    def _caching(self, trial: TrialResult) -> str:
+        told, now = self._told.get(trial.fingerprint, ""), time.monotonic()
+        if told.startswith(CACHING) and now - self._cached_at < _SECONDS_BETWEEN:
+            return ""
+        self._cached_at = now
+        return f"{CACHING}, {trial.progress.step} of {trial.progress.steps_per_epoch}"
 
     def _tell(self, trial: TrialResult, line: str, told: dict[str, str], rest: str = "") -> None:
         if line and told.get(trial.fingerprint) != line:
@@ -172,12 +190,12 @@ class _Lines:
 
     def _line(self, trial: TrialResult) -> str:
         progress = trial.progress
-        if trial.status == "running" and progress.phase == "training":
+        if trial.status == "running" and progress.phase == TRAINING:
             score = progress.metrics.get(self._metric)
             value = "" if score is None else f", {self._metric} {figure(score)}"
             known = progress.validated and "val_loss_epoch" in progress.metrics
             return f"epoch {progress.validated}/{progress.max_epochs}{value}" if known else ""
-        if trial.status == "running" or (trial.status == "waiting" and progress.steps_per_epoch):
+        if trial.status == "running":
             return progress.phase
         if trial.status == "failed":
             return f"failed: {trial.error}"

@@ -22,7 +22,7 @@ from ratchet.training.folder import TrialFolder
 from ratchet.training.memory import has_memory_for
 from ratchet.training.plan import PlannedTrial, SweepPlan
 from ratchet.training.process import TrialProcess
-from ratchet.training.progress import EXPORTING
+from ratchet.training.progress import EXPORTING, FOR_A_GPU, Progress
 from ratchet.training.queue import Pruned, TrialQueue, Turn
 from ratchet.training.reuse import TrainedBefore
 from ratchet.training.run import close_dead_run, end_run, last_values, owned_by
@@ -31,7 +31,6 @@ from ratchet.training.slots import GpuLocks, gpus, gpus_are_shared, gpus_to_take
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LOOKS = 0.5
-_FOR_A_GPU = "waiting for a GPU"
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,8 @@ class Engine:
         self._running: dict[TrialProcess, _Work] = {}
         self._caches: dict[str, Any] = {}
         self._before = TrainedBefore()
-        self._budget = SweepBudget(plan.settings, metric=plan.metric, mode=plan.config.retrain.mode)
+        mode = plan.config.retrain.mode
+        self._budget = SweepBudget(plan.settings, metric=plan.metric, mode=mode, spent=plan.spent)
 
     def work(self) -> tuple[str | None, int | None]:
         """Work until nothing is left; return the reason where the budget ended it before, and the queue's `begun`."""
@@ -165,14 +165,17 @@ class Engine:
         before, slot = self._board.add(turn.trial), self._free.pop()
         process = TrialProcess.start(order(turn, self._tags, slot, self._slots, gpu))
         process.run_id = before.run_id
+        if before.progress.phase == FOR_A_GPU:  # it has one now
+            begins = before.progress.model_copy(update={"phase": Progress().phase})
+            self._board.update(turn.trial, progress=begins)
         self._running[process] = _Work(turn, time.monotonic(), before.seconds)
         return True
 
     def _hold(self, turn: Turn) -> None:
         """Keep it until there is a GPU for it, and tell so once."""
         self._held, known = turn, self._board.add(turn.trial).progress
-        if known.phase != _FOR_A_GPU:
-            progress = known.model_copy(update={"phase": _FOR_A_GPU})
+        if known.phase != FOR_A_GPU:
+            progress = known.model_copy(update={"phase": FOR_A_GPU})
             self._board.update(turn.trial, status="running", progress=progress)
 
     def _fill_cache(self, trial: PlannedTrial) -> None:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ratchet.data.cache import FORM
+from ratchet.data.reading import READING
 from ratchet.errors import ConfigError
 from ratchet.settings import TrialConfig
+from ratchet.targets import HUB_WEIGHTS
 
 # What changes a result when it changes version.
-CODE = ("ratchet", "torch", "pytorch-lightning", "segmentation-models-pytorch", "timm", "torchvision")
+CODE = ("ratchet", "torch", "pytorch-lightning", "segmentation-models-pytorch", "timm", "torchvision", "pillow")
 
 # Keys of the datamodule that say where or how fast, not what: the content has its own fingerprint, the splits included.
 _PLACE = ("data_path", "num_workers", "_file", "name", "group_by")
 _SPEED = ("download", "cache")
+
+# Parts whose objects read the files that they name; those named in the others are written to.
+_READING = ("backbone", "model", "loss", "transforms", "datamodule")
 
 # Keys of a schedule that say how long it is; those of Ratchet's own tree are the number of epochs.
 _LENGTHS = ("T_max", "total_iters", "total_steps", "epochs")
@@ -81,18 +91,46 @@ def _parts(config: TrialConfig, data_fingerprint: str) -> dict[str, Any]:
         parts["trainer"]["devices"] = 1
     if parts["trainer"].get("log_every_n_steps") == "auto":  # which was 1 once: what was trained then is found
         parts["trainer"]["log_every_n_steps"] = 1
-    for key in ("encoder_weights", "checkpoint_path"):  # the latter is timm's
-        value = config.backbone.model.get(key)
-        if value and Path(value).is_file():
-            parts["backbone"]["model"][key] = hashlib.sha256(Path(value).read_bytes()).hexdigest()
+    for key in ("encoder_weights", "checkpoint_path"):  # a file, however it is called; the latter is timm's
+        name = config.backbone.model.get(key)
+        if name and name != HUB_WEIGHTS and os.path.isfile(str(name)):  # noqa: PTH113 - what else is wrong, `_by_content` tells
+            parts["backbone"]["model"][key] = str(Path(name).absolute())
+    parts |= {key: _by_content(parts[key]) for key in _READING}
     # The content that the training starts from, by whatever name it was given.
     parts["backbone"]["init"] = parts["backbone"].pop("init_digest") or parts["backbone"]["init_from"]
     del parts["backbone"]["init_from"]
     parts["data"] = data_fingerprint
+    parts["pixels"] = [READING, FORM]
     parts["code"] = {package: version(package) for package in CODE}
     own = {_own_package(target) for target in _targets(parts)} - {""}
     parts["code"] |= {package: _content(package) for package in own}
     return parts
+
+
+def _by_content(node: Any) -> Any:
+    """The same with each file that it names, of weights for the most part, as the sha256 of what is in it."""
+    if isinstance(node, Mapping):
+        return {key: _by_content(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_by_content(value) for value in node]
+    if not isinstance(node, str) or not {os.sep, "."} & set(node):
+        return node  # a plain word is a name, whatever lies in this folder
+    try:
+        found = Path(node).stat()
+        return _hash_of(node, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else node
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return node
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return node
+        raise ConfigError(f"{node}: a trial is known by this file's content, which cannot be read: {error}") from error
+
+
+@lru_cache
+def _hash_of(path: str, size: int, modified: int) -> str:
+    """The sha256 of a file, which is read once for many trials; its size and time of modification (ns) tell a new content."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _targets(node: Any) -> Iterator[str]:

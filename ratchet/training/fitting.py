@@ -18,7 +18,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from ratchet.config import instantiate
 from ratchet.data.datamodule import SegmentationDataModule
 from ratchet.errors import ConfigError, TrainingError
-from ratchet.run_names import THREADS_TAG
+from ratchet.run_names import PRECISION_TAG, THREADS_TAG
 from ratchet.settings import TrialConfig
 from ratchet.training.batch_size import settle_batch_size
 from ratchet.training.callback import ProgressCallback
@@ -98,8 +98,7 @@ def fit(work: Work, module: SegmentationModule, *, until_epoch: int | None) -> S
         return snapshot
     folder.begin()
     trainer = _build_trainer(work, pause_at)
-    tags = {"ratchet.precision": str(trainer.precision), "ratchet.device": trainer.strategy.root_device.type}
-    work.run.tag(tags)
+    work.run.tag({PRECISION_TAG: str(trainer.precision), "ratchet.device": trainer.strategy.root_device.type})
     resume = None if snapshot is None else str(snapshot.resume)
     trainer.fit(module, datamodule=Loaders(work.data), ckpt_path=resume, weights_only=True)
     last = folder.newest()
@@ -153,8 +152,9 @@ def _writes_checkpoints(callback: pl.Callback) -> bool:
 
 def _trainer(work: Work, **parts: Any) -> pl.Trainer:
     config = work.config
+    begun_in = {"precision": work.run.tags[PRECISION_TAG]} if PRECISION_TAG in work.run.tags else {}
     trainer: pl.Trainer = instantiate(
-        resolve_trainer(config.trainer),
+        resolve_trainer({**config.trainer, **begun_in}),
         default_root_dir=str(work.folder.work),
         deterministic=config.core.deterministic,
         enable_progress_bar=False,

@@ -48,16 +48,22 @@ def prune(
         if path.name in keep or age < min(YOUNG_SECONDS, seconds) or (age < seconds and fits):
             total += size
             continue
-        held = lock_folder(path, wait=False)
-        if held is not None:
+        try:
+            held = lock_folder(path, wait=False)
+            if held is None:
+                continue
             with held:
                 if age >= seconds:  # where only room was wanted, it can go on from there
                     _remove_uploads(home, path.name)
                 remove_folder(path)
-            told.append(
-                f"removed the checkpoint of the interrupted trial {path.name[:12]}: {size / 1e6:.0f} MB, "
-                f"not touched for {age / 86400:.1f} days"
-            )
+        except OSError as error:  # another user's, say: it ends no sweep
+            logger.warning("the checkpoint of the interrupted trial %s stays: %s", path.name[:12], error)
+            total += size
+            continue
+        told.append(
+            f"removed the checkpoint of the interrupted trial {path.name[:12]}: {size / 1e6:.0f} MB, "
+            f"not touched for {age / 86400:.1f} days"
+        )
     return told
 
 
@@ -90,11 +96,11 @@ def _age_and_size(path: Path) -> tuple[float, int]:
     touched, sizes = [], dict[tuple[int, int], int]()  # a checkpoint that a snapshot keeps has two names
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 found = Path(folder, name).stat()
                 touched.append(found.st_mtime)
                 sizes[found.st_dev, found.st_ino] = found.st_size if name in files else 0
     if not touched:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             touched.append(path.stat().st_mtime)
     return time.time() - max(touched, default=time.time()), sum(sizes.values())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_only
+from mlflow import MlflowClient
 from mlflow.entities import Metric
 from pytorch_lightning.loggers.logger import Logger
 
@@ -39,6 +40,16 @@ class RunLogger(Logger):
     @property
     def version(self) -> str:
         """The run's id."""
+        return self._run.run_id
+
+    @property
+    def experiment(self) -> MlflowClient:
+        """MLflow's client, as callbacks know it from Lightning's own logger."""
+        return self._run.client
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, for that client."""
         return self._run.run_id
 
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:

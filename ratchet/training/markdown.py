@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from ratchet.duration import shown_duration
 from ratchet.gate.markdown import cell
 from ratchet.page_parts import figure
+from ratchet.training.progress import CACHING
 from ratchet.training.results import SweepOutcome, TrialResult
 
 _SHOWN = ("val_iou", "val_loss_epoch", "test_iou")
@@ -60,5 +61,7 @@ def _name(trial: TrialResult, link: Callable[[str], str | None]) -> str:
 def _state(trial: TrialResult) -> str:
     if trial.status == "running" and trial.progress.max_epochs:
         return f"epoch {trial.progress.epoch} of {trial.progress.max_epochs}"
+    if trial.caching:
+        return f"{CACHING}: {trial.progress.step} of {trial.progress.steps_per_epoch}"
     why = trial.error or (trial.note if trial.status in ("pruned", "stopped") else None)
     return f"{trial.status}: {why}" if why else trial.status

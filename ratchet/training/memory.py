@@ -6,13 +6,14 @@ import ctypes
 import re
 import resource
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ratchet.control_groups import own_groups
 from ratchet.errors import TrialFailedError
+from ratchet.run_names import BATCH_SIZE_TAG
 
 # How torch's and oneDNN's allocators, the loaders' workers and CUDA's libraries say it in a plain RuntimeError.
 _SAID = re.compile(
@@ -71,13 +72,19 @@ def out_of_memory_kills() -> int | None:
     return int(found[1]) if found else None
 
 
-def out_of_memory(peak: float, datamodule: Mapping[str, Any]) -> str:
+def out_of_memory(peak: float, batch_size: int | None) -> str:
     """Say it, with the peak (MiB) where it is known, and what to try."""
-    size = datamodule.get("batch_size")
-    smaller = (
-        f"datamodule.batch_size={size // 2}" if isinstance(size, int) and size > 1 else "a smaller network or input"
-    )
+    halved = (batch_size or 0) // 2
+    smaller = f"datamodule.batch_size={halved}" if halved else "a smaller network or input"
     return f"killed: out of memory{told_peak(peak)}; try {smaller}"
+
+
+def batch_size_of(datamodule: Mapping[str, Any], tags: Mapping[str, str]) -> int | None:
+    """The images of a batch: those that a run with these tags found where they are `auto`; None before that."""
+    size = datamodule.get("batch_size")
+    if size == "auto":
+        size = tags.get(BATCH_SIZE_TAG)
+    return None if size is None else int(size)
 
 
 def told_peak(peak: float) -> str:
@@ -91,7 +98,7 @@ def is_lack_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def lack_of_memory_told(datamodule: Mapping[str, Any]) -> Iterator[None]:
+def lack_of_memory_told(batch_size: Callable[[], int | None]) -> Iterator[None]:
     """Turn the errors of allocators, the GPU's among them, into a `TrialFailedError` that says what to try."""
     try:
         yield
@@ -103,7 +110,7 @@ def lack_of_memory_told(datamodule: Mapping[str, Any]) -> Iterator[None]:
             ) from error
         if not is_lack_of_memory(error):
             raise
-        raise TrialFailedError(out_of_memory(peak_memory(), datamodule)) from error
+        raise TrialFailedError(out_of_memory(peak_memory(), batch_size())) from error
 
 
 @contextmanager

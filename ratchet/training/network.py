@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ratchet.errors import ConfigError, WeightsUnavailableError
+from ratchet.targets import HUB_WEIGHTS
 
 logger = logging.getLogger(__name__)
-
-HUB_WEIGHTS = "imagenet"
 
 
 def create_network(

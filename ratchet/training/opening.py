@@ -24,6 +24,7 @@ from ratchet.run_names import (
     FAILURE_TAG,
     FINGERPRINT_TAG,
     NESTED_TAG,
+    PRECISION_TAG,
     RESUME_PATH,
     SCHEDULE_TAG,
     THREADS_TAG,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 RESUMED_TAG = "ratchet.resumed_at"
+_KEPT = (BATCH_SIZE_TAG, PRECISION_TAG, THREADS_TAG)  # what the machine that began a training settled for all of it
 CONTINUED_TAG = "ratchet.continued_from"
 
 _MOST_SECONDS_TO_YIELD = 10.0
@@ -199,7 +201,7 @@ def _new(
     # What early stopping has ended stays so: a training of more epochs would have ended there too.
     facts = snapshot.facts.model_copy(update={"trained": snapshot.facts.stopped})
     folder.adopt(snapshot.path, facts)
-    kept = {key: value for key, value in run.data.tags.items() if key in (BATCH_SIZE_TAG, THREADS_TAG)}
+    kept = {key: value for key, value in run.data.tags.items() if key in _KEPT}
     opened = TrialRun.create(store, config, ownership, name=name, tags={**tags, **kept, CONTINUED_TAG: run.info.run_id})
     copy_ancestry(store, run, opened, folder.path)
     rows = metric_history(store, run)

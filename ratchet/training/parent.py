@@ -119,7 +119,7 @@ class SweepRun:
         if page is not None:
             store.log_artifact(run_id, str(page))
         best = best_of(outcome.trials, outcome.metric, outcome.mode)
-        tags = {OUTCOME_TAG: outcome.stopped or "finished", _STATE_TAG: _state(outcome)}
+        tags = {OUTCOME_TAG: outcome.remark or "finished", _STATE_TAG: _state(outcome)}
         tags[_NOTE_TAG] = self._description(outcome, best)
         if best is not None and best.run_id is not None:
             tags[BEST_TAG] = best.run_id

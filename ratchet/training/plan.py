@@ -36,7 +36,8 @@ class PlannedTrial(_Value):
 
     `asked` is the fingerprint of what was asked for: that `production` is another model now does not change it. `data` is
     the fingerprint of its data, `images` the number of those it trains on; `samples` are the names of all that take part,
-    which more may join meanwhile (None where the plan was written down and read again). `unlisted` images are in no split list.
+    which more may join meanwhile (None where the plan was written down and read again); `gate` is the fingerprint of the gate
+    set among them. `unlisted` images are in no split list.
     """
 
     name: str
@@ -44,6 +45,7 @@ class PlannedTrial(_Value):
     fingerprint: str
     asked: str
     data: str = ""
+    gate: str = ""
     images: int
     # Frozen: Prefect goes through every list, tuple, set and dict that a task is given, name for name. Not validated, so that
     # all trials hold the same one: 200,000 names are 8 MB.
@@ -62,7 +64,8 @@ class SweepPlan(_Value):
 
     `size` is the number of trials that were asked for, which `sweep.max_trials` may cut; None: as time allows. `values` are
     what trials with each of the space's values would be, or those of a list that are the same as others today, as pairs of
-    `fingerprint` and `asked`. `begun_by` names whoever may take it up again, with what it has trained by force.
+    `fingerprint` and `asked`. `begun_by` names whoever may take it up again, with what it has trained by force; `spent` are the
+    seconds of `sweep.max_time` that it has used up by then.
     """
 
     trials: tuple[PlannedTrial, ...]
@@ -70,6 +73,7 @@ class SweepPlan(_Value):
     space: Space | None = None
     values: tuple[tuple[str, str], ...] = ()
     begun_by: str | None = None
+    spent: float = 0.0
 
     @property
     def config(self) -> TrialConfig:
@@ -133,7 +137,7 @@ class Planner:
             if trial.asked != trial.fingerprint
         }
         self._contents = {
-            content_key(trial.config): (trial.data, trial.images, trial.samples, trial.unlisted)
+            content_key(trial.config): (trial.data, trial.gate, trial.images, trial.samples, trial.unlisted)
             for trial in planned
             if trial.data
         }
@@ -147,8 +151,9 @@ class Planner:
         key = content_key(config)
         if key not in self._contents:
             samples = frozenset(sample.name for split in data.samples.values() for sample in split)
-            self._contents[key] = data.fingerprint, len(data.samples["train"]), samples, data.unlisted
-        content, images, names, unlisted = self._contents[key]
+            images = len(data.samples["train"])
+            self._contents[key] = data.fingerprint, data.gate_fingerprint, images, samples, data.unlisted
+        content, gate, images, names, unlisted = self._contents[key]
         fingerprint = trial_fingerprint(config, content)
         production = given.backbone.init_from == PRODUCTION
         asked = trial_fingerprint(given, content) if production else fingerprint
@@ -158,6 +163,7 @@ class Planner:
             fingerprint=fingerprint,
             asked=asked,
             data=content,
+            gate=gate,
             images=images,
             samples=names,
             unlisted=unlisted,

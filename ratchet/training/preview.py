@@ -13,6 +13,7 @@ from ratchet.duration import shown_duration
 from ratchet.registry.searches import all_experiments, all_runs
 from ratchet.registry.tracking import client
 from ratchet.run_names import IMAGES_TAG
+from ratchet.training.folder import TrialFolder
 from ratchet.training.halving import rungs
 from ratchet.training.plan import PlannedTrial, SweepPlan
 
@@ -27,10 +28,14 @@ class _Value(BaseModel):
 
 
 class PreviewedTrial(_Value):
-    """One trial before the sweep: reused from a run, pruned before, or to be trained, in about so many seconds (or unknown)."""
+    """One trial before the sweep: reused from a run, pruned before, or to be trained, in about so many seconds (or unknown).
+
+    `done` are the epochs that an interrupted training of it has behind it on this machine.
+    """
 
     name: str
     epochs: int
+    done: int = 0
     reused: str | None
     pruned: bool
     seconds: float | None
@@ -54,11 +59,15 @@ def preview(plan: SweepPlan, found: Mapping[str, Run], *, at_once: int, pruned: 
     Of a search the first point stands for all, unless trials of it have finished before: then they do.
     """
     searched = [] if plan.space is None or plan.settings.force else runs_of(plan, "attributes.status = 'FINISHED'")
-    expected = _expected([trial for trial in plan.trials if trial.fingerprint not in {*found, *pruned}], searched)
+    new_ones = [trial for trial in plan.trials if trial.fingerprint not in {*found, *pruned}]
+    done = {trial.fingerprint: _done(trial) for trial in new_ones}
+    for_others = plan.space is not None or plan.settings.halving  # a time that stands for more than one trial
+    expected = _expected(new_ones, dict.fromkeys(done, 0) if for_others else done, searched)
     trials = [
         PreviewedTrial(
             name=trial.name,
             epochs=trial.config.trainer["max_epochs"],
+            done=done.get(trial.fingerprint, 0),
             reused=found[trial.fingerprint].info.run_id if trial.fingerprint in found else None,
             pruned=trial.fingerprint in pruned,
             seconds=expected.get(trial.fingerprint),
@@ -95,7 +104,17 @@ def runs_of(plan: SweepPlan, condition: str) -> list[Run]:
     return [] if experiment is None else all_runs(store, [experiment.experiment_id], wanted)
 
 
-def _expected(trials: Sequence[PlannedTrial], searched: Sequence[Run]) -> dict[str, float]:
+def _done(trial: PlannedTrial) -> int:
+    if trial.config.sweep.force:
+        return 0
+    try:
+        snapshot = TrialFolder(trial.config.core.home, trial.fingerprint).newest()
+    except OSError:  # of a trial that another process trains just now
+        return 0
+    return snapshot.facts.epoch if snapshot is not None else 0
+
+
+def _expected(trials: Sequence[PlannedTrial], done: Mapping[str, int], searched: Sequence[Run]) -> dict[str, float]:
     """Seconds by fingerprint, for those whose network has been trained before; the median of the last runs."""
     rates: dict[tuple[str, str], list[float]] = {}
     seconds = {}
@@ -106,7 +125,7 @@ def _expected(trials: Sequence[PlannedTrial], searched: Sequence[Run]) -> dict[s
             past = searched or _past_runs(*network)
             rates[network] = [rate for run in past if (rate := _rate(run)) is not None]
         if rates[network]:
-            seconds[trial.fingerprint] = median(rates[network]) * _work(trial)
+            seconds[trial.fingerprint] = median(rates[network]) * _work(trial, done[trial.fingerprint])
     return seconds
 
 
@@ -132,10 +151,10 @@ def _rate(run: Run) -> float | None:
         return None
 
 
-def _work(trial: PlannedTrial) -> float:
+def _work(trial: PlannedTrial, done: int) -> float:
     config = trial.config
     pixels = config.transforms.input_height * config.transforms.input_width
-    return float(config.trainer["max_epochs"] * trial.images * pixels)
+    return float((config.trainer["max_epochs"] - done) * trial.images * pixels)
 
 
 def _share(plan: SweepPlan, trials: int) -> float:
@@ -183,7 +202,13 @@ def _sentence(
 def _expectation(trial: PreviewedTrial) -> str:
     if trial.reused or trial.pruned:
         return ""
-    return shown_duration(trial.seconds) if trial.seconds else "unknown"
+    return shown_duration(trial.seconds) if trial.seconds is not None else "unknown"
+
+
+def _state(trial: PreviewedTrial) -> str:
+    if trial.reused or trial.pruned:
+        return "reused" if trial.reused else "pruned"
+    return f"goes on after epoch {trial.done}" if trial.done else "to train"
 
 
 def rows(found: Preview) -> list[dict[str, Any]]:
@@ -192,7 +217,7 @@ def rows(found: Preview) -> list[dict[str, Any]]:
         {
             "trial": trial.name,
             "epochs": trial.epochs,
-            "state": "reused" if trial.reused else "pruned" if trial.pruned else "to train",
+            "state": _state(trial),
             "expected": _expectation(trial),
         }
         for trial in found.trials

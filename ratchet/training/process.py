@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
@@ -17,10 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ratchet.environment import variable
-from ratchet.errors import RatchetError
+from ratchet.errors import RatchetError, ServerUnreachableError
 from ratchet.settings import TrialConfig
-from ratchet.training.memory import keep_freed_memory, out_of_memory, out_of_memory_kills, peak_of, told_peak
-from ratchet.training.progress import EXPORTING, Progress
+from ratchet.training.memory import (
+    batch_size_of,
+    keep_freed_memory,
+    out_of_memory,
+    out_of_memory_kills,
+    peak_of,
+    told_peak,
+)
+from ratchet.training.progress import EXPORTING, TRAINING, Progress, Report
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerProcess, SpawnProcess
@@ -118,11 +126,23 @@ class TrialProcess:
         self.process.join(_SECONDS_TO_END)
         code, kills = self.process.exitcode, out_of_memory_kills()
         if code == -signal.SIGKILL and (kills is None or kills != self.kills_before):
-            return f"{out_of_memory(self.peak, self.order.config.datamodule)}."
+            return f"{out_of_memory(self.peak, self._batch_size())}."
         how = (
             f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with status {code}"
         )
         return f"{how} without a result{told_peak(self.peak)}. Its output: {self.order.log}"
+
+    def _batch_size(self) -> int | None:
+        """The images of a batch, as far as its run tells of those that it found."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415 - not before the fork server has begun
+
+        from ratchet.registry.tracking import client  # noqa: PLC0415
+
+        tags: Mapping[str, str] = {}
+        if self.run_id is not None:
+            with suppress(RatchetError, MlflowException):  # without the server, less is advised
+                tags = client().get_run(self.run_id).data.tags
+        return batch_size_of(self.order.config.datamodule, tags)
 
     def tell_to_end(self) -> None:
         """Let it end at its next snapshot, without waiting for that. A signal from here is lost on one that begins just now."""
@@ -171,11 +191,13 @@ def _main(
     from ratchet.registry.tracking import rely_on, tracking_uri  # noqa: PLC0415
     from ratchet.training.trial import run_trial  # noqa: PLC0415
 
+    tell = teller(connection)
+
     def report(progress: Progress) -> None:
         if progress.phase == EXPORTING:
             torch.set_num_threads(1)
             os.nice(_LEAST)
-        connection.send(("progress", progress))
+        tell(progress)
 
     if order.gpus is not None:
         _see_only(order.gpus)
@@ -194,6 +216,9 @@ def _main(
             until_epoch=order.until_epoch,
             samples=order.samples,
         )
+    except ServerUnreachableError as error:
+        again = "Once it does, run the sweep again: the trial goes on from its last checkpoint"
+        connection.send(("failed", f"{type(error).__name__}: {error}. {again}"))
     except RatchetError as error:
         connection.send(("failed", f"{type(error).__name__}: {error}"))
     except Exception as error:
@@ -202,6 +227,19 @@ def _main(
     else:
         connection.send(("ended", end))
     connection.close()
+
+
+def teller(connection: Connection) -> Report:
+    """Tell the sweep how far a trial is. While nobody listens, as where images are decoded, a training's word is left out: it
+    would stand still once the pipe is full, and the next one says more."""
+    room = select.poll()
+    room.register(connection, select.POLLOUT)
+
+    def tell(progress: Progress) -> None:
+        if progress.phase != TRAINING or room.poll(0):
+            connection.send(("progress", progress))
+
+    return tell
 
 
 def _see_only(gpus: str) -> None:

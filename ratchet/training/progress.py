@@ -7,8 +7,16 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+FOR_A_GPU = "waiting for a GPU"
+"""The phase in which nothing is done until another sweep leaves one."""
+TRAINING = "training"
+"""The phase of the steps and of the validations between them."""
 EXPORTING = "exporting"
 """The phase after the last use of a GPU or of all cores: the next trial may begin."""
+
+
+CACHING = "caching images"
+"""The phase before any training, in which `step` of `steps_per_epoch` images are decoded."""
 
 
 class Progress(BaseModel):

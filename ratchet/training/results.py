@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict
 
 from ratchet.settings import Mode
 from ratchet.space import Point
-from ratchet.training.progress import Progress
+from ratchet.training.progress import CACHING, Progress
 
 Status = Literal["waiting", "running", "paused", "finished", "reused", "pruned", "stopped", "failed"]
+
+_REASONS, _MOST_OF_A_REASON = 3, 300  # of failed trials, in one line
 
 ENDED: tuple[Status, ...] = ("finished", "reused", "pruned", "stopped", "failed")
 
@@ -44,6 +46,11 @@ class TrialResult(_Value):
         """Whether it has a model."""
         return self.status in ("finished", "reused")
 
+    @property
+    def caching(self) -> bool:
+        """Whether its images are being decoded."""
+        return self.status not in ENDED and self.progress.phase == CACHING
+
 
 OnProgress = Callable[[Sequence[TrialResult]], None]
 
@@ -62,6 +69,15 @@ class SweepOutcome(_Value):
     run_id: str | None = None
     experiment_id: str | None = None
     page: Path | None = None
+
+    @property
+    def remark(self) -> str:
+        """What was not trained as planned, and why; empty where all was."""
+        failed = [trial for trial in self.trials if trial.status == "failed"]
+        first = f"{len(failed)} of {len(self.trials)} trials failed: " if failed else ""
+        told = [f"{trial.name}: {(trial.error or '')[:_MOST_OF_A_REASON]}" for trial in failed[:_REASONS]]
+        more = f"; and {len(failed) - _REASONS} more" if len(failed) > _REASONS else ""
+        return "; ".join(filter(None, [self.stopped, f"{first}{'; '.join(told)}{more}"]))
 
 
 def best_of(trials: Sequence[TrialResult], metric: str, mode: Mode) -> TrialResult | None:

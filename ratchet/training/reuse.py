@@ -5,11 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow.entities import RunTag
+from mlflow.exceptions import MlflowException
 
+from ratchet.errors import RatchetError
 from ratchet.registry.searches import all_experiments, all_runs, ensure_experiment
 from ratchet.registry.tracking import client
 from ratchet.run_names import (
@@ -17,7 +20,6 @@ from ratchet.run_names import (
     FINGERPRINT_TAG,
     HEARTBEAT_TAG,
     MODEL_PATH,
-    NESTED_TAG,
     SCHEDULE_TAG,
     SWEEP_PREFIX,
 )
@@ -96,13 +98,22 @@ class TrainedBefore:
         from. It gets its fingerprint last, so that one that was cut short is never found.
         """
         if self.experiment_of(run) == config.core.name:
-            # It stays in the sweep that trained it, and keeps what it says already.
-            new = {key: value for key, value in tags.items() if key not in run.data.tags and key != NESTED_TAG}
+            # It stays in the sweep that trained it, where one did, and keeps what it says already.
+            new = {key: value for key, value in tags.items() if key not in run.data.tags}
             if new:
                 self._store.log_batch(run.info.run_id, tags=_as_tags(new))
             return run
         copy = self._store.create_run(ensure_experiment(config.core.name), run_name=run.info.run_name)
-        run_id = copy.info.run_id
+        try:
+            return self._fill(copy.info.run_id, run, config, tags)
+        except BaseException:
+            with suppress(RatchetError, MlflowException):  # not to hide the error
+                self._store.set_terminated(copy.info.run_id, "FAILED")
+                self._store.delete_run(copy.info.run_id)
+            raise
+
+    def _fill(self, run_id: str, run: Run, config: TrialConfig, tags: Mapping[str, str]) -> Run:
+        """Give a new run what another one has."""
         log_params(self._store, run_id, run.data.params)
         self._store.log_batch(run_id, metrics=metric_history(self._store, run))
         if run.inputs is not None:

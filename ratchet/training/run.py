@@ -21,7 +21,7 @@ from ratchet.errors import RatchetError, TrialTakenError
 from ratchet.registry.mlflow_files import MlflowFiles
 from ratchet.registry.ranking import as_logged
 from ratchet.registry.searches import ensure_experiment
-from ratchet.registry.tracking import client, tracking_uri
+from ratchet.registry.tracking import answering, client, tracking_uri
 from ratchet.run_names import DATA_FINGERPRINT_TAG, FAILURE_TAG, PRUNED_TAG, STOPPED_TAG
 from ratchet.settings import TrialConfig, flatten
 from ratchet.training.folder import link
@@ -40,13 +40,13 @@ _DIGEST_LENGTH = 36
 class TrialRun:
     """A run that ends as FINISHED, as FAILED with its reason when an error leaves the block, or as KILLED.
 
-    After `pause` it ends as SCHEDULED: it is to go on later. `rows` are the metric values that are there already, `tags`
-    those that this process knows of.
+    After `pause` it ends as SCHEDULED: it is to go on later. `client` is of its store; `rows` are the metric values that
+    are there already, `tags` those that this process knows of.
     """
 
     def __init__(self, store: MlflowClient, run: Run, ownership: Ownership, rows: Sequence[Metric] = ()) -> None:
         """Work on a run that this process owns."""
-        self._client = store
+        self.client = store
         self._ownership = ownership
         self._paused = False
         self.tags: dict[str, str] = dict(run.data.tags)
@@ -93,12 +93,15 @@ class TrialRun:
         """Close the run, if it is still this process's."""
         self._ownership.stop()
         if error is None:
-            self._client.set_terminated(self.run_id, "SCHEDULED" if self._paused else "FINISHED")
+            self.client.set_terminated(self.run_id, "SCHEDULED" if self._paused else "FINISHED")
             return
-        if isinstance(error, TrialTakenError) or self._is_taken():
-            return
-        self.tag({FAILURE_TAG: f"{type(error).__name__}: {error}"[:_PARAM_LENGTH]})
-        self._client.set_terminated(self.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        try:
+            if isinstance(error, TrialTakenError) or self._is_taken():
+                return
+            self.tag({FAILURE_TAG: f"{type(error).__name__}: {error}"[:_PARAM_LENGTH]})
+            self.client.set_terminated(self.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        except (RatchetError, MlflowException) as away:  # not to hide why the trial ended
+            logger.warning("run %s still looks as if it ran: %s", self.run_id, away)
 
     def _is_taken(self) -> bool:
         """Whether another machine took the run over while this one slept, and was not told of it by a beat yet."""
@@ -122,13 +125,13 @@ class TrialRun:
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Set tags."""
-        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         self.tags |= tags
 
     def delete_tag(self, key: str) -> None:
         """Delete a tag; one that somebody else has deleted is fine."""
         try:
-            self._client.delete_tag(self.run_id, key)
+            self.client.delete_tag(self.run_id, key)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -137,7 +140,7 @@ class TrialRun:
     def log_dataset(self, name: str, fingerprint: str, source: str) -> None:
         """Name the data set and its content fingerprint as the run's input (the digest is cut to MLflow's length)."""
         dataset = Dataset(name=name, digest=fingerprint[:_DIGEST_LENGTH], source_type="local", source=source)
-        log_datasets(self._client, self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        log_datasets(self.client, self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
         self.tag({DATA_FINGERPRINT_TAG: fingerprint})
 
     def log_metrics(self, rows: Sequence[Metric]) -> None:
@@ -145,36 +148,37 @@ class TrialRun:
         new = [row for row in rows if (row.key, row.step) not in self._logged]
         if not new:
             return
-        self._client.log_batch(self.run_id, metrics=new)
+        with answering(tracking_uri()):
+            self.client.log_batch(self.run_id, metrics=new)
         self._logged |= {(row.key, row.step) for row in new}
         self.rows += new
 
     def log_artifacts(self, directory: Path, path: str | None = None) -> None:
         """Upload a folder's files; where they stay on this disk they are linked, since a trial leaves 300 MB."""
         if self._local_artifacts is None:
-            self._client.log_artifacts(self.run_id, str(directory), path)
+            self.client.log_artifacts(self.run_id, str(directory), path)
         else:
             target = self._local_artifacts / (path or "")
             shutil.copytree(directory, target, copy_function=link, dirs_exist_ok=True)
 
     def log_artifact(self, file: Path, path: str) -> None:
         """Upload a file into a folder."""
-        self._client.log_artifact(self.run_id, str(file), path)
+        self.client.log_artifact(self.run_id, str(file), path)
 
     def fetch(self, path: str, into: Path) -> Path | None:
         """Download a folder; None where there is none."""
-        if not self._client.list_artifacts(self.run_id, path):
+        if not self.client.list_artifacts(self.run_id, path):
             return None
-        return Path(self._client.download_artifacts(self.run_id, path, str(into)))
+        return Path(self.client.download_artifacts(self.run_id, path, str(into)))
 
     def names(self, path: str) -> list[str]:
         """The files and folders in a folder of its artifacts, by their paths."""
-        return [entry.path for entry in self._client.list_artifacts(self.run_id, path)]
+        return [entry.path for entry in self.client.list_artifacts(self.run_id, path)]
 
     def delete_artifacts(self, path: str) -> None:
         """Delete a folder's files; one that is not there is fine, and a server that does not let us keeps them."""
         try:
-            MlflowFiles(self._client, tracking_uri()).lighten(self.run_id, [path])
+            MlflowFiles(self.client, tracking_uri()).lighten(self.run_id, [path])
         except (RatchetError, MlflowException, OSError, NotImplementedError) as error:
             logger.warning("%s of run %s stays with its artifacts: %s", path, self.run_id, error)
 

@@ -6,7 +6,8 @@ import gc
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from ratchet.training.export import export_network
 from ratchet.training.fingerprint import trial_fingerprint
 from ratchet.training.fitting import Spending, Work, build_module, fit, load_exported
 from ratchet.training.folder import Snapshot, TrialFolder
-from ratchet.training.memory import give_back_memory, lack_of_memory_told
+from ratchet.training.memory import batch_size_of, give_back_memory, lack_of_memory_told
 from ratchet.training.metric_names import LOGGED_METRICS, logged_name
 from ratchet.training.module import SegmentationModule
 from ratchet.training.opening import Beginning, begin
@@ -86,7 +87,7 @@ def run_trial(
         )
         if begun.run is None:
             return _reused(begun)
-        with begun.run as run, lack_of_memory_told(config.datamodule):
+        with begun.run as run, lack_of_memory_told(lambda: batch_size_of(config.datamodule, run.tags)):
             on_start(run.run_id)
             end = _work_on(Work(config, data, run, folder, spending, report), begun.note, until_epoch)
         if end.status == "finished":
@@ -224,9 +225,10 @@ def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], lis
     masks = PackedMasks()
     for split, loader, keep in (("val", data.val_dataloader(), None), ("test", data.test_dataloader(), masks)):
         names = [sample.name for sample in data.samples[split]]
-        counts, loss = score_batches(
-            module, module.loss, loader, names=names, classes=data.classes, device=device, keep=keep
-        )
+        with _whole_float32():
+            counts, loss = score_batches(
+                module, module.loss, loader, names=names, classes=data.classes, device=device, keep=keep
+            )
         metrics[f"{split}_loss_epoch"] = loss
         for metric in LOGGED_METRICS:
             metrics[f"{split}_{metric}"] = shown_score(metric, counts)
@@ -237,6 +239,17 @@ def _score(module: SegmentationModule, data: Any) -> tuple[dict[str, float], lis
             means = " and ".join(f"{split}_{metric}" for metric in LOGGED_METRICS)
             notes.append(f"no image of {split} shows {', '.join(absent)}: {means} leave it out")
     return metrics, notes, counts, masks
+
+
+@contextmanager
+def _whole_float32() -> Iterator[None]:
+    """Let a GPU's convolutions compute in float32, as the CPU will that serves: torch lets them round their inputs to TF32."""
+    rounds = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = rounds
 
 
 def _card(config: TrialConfig, data: Any) -> ModelCard:
