@@ -24,7 +24,7 @@
     │   ├── SweepFailedError         no trial of the sweep finished
     │   └── ExportError              the trained model cannot be exported
     ├── RegistryError                the model registry refused or cannot answer
-    │   ├── ServerUnreachableError   the tracking server does not answer
+    │   ├── ServerUnreachableError   the tracking server, Prefect's, or a study's database does not answer
     │   ├── NotAllowedError          the tracking server does not let this user do that
     │   ├── ExperimentNotFoundError  no such experiment
     │   ├── NoFinishedRunError       the experiment has no run to choose from
@@ -43,11 +43,12 @@
     │   ├── MissingMetricError       the counts do not hold what the metric needs
     │   ├── CountsMismatchError      the two models' counts are not of the same images and classes
     │   ├── EmptyGateSetError        a gate set without images
+    │   ├── NewerVerdictError        a verdict that a newer Ratchet has written
     │   └── VerdictChangedError      a verdict or one of its artifacts is not what it was
     └── ServiceError                 the servers and the runs on them
         ├── PortTakenError           a port that something else listens on
         ├── ServiceEndedError        a server or worker that did not come up, or died
-        └── RunAbandonedError        a run that crashed too often to be taken up again
+        └── RunAbandonedError        a run that crashed too often, or was cancelled
 
 Each takes one message, so that it survives the way from a child process: what is wrong, where, and what to do.
 """
@@ -205,6 +206,10 @@ class GateError(RatchetError):
     """The gate cannot judge."""
 
 
+class NewerVerdictError(GateError):
+    """A verdict that a newer Ratchet has written."""
+
+
 class PolicyError(GateError):
     """A policy that cannot be used."""
 
@@ -242,4 +247,4 @@ class ServiceEndedError(ServiceError):
 
 
 class RunAbandonedError(ServiceError):
-    """A run that crashed too often to be taken up again."""
+    """A run that crashed too often to be taken up again, or that somebody has cancelled."""

@@ -76,6 +76,7 @@ def conclude(plan: Plan, best: BestRun, sweep: SweepOutcome, verdict: Verdict, a
         champion=champion.version if champion else None,
         summary=summary,
         there=there,
+        note=sweep.remark,
         sweep=sweep,
         best_run=best.run_id,
         verdict=verdict,
@@ -98,6 +99,7 @@ def stand(plan: Plan, best: BestRun, sweep: SweepOutcome, version: ModelVersion)
         champion=champion.version if champion else None,
         summary=f"the best trial is that of v{version.version}, which {_known(plan, version)}",
         there=version.stage in ARRIVED[plan.settings.to],
+        note=sweep.remark,
         sweep=sweep,
         best_run=best.run_id,
     )

@@ -14,7 +14,9 @@ from ratchet.errors import ConfigError, ModelNotFoundError, RegistryError
 from ratchet.gate import Policy, load_policy
 from ratchet.gate.contrasts import needed_metadata, wanted_columns
 from ratchet.gate.digests import Metadata, metadata_digest
-from ratchet.registry import EventKind, MlflowModelManager, ModelVersion, Stage
+from ratchet.judgement.anchor import require_to_compare
+from ratchet.judgement.records import kept_verdict
+from ratchet.registry import Event, EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import open_question
 from ratchet.registry.values import checked_model_name
 from ratchet.settings import RetrainSettings, TrialConfig
@@ -119,7 +121,7 @@ def plan_retraining(
 
     `is_waiting` tells whether the flow run with an id still waits for a person's answer: one that was cancelled asks nobody.
     With `only`, images of other names are left out: they came since an interrupted retraining was planned. Raises
-    `ConfigError`, `PolicyError`, `DataError`.
+    `ConfigError`, `PolicyError`, `DataError`, `RegistryError`, and `GateError` where nothing could be compared with.
     """
     composed = compose_space(overrides)
     check_trials(composed)
@@ -132,9 +134,10 @@ def plan_retraining(
         inputs.append(metadata_digest(needed))
     fingerprint = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     plan = Plan(sweep=sweep, fingerprint=fingerprint, unchanged_since=None, flow_run=flow_run)
-    if sweep.settings.force:
-        return plan
-    before = _judged_before(MlflowModelManager(), plan, is_waiting)
+    manager = MlflowModelManager()
+    before = None if sweep.settings.force else _judged_before(manager, plan, is_waiting)
+    if before is None:
+        require_to_compare(policy, manager, plan.settings.model)  # before hours of training
     return plan.model_copy(update={"unchanged_since": before})
 
 
@@ -194,14 +197,15 @@ def _judged_before(manager: MlflowModelManager, plan: Plan, is_waiting: Callable
             return None  # this retraining made it itself, and was interrupted: it goes on where it was
         if _is_asked(manager, version, is_waiting):
             return version.version
-        if version.tags.get(failed_tag(plan)) != "yes" and is_over(manager, plan, version):
-            return version.version  # else its failed trials are tried again
+        if version.tags.get(failed_tag(plan)) == "yes":
+            continue  # its failed trials are tried again
+        return version.version if is_over(manager, plan, version) else None  # the newest decides
     return None
 
 
 def _is_asked(manager: MlflowModelManager, version: ModelVersion, is_waiting: Callable[[str], bool]) -> bool:
     """Whether somebody is being asked about the version."""
-    asked = open_question(manager.history(version.model), version.version)
+    asked = open_question(manager.own_history(version), version.version)
     return asked is not None and (asked.flow_run is None or is_waiting(asked.flow_run))
 
 
@@ -209,8 +213,11 @@ def is_over(manager: MlflowModelManager, plan: Plan, version: ModelVersion) -> b
     """Whether a version that these inputs gave has gone as far as it will, while production is what it is."""
     if version.stage in ARRIVED[plan.settings.to] or version.quarantined:
         return True
+    if version.fingerprint in manager.quarantined_fingerprints(version.model):
+        return True
     # Whoever put another one into its place knew more, or had a better one: the old verdict does not undo that.
-    return manager.replaced_champion(version.model) == version.version or _refused(manager, version)
+    replaced = version.version in manager.replaced_champions(version.model)
+    return replaced or turned_down(manager, version) or _rejected(manager, plan, version)
 
 
 def gave(plan: Plan, version: ModelVersion) -> bool:
@@ -223,13 +230,27 @@ def failed_tag(plan: Plan) -> str:
     return f"ratchet.retraining.failed.{plan.fingerprint[:12]}"
 
 
-def _refused(manager: MlflowModelManager, version: ModelVersion) -> bool:
-    """Whether the version was refused when today's champion was there already."""
-    history, champion = manager.history(version.model), manager.champion(version.model)
-    words = [e for e in history if e.version == version.version and e.kind in (EventKind.GATED, EventKind.REFUSED)]
-    if not words or words[-1].outcome == "promote":
-        return False
-    return manager.champion_at(version.model, words[-1].time) == (champion.version if champion else None)
+def turned_down(manager: MlflowModelManager, version: ModelVersion) -> bool:
+    """Whether a person's last word on it was no, when today's champion was there already; whatever the gate said since."""
+    words = (EventKind.ASKED, EventKind.APPROVED, EventKind.REFUSED)
+    told = [event for event in manager.own_history(version) if event.kind in words]
+    return bool(told) and told[-1].kind is EventKind.REFUSED and _stands(manager, version.model, told[-1])
+
+
+def _rejected(manager: MlflowModelManager, plan: Plan, version: ModelVersion) -> bool:
+    """Whether the gate's last word on the version was no, by this plan's policy and images, against today's champion."""
+    for event in reversed([e for e in manager.own_history(version) if e.kind is EventKind.GATED]):
+        gate, verdict = plan.trials[0].gate, kept_verdict(event)
+        if (gate and event.gate_set not in (None, gate)) or (verdict is not None and verdict.policy != plan.policy):
+            continue  # somebody looked at it by another standard
+        return event.outcome != "promote" and _stands(manager, version.model, event)
+    return False
+
+
+def _stands(manager: MlflowModelManager, model: str, event: Event) -> bool:
+    """Whether production is what it was when the event was written."""
+    champion = manager.champion(model)
+    return manager.champion_behind(model, event) == (champion.version if champion else None)
 
 
 def _require_other_images(config: TrialConfig, only: Collection[str] | None) -> None:

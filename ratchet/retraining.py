@@ -12,7 +12,7 @@ from ratchet.errors import GateError, ModelNotFoundError
 from ratchet.gate import Policy, Verdict
 from ratchet.gate.contrasts import needed_metadata
 from ratchet.gate.digests import metadata_digest
-from ratchet.judgement.records import kept_verdict, model_ref
+from ratchet.judgement.records import kept_verdict, model_ref, promoted_on
 from ratchet.outcome import failed
 from ratchet.planning import (
     ARRIVED,
@@ -24,6 +24,7 @@ from ratchet.planning import (
     failed_tag,
     gave,
     is_over,
+    turned_down,
 )
 from ratchet.registry import BestRun, EventKind, MlflowModelManager, ModelVersion, Stage
 from ratchet.registry.questions import answer_to, question_of
@@ -84,7 +85,8 @@ def select(plan: Plan, sweep: SweepOutcome) -> BestRun:
 def standing(plan: Plan, best: BestRun) -> ModelVersion | None:
     """The version of the best trial where it is as far already as it may go, and was brought there by another retraining.
 
-    So is one that these very inputs gave before, and that was refused, rolled back or replaced: a trial of them had failed.
+    So is one that these very inputs gave before, and that was rejected, rolled back or replaced: a trial of them had failed; and
+    one that a person has turned down, whatever inputs gave it.
     """
     manager, model = MlflowModelManager(), plan.settings.model
     try:
@@ -93,7 +95,7 @@ def standing(plan: Plan, best: BestRun) -> ModelVersion | None:
         return None
     found = next((version for version in versions if version.stage in ARRIVED[plan.settings.to]), None)
     if found is None:
-        before = [v for v in versions if gave(plan, v) and is_over(manager, plan, v)]
+        before = [v for v in versions if turned_down(manager, v) or (gave(plan, v) and is_over(manager, plan, v))]
         others = [version for version in before if not plan.made(version)]
         return others[-1] if others else None
     if plan.flow_run is None:
@@ -150,6 +152,8 @@ def gate(plan: Plan, version: int, *, on_image: OnImage = None) -> Verdict:
     if shown is not None:
         return shown
     data = data_module(plan.config.datamodule, only=plan.trials[0].samples)  # what has come since may be half there
+    if _judged_on_more(manager, plan.settings.model, data):
+        data = data_module(plan.config.datamodule)
     kept = _last(manager, plan.settings.model, version)
     if kept is not None and _holds(kept, plan.policy, data):
         return kept
@@ -164,6 +168,16 @@ def gate(plan: Plan, version: int, *, on_image: OnImage = None) -> Verdict:
         if (champion and champion.version) in (version, verdict.champion and verdict.champion.version):
             break
     return verdict
+
+
+def _judged_on_more(manager: MlflowModelManager, model: str, data: SegmentationDataModule) -> bool:
+    """Whether the champion was promoted on gate images that this run, planned before they came, would leave out."""
+    champion = manager.champion(model)
+    record = None if champion is None else promoted_on(manager, champion)
+    if data.only is None or record is None or record.images is None:
+        return False
+    digests = data.image_digests(data.gate_split)
+    return not set(record.images.values()) <= {digests[sample.name] for sample in data.gate_samples}
 
 
 def _holds(kept: Verdict, policy: Policy, data: SegmentationDataModule) -> bool:
@@ -200,20 +214,23 @@ def _last(
 ) -> Verdict | None:
     """The version's last verdict, or the one with this digest, if it was made against today's champion.
 
-    It must be of the files that the version has: a model that was deleted and made anew begins with version 1 again.
+    It must be of the files that both have: a model that was deleted and made anew begins with version 1 again.
     """
-    gated = [e for e in manager.history(model) if e.kind is EventKind.GATED and e.version == version]
+    judged = manager.version(model, version)
+    gated = [event for event in manager.own_history(judged) if event.kind is EventKind.GATED]
     named = [event for event in gated if digest in (None, event.verdict_digest)]
     verdict = kept_verdict(named[-1]) if named else None
-    judged = manager.version(model, version)
     if verdict is None or judged.digests is None or verdict.challenger != model_ref(judged):
         return None
     if whoever_is_champion:
         return verdict
     champion = manager.champion(model)
+    if champion is None or verdict.champion is None:
+        return verdict if champion is None and verdict.champion is None else None
     # A challenger that is in production was put there on the strength of this verdict, just before an interruption.
-    against = {version, verdict.champion.version if verdict.champion else None}
-    return verdict if (champion.version if champion else None) in against else None
+    if champion.version == version:
+        return verdict
+    return verdict if champion.digests is not None and model_ref(champion) == verdict.champion else None
 
 
 def move(plan: Plan, verdict: Verdict, to: Stage) -> ModelVersion:

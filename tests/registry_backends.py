@@ -187,8 +187,9 @@ def postgres_server() -> Iterator[Callable[[], str]]:
 
 
 @pytest.fixture(scope="session")
-def http_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def http_address(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_store, folder)
     yield from mlflow_server(folder, f"sqlite:///{folder / 'mlflow.db'}")
 
 

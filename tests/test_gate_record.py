@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ratchet.errors import VerdictChangedError
+from ratchet.errors import NewerVerdictError, VerdictChangedError
 from ratchet.evaluation.counts import ImageCounts
 from ratchet.gate import (
     Context,
@@ -52,6 +52,15 @@ def record(folder: Path) -> Verdict:
     verdict = judge(policy=POLICY, challenger=challenger, champion=champion, context=context, metadata=metadata)
     write_record(folder, verdict, {"challenger": challenger, "champion": champion}, metadata=metadata)
     return verdict
+
+
+def test_what_a_newer_ratchet_has_written_is_told_as_that_and_not_as_tampering(tmp_path: Path) -> None:
+    told = json.loads(record(tmp_path).to_json())
+    for newer in (told | {"later": 1}, told | {"outcome": "wait"}):
+        with pytest.raises(NewerVerdictError, match=r"a newer Ratchet, of which (later|outcome) is not known here"):
+            Verdict.from_json(json.dumps(newer))
+    with pytest.raises(VerdictChangedError, match="This is no verdict: outcome"):
+        Verdict.from_json(json.dumps({key: value for key, value in told.items() if key != "outcome"}))
 
 
 def test_the_images_of_a_record_are_those_of_its_counts(tmp_path: Path) -> None:

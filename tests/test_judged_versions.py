@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -271,16 +272,32 @@ def test_a_run_that_is_taken_up_after_its_promotion_moves_nothing_again(registry
 def test_who_was_replaced_is_told_until_it_is_released_or_the_model_made_anew(registry: Registry) -> None:
     manager, name = registry.manager, registry.name
     first, second = two_champions(registry)
-    assert manager.replaced_champion(name) == first
+    assert manager.replaced_champions(name) == {first}
     manager.rollback(name)
-    assert manager.replaced_champion(name) == second
+    assert manager.replaced_champions(name) == {second}
     manager.release(name, second)
-    assert manager.replaced_champion(name) is None
+    assert manager.replaced_champions(name) == frozenset()
     client().delete_registered_model(name)
     assert registry.add(FAIR) == first
-    assert manager.replaced_champion(name) is None
+    assert manager.replaced_champions(name) == frozenset()
     manager.promote(name, first)
-    assert manager.replaced_champion(name) is None
+    assert manager.replaced_champions(name) == frozenset()
+
+
+def test_who_was_champion_when_something_was_written_is_told_by_its_place_where_a_clock_was_ahead(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager, name, ahead = registry.manager, registry.name, int(time.time() + 86_400) * 1000
+    with monkeypatch.context() as patch:
+        patch.setattr("mlflow.store.model_registry.sqlalchemy_store.get_current_time_millis", lambda: ahead)
+        first, second = two_champions(registry)
+    noted = manager.record(name, EventKind.NOTED, version=second, reason="judged against this one")
+    manager.rollback(name)
+    champion = manager.champion(name)
+    assert champion is not None
+    assert champion.version == first
+    assert manager.champion_at(name, noted.time) == first  # the day that was written down has not come yet
+    assert manager.champion_behind(name, noted) == second
 
 
 def test_a_retraining_judges_again_where_production_changed_meanwhile(registry: Registry) -> None:

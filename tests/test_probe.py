@@ -16,6 +16,7 @@ import pytest
 from exported_models import BEST, SIZE, Brightness, Hanging, export
 from torch import nn
 
+from ratchet.errors import GateError
 from ratchet.evaluation import probe_process
 from ratchet.evaluation.probe import Exported, ProbeAnswer, time_models, try_model
 from ratchet.evaluation.signature import expected_shape, read_signature
@@ -57,14 +58,37 @@ def test_where_the_system_does_not_tell_its_memory_the_rest_is_told(
 
 def test_a_process_that_is_killed_from_outside_is_told_from_one_that_answers(tmp_path: Path) -> None:
     directory = export(tmp_path / "model", Hanging(), reference=nn.Identity())
+    assert _killed(directory, times=2).error == "its process was killed by SIGKILL, twice: no output"
+
+
+def test_what_the_kernel_kills_once_for_the_memory_of_others_is_no_fault_of_the_model(tmp_path: Path) -> None:
+    answer = _killed(export(tmp_path / "model", Brightness(BEST)), times=1)
+    assert answer.error is None
+    assert answer.finite
+
+
+def _killed(directory: Path, *, times: int) -> ProbeAnswer:
+    """The answer of a model whose process is killed so many times, as the kernel does when memory runs out."""
+    killed = set[int]()
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(tried, directory)
         while not answer.done():
             for child in psutil.Process().children():
-                if "probe_process.py" in " ".join(child.cmdline()):
-                    child.kill()  # as the kernel does when memory runs out
-            time.sleep(0.05)
-    assert answer.result().error == "its process was killed by SIGKILL: no output"
+                if "probe_process.py" in " ".join(child.cmdline()) and (child.pid in killed or len(killed) < times):
+                    child.kill()
+                    killed.add(child.pid)
+            time.sleep(0.01)
+    return answer.result()
+
+
+def test_a_machine_on_which_nothing_can_be_tried_rejects_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "probe_process.py"
+    script.write_text("raise SystemExit('No space left on device')\n")
+    monkeypatch.setattr(probe_process, "__file__", str(script))
+    with pytest.raises(GateError, match=r"cannot be tried on this machine: .* status 1 .*No space left"):
+        tried(export(tmp_path / "model", Brightness(BEST)))
 
 
 def test_an_export_of_other_weights_than_the_trained_ones_is_seen(tmp_path: Path) -> None:

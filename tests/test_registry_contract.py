@@ -36,9 +36,10 @@ pytest_plugins = ["registry_backends"]
 pytestmark = pytest.mark.slow
 
 # Both of MLflow's ways, with and without a server, and both kinds of database. What reaches a query or a column as it was
-# given is tried on each pair of them.
+# given is tried on both databases, and from a server.
 SOME = kinds("directory", "sqlite", "http_postgres" if POSTGRES.is_dir() else "http")
-everywhere = pytest.mark.parametrize("backend", kinds(), indirect=True)
+EACH = kinds("directory", "sqlite", "postgres", "http_postgres") if POSTGRES.is_dir() else kinds()
+everywhere = pytest.mark.parametrize("backend", EACH, indirect=True)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -537,6 +538,35 @@ def test_a_change_made_by_hand_is_noticed_recorded_and_kept(backend: Backend, na
     assert manager.rollback_target(name) == replace(manager.version(name, 1))
 
 
+def test_a_question_ends_at_a_time_of_a_zone(backend: Backend, name: str, make_model: MakeModel) -> None:
+    manager = backend.open()
+    manager.register_model(str(make_model()), name)
+    for until in (None, "soon", "2126-12-01T12:00"):
+        with pytest.raises(RegistryError, match=r"say when the question ends, with a time zone"):
+            manager.record(name, "asked", version=1, until=until)
+    asked = manager.record(name, "asked", version=1, until="2126-12-01T12:00:00+02:00")
+    assert asked.until == "2126-12-01T10:00:00+00:00"
+
+
+def test_what_a_killed_writer_wrote_last_is_no_change_by_hand_however_long_ago_it_was(
+    backend: Backend, name: str, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = backend.open()
+    for number in (1, 2):
+        manager.register_model(str(make_model()), name)
+        manager.promote(name, number)
+    monkeypatch.setattr("ratchet.registry.ledger._DEAD_AFTER", timedelta())
+    manager._ledger.store.open_intent(name, "of one that was killed")
+    manager._ledger.store.set_alias(name, "production", 1)
+    champion = backend.open().champion(name)
+    assert champion is not None
+    assert champion.version == 2
+    assert EventKind.CHANGED_OUTSIDE not in {event.kind for event in manager.history(name)}
+    look = manager._ledger.look(name)
+    assert look is not None
+    assert look.notes.intents == {}
+
+
 def test_every_version_that_was_champion_once_is_known_until_it_is_deleted_or_quarantined(
     backend: Backend, name: str, make_model: MakeModel
 ) -> None:
@@ -570,8 +600,10 @@ def test_pruning_takes_old_versions_that_are_archived_rejected_or_inconclusive_a
     assert manager.prune(name, keep=0, rollbacks=1, dry_run=True).goes == (2, 5, 6)
     planned = manager.prune(name, keep=1, rollbacks=1, dry_run=True)
     assert planned.goes == (2, 5)
-    assert planned.stays[1] == "the gate's anchor"
+    assert planned.stays[1] == "an anchor of the gate"
     assert set(planned.runs) == {runs[1], runs[4]}
+    manager.record(name, "noted", version=8, reason="looked at on other images", anchor=4)
+    assert manager.prune(name, keep=1, rollbacks=1, dry_run=True).stays[1] == "an anchor of the gate"
     assert len(manager.versions(name)) == 8
     assert manager.prune(name, keep=1, rollbacks=1) == planned
     assert [version.version for version in manager.versions(name)] == [1, 3, 4, 6, 7, 8]

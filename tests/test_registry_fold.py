@@ -150,6 +150,9 @@ def test_what_no_ratchet_wrote_is_refused_by_number() -> None:
             decode(text, 7, DAWN)
     with pytest.raises(RegistryError, match="newer"):
         decode('{"format": 2, "kind": "promoted"}', 7, DAWN)
+    for later in ('"kind": "danced"', '"kind": "promoted", "for": "a while"'):
+        with pytest.raises(RegistryError, match="event 7 was written by a newer Ratchet: update this one"):
+            decode(f'{{"format": 1, "id": "a", "version": 1, "who": "ada", {later}}}', 7, DAWN)
 
 
 versions = st.integers(1, 11)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ratchet.registry import Stage
 from ratchet.registry.tracking import client
 from ratchet.report import headline
 from ratchet.retraining import move, select, train
+from ratchet.training.parent import OUTCOME_TAG
 
 pytestmark = [pytest.mark.flow, pytest.mark.trains]
 
@@ -140,6 +142,10 @@ def test_a_trial_that_failed_is_tried_again_and_what_became_of_the_best_one_stay
 
     def again() -> tuple[str, list[str], int | None]:
         name, outcome = run(*half, model="half")
+        assert re.search(r"; 1 of 2 trials failed: .*: killed by SIGKILL", outcome.message)
+        assert outcome.sweep is not None
+        tags = client().get_run(str(outcome.sweep.run_id)).data.tags
+        assert tags[OUTCOME_TAG].startswith("1 of 2 trials failed: ")
         return name, sorted(trial.status for trial in outcome.trials), outcome.champion
 
     assert run(*WITHOUT_RULES, "core.name=half", "optimizer.lr=0.02", model="half")[0] == "promoted"

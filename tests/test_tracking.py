@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import TINY
 from exported_models import Brightness, export
-from registry_backends import http_address as http_address  # noqa: PLC0414 - a fixture
 from server_between import between
 
 from ratchet.config import compose
@@ -19,12 +21,14 @@ from ratchet.gate.record import VERDICT_FILE
 from ratchet.judgement.records import fetch_record, judgement_path, origin
 from ratchet.registry import Event, EventKind, MlflowModelManager
 from ratchet.registry.searches import ensure_experiment
-from ratchet.registry.tracking import _one_at_a_time, client
+from ratchet.registry.tracking import _one_at_a_time, client, rely_on
 from ratchet.run_names import CHECKPOINT_TAG, DATA_FINGERPRINT_TAG
 from ratchet.training.ownership import Ownership
-from ratchet.training.run import TrialRun
+from ratchet.training.reuse import TrainedBefore
+from ratchet.training.run import TrialRun, metric_rows
 from ratchet.training.upload import withdraw
 
+pytest_plugins = ["registry_backends"]
 pytestmark = pytest.mark.server
 
 
@@ -45,6 +49,55 @@ def test_a_server_that_is_too_old_is_told_before_anything_is_trained(http_addres
 
     with between(http_address, old) as server, pytest.raises(RegistryError, match=r"is MLflow 2\.22\.4"):
         client(server)
+
+
+def test_who_trains_waits_longer_for_a_server_unless_somebody_has_chosen_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nobody = "http://127.0.0.1:9"
+    monkeypatch.setattr("ratchet.registry.tracking._answered", {})
+    monkeypatch.setattr("ratchet.registry.tracking._PATIENT_SECONDS", 1.0)
+    for chosen, then in (("3", "5"), ("1", "1")):  # the first is what the sweep's own process has
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", chosen)
+        rely_on(nobody)
+        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == then
+    began = time.monotonic()
+    with pytest.raises(ServerUnreachableError):
+        client(nobody)
+    assert time.monotonic() - began >= 1
+
+
+def test_a_trial_that_ends_while_its_server_is_away_says_what_ended_it(
+    http_address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = False
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with between(http_address, lambda *_: (503, "busy") if away else None) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+        opened = TrialRun.create(client(), compose(list(TINY)), Ownership(client(), "here/1"), name="a", tags={})
+        with pytest.raises(ServerUnreachableError, match=rf"{server} does not answer as it should.*log-batch"), opened:
+            away = True
+            opened.log_metrics(metric_rows({"loss": 0.5}, 0))
+    assert f"run {opened.run_id} still looks as if it ran" in caplog.text
+
+
+def test_a_copy_into_another_experiment_that_fails_leaves_no_run_behind(
+    stored_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, before = client(), TrainedBefore()
+    source = store.create_run(ensure_experiment("there")).info.run_id
+    store.log_text(source, "a picture", "report.html")
+    store.set_terminated(source)
+    config, full = compose([*TINY, "core.name=here"]), OSError(errno.ENOSPC, "No space left on device")
+
+    def fail(*_: object) -> None:
+        raise full
+
+    monkeypatch.setattr("mlflow.MlflowClient.log_artifacts", fail)
+    with pytest.raises(OSError, match="No space left"):
+        before.into_experiment(store.get_run(source), config, {})
+    assert store.search_runs([ensure_experiment("here")]) == []
+    assert store.get_run(source).info.status == "FINISHED"
 
 
 def test_a_download_that_fails_says_nothing_of_the_model(

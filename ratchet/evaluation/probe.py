@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ratchet.errors import GateError
 from ratchet.evaluation import probe_process
 from ratchet.evaluation.served import TORCHSCRIPT_FILE
 
@@ -100,30 +101,41 @@ def _on_disk(model: Exported, images: Path) -> dict[str, Any]:
 
 
 def _run(job: Mapping[str, Any], folder: Path, time_limit: int) -> dict[str, Any]:
-    """Start a minimal interpreter on the job; return what it wrote, or why there is nothing."""
+    """Start a minimal interpreter on the job; return what it wrote, or why there is nothing.
+
+    What kills it, or keeps it from answering in time, may be the machine's trouble: only what happens twice is the model's.
+    Raises `GateError` where the process ends without having come to the model.
+    """
     job_file, answer_file = folder / "job.json", folder / "answer.json"
     job_file.write_text(json.dumps(dict(job) | {"time_limit": time_limit}))
     # -P: the script's own folder stays off the path, where its neighbours would hide modules of the same names.
     command = [sys.executable, "-P", str(probe_process.__file__), str(job_file), str(answer_file)]
-    try:
-        done = subprocess.run(
-            command,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "-1"},  # AMD's
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=time_limit,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return {"error": f"it did not load and answer within {time_limit} s and was killed"}
-    try:
-        told: dict[str, Any] = json.loads(answer_file.read_text())
-    except (OSError, ValueError):
-        return {"error": f"its process {_death(done.returncode)}: {done.stderr.strip()[-500:] or 'no output'}"}
+    told: dict[str, Any] = {}
+    for _ in range(2):
+        try:
+            done = subprocess.run(
+                command,
+                env=os.environ
+                | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "-1"},  # AMD's
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=time_limit,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            told = {"error": f"it did not load and answer within {time_limit} s and was killed, twice"}
+            continue
+        try:
+            answer: dict[str, Any] = json.loads(answer_file.read_text())
+            return answer
+        except (OSError, ValueError):
+            said = done.stderr.strip()[-500:] or "no output"
+        if done.returncode >= 0:  # what a model raises is an answer
+            raise GateError(
+                f"models cannot be tried on this machine: the process that does ended with status {done.returncode} and "
+                f"without an answer: {said}. Mend that, and judge again."
+            )
+        told = {"error": f"its process was killed by {signal.Signals(-done.returncode).name}, twice: {said}"}
     return told
-
-
-def _death(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code} without an answer"

@@ -70,7 +70,7 @@ def read_record(path: Path, *, digest: str | None = None) -> Record:
 
     `digest` is that of the text, as the registry keeps it: a later Ratchet may write the same verdict with more fields. Without
     it, the text must be what this one writes. Raises VerdictChangedError, naming the file, when one of them is not what it
-    was.
+    was, and NewerVerdictError for one that only a newer Ratchet can read.
     """
     try:
         text = path.read_text(encoding="utf-8")

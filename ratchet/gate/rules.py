@@ -119,6 +119,10 @@ def serves(policy: Policy, evidence: Evidence, *, with_champion: bool) -> Iterat
     """The exported model loads elsewhere, answers finite numbers of the right shape, agrees with the trained one."""
     rule, probe = policy.serves, evidence.serves
     if rule is None:
+        if probe is not None and not (probe.loaded and probe.output_shape == probe.expected_shape):
+            told = probe.error or f"its output has shape {probe.output_shape}, expected {probe.expected_shape}"
+            why = f"it gave no usable answer when it was tried, so that it was not scored: {told}"
+            yield Check(rule="serves", slice="answers", passed=False, required="a usable answer", why=why)
         return
 
     def check(name: str, passed: bool, why: str, observed: float | None = None) -> Check:

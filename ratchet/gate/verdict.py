@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from ratchet.errors import VerdictChangedError
+from ratchet.errors import NewerVerdictError, VerdictChangedError
 from ratchet.gate.evidence import Evidence
 from ratchet.gate.policy import Policy, Settings
 
@@ -20,7 +20,8 @@ Decision = Literal["promote", "reject", "inconclusive"]
 Rule = Literal["scored", "different", "floor", "superiority", "non_inferiority", "anchor", "leak", "serves", "budget"]
 
 
-STATISTIC, STATISTIC_VERSION = "statistic", 5
+_LATER = {"extra_forbidden", "literal_error"}  # faults that a reader finds where a later one would find none
+STATISTIC, STATISTIC_VERSION = "statistic", 6
 """Goes up when the same counts and policy give another verdict, be it in its words alone."""
 
 
@@ -198,10 +199,14 @@ class Verdict(Settings):
 
     @classmethod
     def from_json(cls, text: str) -> Verdict:
-        """Read a verdict. Raises VerdictChangedError when the text is no verdict."""
+        """Read a verdict. Raises VerdictChangedError when the text is no verdict, NewerVerdictError when this cannot read it."""
         try:
             verdict = cls.model_validate_json(text)
         except ValidationError as error:
+            if all(fault["type"] in _LATER for fault in error.errors()):
+                raise NewerVerdictError(
+                    f"This verdict was written by a newer Ratchet, of which {_keys(error)} is not known here: update this one."
+                ) from error
             fault = error.errors()[0]
             key = ".".join(str(part) for part in fault["loc"])
             raise VerdictChangedError(f"This is no verdict: {key or 'the text'}: {fault['msg']}.") from error
@@ -213,6 +218,10 @@ class Verdict(Settings):
     def digest(self) -> str:
         """Sha-256, in hexadecimal, of the text that it was read from, or else of `to_json()`."""
         return hashlib.sha256((self._text or self.to_json()).encode()).hexdigest()
+
+
+def _keys(error: ValidationError) -> str:
+    return ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors())
 
 
 def schema() -> str:

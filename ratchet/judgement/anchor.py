@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ratchet.errors import CountsMismatchError, ModelFilesError
+from ratchet.errors import CountsMismatchError, GateError, ModelFilesError
 from ratchet.evaluation.counts import ImageCounts, score
-from ratchet.evaluation.served import ServedModel
 from ratchet.gate import Policy
 from ratchet.gate.contrasts import check_comparable
 from ratchet.scratch import scratch
@@ -31,6 +30,18 @@ class FoundAnchor:
     notes: tuple[str, ...] = ()
 
 
+def require_to_compare(policy: Policy, manager: MlflowModelManager, model: str) -> None:
+    """Raise `GateError` where production is empty though it was not always, and the policy compares with a champion alone."""
+    if policy.anchor is not None or model not in manager.models() or manager.champion(model) is not None:
+        return
+    if former := manager.champions(model):
+        raise GateError(
+            f"production of {model} is empty, though v{former[-1].version} was in it, and this policy compares with the champion "
+            f"alone: put one back (ratchet promote {model} {former[-1].version}), or compare with the best of them "
+            "(gate.anchor.margin=0.02)."
+        )
+
+
 def find_anchor(
     policy: Policy,
     reference: ModelVersion,
@@ -46,7 +57,7 @@ def find_anchor(
     `counts` are those of today by version number, of the `reference` at least, which wins a tie: the champion, or the
     challenger while there is none. A version cannot be compared, and is left out, that has other classes, whose output is
     not finite on an image, or, where the policy looks for leaks, that has `seen` one of the `gate` images (by content): they
-    may not have been gate images then. If one cannot be read, nobody knows whether it was the best, and there is no anchor.
+    may not have been gate images then. Raises `GateError` if one cannot be read: nobody knows whether it was the best.
     """
     versions = {version.version: version for version in manager.champions(reference.model)}
     known = {number: found for number in versions if (found := counts.get(number) or _known(versions[number], scorer))}
@@ -56,7 +67,11 @@ def find_anchor(
             number: manager.version(reference.model, number) for number in versions
         }  # with what fetching them found
     except ModelFilesError as error:
-        return FoundAnchor(notes=(f"no anchor, as a version that was in production once cannot be scored: {error}",))
+        raise GateError(
+            f"a version that was in production once cannot be scored, so nobody knows whether it was the best: {error}. Mend "
+            "that and judge again; or delete that version, or, while there is a champion, judge without an anchor "
+            "(gate.anchor=null)."
+        ) from error
     notes: list[str] = []
     scores: dict[int, float] = {}
     for number, found in known.items():
@@ -99,6 +114,8 @@ def _known(version: ModelVersion, scorer: Scorer) -> ImageCounts | None:
 
 
 def _score(versions: Sequence[ModelVersion], scorer: Scorer, manager: MlflowModelManager) -> dict[int, ImageCounts]:
+    from ratchet.evaluation.served import ServedModel  # noqa: PLC0415 - imports torch, which planning does not need
+
     counts: dict[int, ImageCounts] = {}
     for start in range(0, len(versions), MODELS_AT_ONCE):
         some = {str(version.version): version for version in versions[start : start + MODELS_AT_ONCE]}

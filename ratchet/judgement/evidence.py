@@ -35,8 +35,8 @@ def collect_evidence(
 
     `files` are the model directories by role, challenger and champion; `image_digests` the gate images' content by
     name; `training` what each role has seen, as `images_seen` finds it, where the policy looks for leaks. A challenger that
-    fails is evidence too. Raises `ModelFilesError` for a champion that fails, and where a directory is no model at all; and the
-    errors of reading images (`DataError`).
+    fails is evidence too. Raises `ModelFilesError` for a champion that fails, and where a directory is no model at all;
+    `GateError` where the process that tries models does not come to them; and the errors of reading images (`DataError`).
     """
     leak = None
     if policy.leak:
@@ -53,13 +53,11 @@ def collect_evidence(
     }
     if "champion" in answers and (error := answers["champion"].error):
         raise ModelFilesError(
-            f"the champion does not serve, so nothing can be compared with it: {error}. Roll it back."
+            f"the champion does not serve, so nothing can be compared with it: {error}. Look at the memory and the "
+            "load of this machine and judge again; if it stays so, roll the champion back."
         )
     costs, notes = _measure_costs(policy, exported, answers)
     serves = _serves(files, answers)
-    if policy.serves is None and not is_usable(serves):  # no check tells why, then
-        why = serves.error or f"its answer has the shape {serves.output_shape} instead of {serves.expected_shape}"
-        notes += (f"the challenger gave no usable answer when it was tried, and is scored as finding nothing: {why}",)
     return Evidence(
         leak=leak,
         serves=serves,

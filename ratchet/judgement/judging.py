@@ -18,7 +18,7 @@ from ratchet.gate.contrasts import dependence_note
 from ratchet.gate.record import write_record
 from ratchet.gate.report import html_report
 from ratchet.home import home
-from ratchet.judgement.anchor import FoundAnchor, find_anchor
+from ratchet.judgement.anchor import FoundAnchor, find_anchor, require_to_compare
 from ratchet.judgement.cache import CountsCache
 from ratchet.judgement.evidence import collect_evidence, images_seen, is_usable
 from ratchet.judgement.page import write_page
@@ -146,6 +146,8 @@ def _measure(
     on_image: OnImage,
 ) -> _Measured:
     """Fetch the models, checked against the hashes of their registration; try them, then count them."""
+    if "champion" not in versions:
+        require_to_compare(policy, manager, versions["challenger"].model)
     samples, copies = data.gate_samples, len(data.samples[data.gate_split]) - len(data.gate_samples)
     files = {role: manager.download_model(v.model, v.version, folder / role) for role, v in versions.items()}
     # One that was registered outside Ratchet got its files' hashes when it was fetched.
@@ -169,7 +171,7 @@ def _measure(
         if champion is None and anchor.version is None and anchor.notes:
             raise GateError(
                 f"production is empty, and no version that was in it can be compared with: {'; '.join(anchor.notes)}. Put one "
-                "of them back, or judge without them (gate.anchor=null)."
+                f"of them back (ratchet promote {reference.model} VERSION), or delete them: without any, it is a first model."
             )
     counts |= {} if anchor.counts is None else {"anchor": anchor.counts}
     same = (f"{copies} gate images are copies of others, byte for byte, and are left out",) if copies else ()

@@ -138,19 +138,27 @@ def origin(version: ModelVersion) -> dict[str, str]:
 
 
 def kept_verdict(event: Event) -> Verdict | None:
-    """The verdict of a judgement; None where its record is gone, or is not what it was."""
+    """The verdict of a judgement; None where its record is gone, or is not what it was.
+
+    Raises `NewerVerdictError` for one that only a newer Ratchet can read.
+    """
     from ratchet.gate import Verdict  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix="verdict-") as folder:
         try:
-            verdict = Verdict.from_json(fetch_record(event, Path(folder)).read_text(encoding="utf-8"))
-        except (VerdictChangedError, OSError):
+            text = fetch_record(event, Path(folder)).read_text(encoding="utf-8")
+            if hashlib.sha256(text.encode()).hexdigest() != event.verdict_digest:
+                return None
+            return Verdict.from_json(text)
+        except (VerdictChangedError, OSError, UnicodeDecodeError):
             return None
-    return verdict if verdict.digest == event.verdict_digest else None
 
 
 def promoted_on(manager: LedgerModelManager, version: ModelVersion) -> Record | None:
-    """The record of the judgement that a version was promoted on, or else judged by last before; None: there is none of it."""
+    """The record of the judgement that a version was promoted on, or else judged by last before; None: there is none of it.
+
+    Raises `NewerVerdictError`.
+    """
     from ratchet.gate.record import read_record  # noqa: PLC0415
 
     decided = _deciding(manager.history(version.model), version.version)

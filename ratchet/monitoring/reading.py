@@ -55,7 +55,7 @@ def take_reading(
     an image keeps its split while the data grow, so these came later. So did the images of the gate split that its
     verdict does not name; those that it names are the reference. Metric, average and resampling are those of the policy
     that promoted the champion, or, where no record tells, that it was trained under. `data_path` is where the data are
-    now, if not where it was trained on them. Raises `RegistryError`, `DataError`.
+    now, if not where it was trained on them. Raises `ConfigError`, `RegistryError`, `DataError`, `GateError`.
     """
     champion = manager.champion(model)
     if champion is None:

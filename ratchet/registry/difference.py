@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from ratchet.registry.events import Event
 from ratchet.registry.fold import State
@@ -12,7 +11,6 @@ from ratchet.registry.store import Notes, Observed
 from ratchet.registry.values import Stage
 
 ALIASES = {Stage.PRODUCTION: "production", Stage.STAGING: "staging"}
-DEAD_AFTER = timedelta(minutes=10)  # a writer that began so long ago was killed: a projection takes a second
 
 
 @dataclass(frozen=True)
@@ -26,9 +24,11 @@ class Look:
 
 
 def undisturbed(notes: Notes, state: State) -> bool:
-    """Whether no writer of ours can have left the projection as it is: all was projected once, and nobody is at it."""
-    alive = [since for since in notes.intents.values() if datetime.now(UTC) - since < DEAD_AFTER]
-    return not alive and notes.projected >= state.moved_at
+    """Whether no writer of ours can have left the projection as it is: all was projected once, and nobody is at it.
+
+    Nor was anybody, who was killed: an intent that has no writer any more may be of the last one that wrote.
+    """
+    return not notes.intents and notes.projected >= state.moved_at
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 
 from ratchet.errors import ModelFilesError, RegistryError
 from ratchet.registry.events import Event, decode, encode
-from ratchet.registry.files import digests_of, manifest_digest, require_model
+from ratchet.registry.files import cannot_be_copied, digests_of, manifest_digest, require_model
 from ratchet.registry.store import Found, Kept, Notes, Observed, Source, Store
 from ratchet.registry.values import Stage
 from ratchet.run_names import FINGERPRINT_TAG
@@ -210,7 +210,7 @@ class DirectoryStore(Store):
         try:
             shutil.copytree(location, into)
         except OSError as error:
-            raise ModelFilesError(f"the model files at {location} cannot be read: {error}") from error
+            raise cannot_be_copied(location, error) from error
 
 
 def _found(number: int, folder: Path) -> Found:

@@ -98,6 +98,7 @@ class Event:
 
 
 _PLACED = {"number", "time", "void", "from_stage", "replaced"}
+_WRITTEN = {item.name for item in fields(Event)} - _PLACED
 
 
 def encode(event: Event) -> str:
@@ -118,7 +119,7 @@ def decode(text: str, number: int, time: datetime) -> Event:
     """The event that `encode` wrote, at its place in the log. Raises `RegistryError` for what no Ratchet wrote."""
     try:
         written = json.loads(text)
-        if written.pop("format") != FORMAT:
+        if written.pop("format") != FORMAT or written.keys() - _WRITTEN or written["kind"] not in set(EventKind):
             raise RegistryError(f"event {number} was written by a newer Ratchet: update this one")
         written["kind"] = EventKind(written["kind"])
         if "to_stage" in written:

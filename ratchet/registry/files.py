@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ratchet.errors import ModelFilesError
+from ratchet.errors import ModelFilesError, RegistryError
 
 if TYPE_CHECKING:
     import torch
 
 _NOT_THE_MODEL = {"registered_model_meta"}  # MLflow's loaders write it into the directory that they load from
+_LACKS = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
+_OF_THIS_MACHINE = re.compile(
+    rf"\[Errno ({'|'.join(map(str, _LACKS))})\]"
+)  # as errors that sum up others quote them, too
 MODEL_MARKS = ("MLmodel", "model.pt")  # either makes a directory a model
 
 
@@ -32,6 +38,21 @@ def manifest_digest(digests: Mapping[str, str]) -> str:
     """One sha256 for a whole directory: that of its sorted `<sha256>  <path>` lines, as sha256sum prints them."""
     lines = "".join(f"{digest}  {path}\n" for path, digest in sorted(digests.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def is_of_this_machine(error: Exception) -> bool:
+    """Whether it tells of what this machine lacks, and nothing of the files."""
+    return _OF_THIS_MACHINE.search(str(error)) is not None
+
+
+def cannot_be_copied(location: str, error: Exception) -> RegistryError:
+    """What to raise where files could not be copied: a `ModelFilesError`, unless this machine lacks what that takes."""
+    if is_of_this_machine(error):
+        return RegistryError(
+            f"the model files at {location} cannot be copied to this machine: {error}. Mend that (room, memory, open files), and "
+            "try again"
+        )
+    return ModelFilesError(f"the model files at {location} cannot be read: {error}")
 
 
 def require_model(names: set[str], location: str) -> None:

@@ -14,10 +14,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from ratchet.errors import ModelNotFoundError, NotAllowedError, RegistryError, ServerUnreachableError
-from ratchet.registry.difference import ALIASES, DEAD_AFTER, Look, difference_of, undisturbed
+from ratchet.registry.difference import ALIASES, Look, difference_of, undisturbed
 from ratchet.registry.events import LONGEST_TEXT, Event, EventKind
 from ratchet.registry.fold import Folded, State
 from ratchet.registry.rendering import render
@@ -28,6 +28,7 @@ from ratchet.run_names import FINGERPRINT_TAG
 _logger = logging.getLogger(__name__)
 
 _NAMESPACE = uuid.UUID("5f0f5f1c-3c35-4c2e-9a51-7a7c3b1d2f60")
+_DEAD_AFTER = timedelta(minutes=10)  # a writer that began so long ago was killed: a projection takes a second
 _ATTEMPTS = 5
 _UNTIL_SHOWN = (0.0, 0.1, 0.3, 1.0, 3.0)  # seconds between looks: a server may read from a replica that is behind
 _ROUNDS = 100  # of looking again while others write; each ends with the log having moved on
@@ -149,9 +150,9 @@ class Ledger:
         """Take a step towards agreement; True if there was none to take."""
         if self._take_over_versions(model, look):
             return False
-        self._bury(model, look.notes)
         difference = difference_of(look)
         if difference is None:
+            self._bury(model, look.notes)
             if min(look.notes.projected, look.notes.stages) < look.state.moved_at:
                 self.store.mark_projected(model, look.state.head)
             return True
@@ -167,9 +168,9 @@ class Ledger:
         return self.event(EventKind.CHANGED_OUTSIDE, about, moves=moves, outside=True, follows=state.head)
 
     def _bury(self, model: str, notes: Notes) -> None:
-        """Remove the intents of the dead."""
+        """Remove the intents of the dead. Until log and projection agree they stay: one of theirs may have written last."""
         for token, since in notes.intents.items():
-            if datetime.now(UTC) - since >= DEAD_AFTER:
+            if datetime.now(UTC) - since >= _DEAD_AFTER:
                 self.store.close_intent(model, token)
 
     def _known_models(self) -> str:

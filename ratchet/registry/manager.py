@@ -9,6 +9,7 @@ from typing import Final, Literal
 from ratchet.errors import ModelFilesError, NoFinishedRunError, NothingToRollBackError, RegistryError
 from ratchet.registry.events import Event, EventKind
 from ratchet.registry.ledger import event_id, written_down
+from ratchet.registry.questions import in_utc
 from ratchet.registry.reading import RegistryReader, number_of, shown, stage_of
 from ratchet.registry.refusal import refuse
 from ratchet.registry.registration import register
@@ -139,7 +140,12 @@ class LedgerModelManager(RegistryReader):
         look = self._settle(model_name)
         left, target = look.state.champion, look.state.rollback_target
         if left is None:
-            raise NothingToRollBackError(f"{model_name!r} has no version in production to roll back from")
+            put = (
+                ""
+                if target is None
+                else f": ratchet promote {model_name} {target} puts back the one that was there last"
+            )
+            raise NothingToRollBackError(f"{model_name!r} has no version in production to roll back from{put}")
         if target is None:
             raise NothingToRollBackError(
                 f"{model_name!r} cannot be rolled back from v{left}: no version that can still serve was in production "
@@ -191,14 +197,16 @@ class LedgerModelManager(RegistryReader):
 
         That is: *gated* (with `outcome` promote, reject or inconclusive), *asked* (with `until`), *approved*, *refused*, *noted*.
 
-        The same `key` (default: the kind, the version and the verdict's digest) is written down once. A verdict's digest
-        becomes the version's tag `ratchet.verdict` too.
+        The same `key` (default: the kind, the version and the verdict's digest) is written down once. The digest of a
+        *gated* verdict becomes the version's tag `ratchet.verdict` too.
         """
         wanted = EventKind(kind)
         if wanted not in _RECORDED:
             raise RegistryError(
                 f"{kind!r} events are written by the operation itself: record takes {', '.join(sorted(_RECORDED))}"
             )
+        if wanted is EventKind.ASKED:
+            until = in_utc(until)
         look = self._settle(model_name)
         number = number_of(model_name, look, version)
         made = look.observed.versions[number].created_ms

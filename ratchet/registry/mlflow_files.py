@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ratchet.errors import ModelFilesError, RegistryError, ServerUnreachableError
-from ratchet.registry.files import digests_of, manifest_digest, require_model
+from ratchet.registry.files import cannot_be_copied, digests_of, is_of_this_machine, manifest_digest, require_model
 from ratchet.registry.locations import VERSION, local_path
 from ratchet.registry.searches import experiment_on, run_on
 from ratchet.registry.store import Kept, Source
@@ -202,7 +202,8 @@ class MlflowFiles:
                 raise
             if model.experiment_id != experiment_on(self._client, KEEPING_EXPERIMENT, self._uri):
                 return
-            _repository(location, self._uri).delete_artifacts()
+            with suppress(FileNotFoundError):  # another process finishes the deletion, too
+                _repository(location, self._uri).delete_artifacts()
             self._client.delete_logged_model(model.model_id)
 
     def logged_model_at(self, location: str) -> str | None:
@@ -244,10 +245,12 @@ class MlflowFiles:
             into.mkdir()
             with answering(self._uri):
                 _repository(root, self._uri).download_artifacts("", str(into))
-        except ServerUnreachableError:
-            raise  # that says nothing of the files
+        except ServerUnreachableError as error:  # that says nothing of the files
+            if is_of_this_machine(error):  # MLflow sums up what failed of a download, as if the server had
+                raise cannot_be_copied(location, error) from error
+            raise
         except (RegistryError, MlflowException, OSError) as error:
-            raise ModelFilesError(f"the model files at {location} cannot be read: {error}") from error
+            raise cannot_be_copied(location, error) from error
         if not any(into.iterdir()):
             raise ModelFilesError(f"there are no model files at {location} any more")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from ratchet.errors import RegistryError
 from ratchet.registry.events import Event, EventKind
 
 ANSWERS = frozenset({EventKind.APPROVED, EventKind.REFUSED})
@@ -32,5 +33,20 @@ def question_of(history: Iterable[Event], version: int, flow_run: str | None) ->
 
 
 def deadline(asked: Event) -> datetime:
-    """When a question that nobody answered counts as refused."""
-    return datetime.fromisoformat(str(asked.until))
+    """When a question that nobody answered counts as refused. A time of another program that tells none is over."""
+    try:
+        until = datetime.fromisoformat(str(asked.until))
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+    return until if until.tzinfo is not None else until.replace(tzinfo=UTC)
+
+
+def in_utc(until: str | None) -> str:
+    """A deadline as the history has it. Raises `RegistryError` for what is no time, or has no zone."""
+    try:
+        moment = datetime.fromisoformat(str(until))
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise RegistryError(f"until={until!r}: say when the question ends, with a time zone: 2026-12-01T12:00:00+00:00")
+    return moment.astimezone(UTC).isoformat()

@@ -17,7 +17,7 @@ from ratchet.registry.abstract import AbstractModelManager
 from ratchet.registry.difference import Look
 from ratchet.registry.events import Event, EventKind
 from ratchet.registry.files import load_torchscript, verify
-from ratchet.registry.fold import champion_at
+from ratchet.registry.fold import Folded, champion_at
 from ratchet.registry.ledger import Ledger
 from ratchet.registry.placing import UNFINISHED, filling, making, move_into
 from ratchet.registry.registration import with_digests
@@ -84,18 +84,30 @@ class RegistryReader(AbstractModelManager):
         once = look.state.reigned & look.state.stages.keys()
         return tuple(shown(model_name, look, v) for v in sorted(filter(None, once)) if v not in look.state.quarantined)
 
-    def replaced_champion(self, model_name: str) -> int | None:
-        """The number of the version whose place in production the champion took, whoever saw to that.
+    def replaced_champions(self, model_name: str) -> frozenset[int]:
+        """The numbers of the versions whose place in production today's champion took, whoever saw to that: when it came, and
+        each time that it came back.
 
-        None where there is none, and where it was released since: then it may be promoted again.
+        One that was released since is left out: it may be promoted again.
         """
         look = self._settle(model_name)
-        *earlier, (since, champion) = look.state.reigns or ((datetime.min, None),)
-        if champion is None or not earlier or earlier[-1][1] not in look.state.reigned:
-            return None
-        number = earlier[-1][1]
-        freed = (e for e in look.events if e.kind is EventKind.RELEASED and e.counts and e.version == number)
-        return None if any(event.time >= since for event in freed) else number
+        reigns = [version for _, version in look.state.reigns]
+        if not reigns or reigns[-1] is None:
+            return frozenset()
+        before = {*reigns[reigns.index(reigns[-1]) : -1], *reigns[-2:-1]} - {reigns[-1]}
+
+        def released(number: int) -> bool:
+            left = max((event.number for event in look.events if event.replaced == number), default=0)
+            freed = (e for e in look.events if e.kind is EventKind.RELEASED and e.counts and e.version == number)
+            return any(event.number > left for event in freed)
+
+        return frozenset(v for v in before if v is not None and v in look.state.reigned and not released(v))
+
+    def own_history(self, version: ModelVersion) -> tuple[Event, ...]:
+        """The events of a version, oldest first, and none of one that had its number before the model was made anew."""
+        events = [event for event in self.history(version.model) if event.version == version.version]
+        made = max((e.number for e in events if e.kind is EventKind.REGISTERED and e.counts), default=0)
+        return tuple(event for event in events if event.number >= made)
 
     def rollback_target(self, model_name: str) -> ModelVersion | None:
         """The version that a rollback would return to; None if there is nothing to go back to."""
@@ -106,6 +118,13 @@ class RegistryReader(AbstractModelManager):
     def history(self, model_name: str) -> tuple[Event, ...]:
         """Every event, oldest first, also those that came too late to count (`Event.counts`)."""
         return self._settle(model_name).events
+
+    def champion_behind(self, model_name: str, event: Event) -> int | None:
+        """The number of the version that was in production behind an event of the history; None if there was none.
+
+        By its place: of events that a clock which was ahead has dated, several have the same time.
+        """
+        return Folded().with_more(e for e in self.history(model_name) if e.number <= event.number).state.champion
 
     def champion_at(self, model_name: str, time: datetime) -> int | None:
         """The number of the version that was in production at `time` (aware; it may be deleted by now), or None."""

@@ -11,6 +11,7 @@ from ratchet.registry.questions import open_question
 from ratchet.registry.values import AUTHOR_TAG, ModelVersion, Stage
 from ratchet.run_names import CHECKPOINTS_PATH, MODEL_PATH
 
+_ANCHORS = 20  # verdicts whose anchor stays
 _NOT_PROMOTED = ("reject", "inconclusive")
 HEAVY = (MODEL_PATH, CHECKPOINTS_PATH)  # what weighs in a trial's run; its metrics, parameters and report stay
 
@@ -39,7 +40,7 @@ def plan(
     """Decide which versions of one model go: archived, rejected and inconclusive ones beyond the newest `keep`.
 
     Whatever their age, these stay: the champion, staging, the last `rollbacks` versions that a rollback can reach,
-    the anchor of the last verdict that had one, pinned versions, those in quarantine (a release needs them), those that
+    the anchors of the last verdicts that had one, pinned versions, those in quarantine (a release needs them), those that
     others registered (their run has the only files), and those that wait for a verdict or for a person's answer.
     """
     stays: dict[int, str] = {}
@@ -51,11 +52,11 @@ def plan(
     questions = {event.version for event in own if event.kind is EventKind.ASKED}
     asked = {number for number in questions & {version.version for version in versions} if open_question(own, number)}
     verdicts = {event.version: event.outcome for event in own if event.kind is EventKind.GATED and event.counts}
-    anchors = [event.anchor for event in events if event.anchor is not None and event.counts]
+    # Of several verdicts: one by hand, by another policy or on other images has another.
+    anchors = [event.anchor for event in events if event.anchor is not None and event.counts][-_ANCHORS:]
     for version in sorted(versions, key=lambda version: version.version, reverse=True):
         outcome = verdicts.get(version.version)
-        anchor = anchors[-1] if anchors else None
-        why = _protection(version, reachable, outcome, anchor=anchor, asked=asked)
+        why = _protection(version, reachable, outcome, anchors=anchors, asked=asked)
         if why is not None:
             stays[version.version] = why
         elif newest < keep:
@@ -74,7 +75,7 @@ def _protection(
     reachable: Collection[int],
     outcome: str | None,
     *,
-    anchor: int | None,
+    anchors: Collection[int],
     asked: Collection[int],
 ) -> str | None:
     """Why a version must stay whatever its age, or None."""
@@ -82,7 +83,7 @@ def _protection(
     reasons = (
         (version.stage in active, active.get(version.stage, "")),
         (version.version in reachable, "a rollback may return to it"),
-        (version.version == anchor, "the gate's anchor"),
+        (version.version in anchors, "an anchor of the gate"),
         (version.pinned, "pinned"),
         (version.quarantined, "in quarantine until it is released"),
         (version.version in asked, "a person is being asked about it"),

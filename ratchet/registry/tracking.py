@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from ratchet.errors import ConfigError, NotAllowedError, RegistryError, ServerUnreachableError
-from ratchet.home import home
+from ratchet.home import home, postgres_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,12 +26,14 @@ _EMBEDDED = "mlflow.db"
 _HIDDEN = "***"
 _CONNECT_SECONDS = 3.0
 _RESTART_SECONDS = 15.0  # what MLflow's own requests wait for a server, by the retries below
+_PATIENT_SECONDS = 60.0  # the same for who would lose hours of work
 _LEAST_MAJOR = 3  # of a server's version: before, there were no logged models
-_answered: set[str] = set()
+_answered: dict[str, float] = {}  # the addresses that this process had an answer from, and how long it waits for each
 _DEFAULT_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_PATIENT_RETRIES = "5"  # after 0, 4, 8, 16 and 32 s
 _SETTINGS = {
-    # MLflow's own default of 7 makes a dead server take four minutes to be noticed; 3 rides out a restart of 15 s.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    _RETRIES: "3",  # MLflow's own default of 7 makes a dead server take four minutes to be noticed
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the addresses stand in our tables
@@ -67,10 +69,16 @@ def client(uri: str | None = None) -> MlflowClient:
     are set for this process and its children: fewer retries, no progress bars, no addresses printed, no telemetry.
     """
     uri = uri or tracking_uri()
-    require_listening(uri, seconds=_RESTART_SECONDS if uri in _answered else 0.0)
+    require_listening(uri, seconds=_answered.get(uri, 0.0))
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     if uri == embedded_uri():
+        elsewhere = os.environ.get("RATCHET_POSTGRES") or postgres_folder().exists()
+        if elsewhere and not (home() / _EMBEDDED).exists():
+            raise ConfigError(
+                f"the models of {home()} are kept in PostgreSQL: start `ratchet up` with --postgres as before, or set "
+                f"MLFLOW_TRACKING_URI to that server. To begin anew, unset RATCHET_POSTGRES and move {postgres_folder()} away"
+            )
         home().mkdir(parents=True, exist_ok=True)
     from mlflow import MlflowClient  # noqa: PLC0415 (two seconds)
 
@@ -81,7 +89,7 @@ def client(uri: str | None = None) -> MlflowClient:
         opened.search_experiments(max_results=1)  # creates the tables of a new database, or finds the server mute
         if uri.startswith("http") and uri not in _answered:
             _require_new_enough(uri)
-    _answered.add(uri)
+    _answered.setdefault(uri, _RESTART_SECONDS)
     return opened
 
 
@@ -99,8 +107,13 @@ def _require_new_enough(uri: str) -> None:
 
 
 def rely_on(uri: str) -> None:
-    """Give a server that another process had an answer from the time of a restart, from the first request on."""
-    _answered.add(uri)
+    """Give a server that another process had an answer from a minute at each request: a restart of a large one takes as long.
+
+    How often MLflow repeats a request is left as it is where somebody has chosen it.
+    """
+    _answered[uri] = _PATIENT_SECONDS
+    if os.environ.get(_RETRIES, _SETTINGS[_RETRIES]) == _SETTINGS[_RETRIES]:
+        os.environ[_RETRIES] = _PATIENT_RETRIES
 
 
 @contextmanager
