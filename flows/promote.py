@@ -21,7 +21,7 @@ def promote(
     Args:
         model: The registered model's name.
         version: Which version goes there.
-        to: Where it goes. The version that is in production before becomes archived.
+        to: Where it goes. The version that is there now becomes archived.
         reason: Why. It goes into the history.
     """
     begin_run()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-from prefect.client.schemas.objects import ConcurrencyLimitStrategy, StateType
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, State, StateType
 from prefect.events import emit_event
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -135,7 +136,7 @@ def end_questions() -> list[str]:
 def _answer(asked: Event, model: str) -> Answer:
     states = own_states()
     # By their key: somebody may have paused the run on its page too, and resumed it.
-    ours = [number for number, state in enumerate(states) if str(state.state_details.pause_key).startswith(QUESTION)]
+    own, ours = f"{QUESTION}v{asked.version}-", questions_about(asked.version, states)
     after = states[ours[-1] + 1] if ours else None
     resumed = after.timestamp if after is not None and after.name == _RESUMED else None
     if (after is not None and after.name == EXPIRED) or (resumed or datetime.now(UTC)) >= deadline(asked):
@@ -143,10 +144,16 @@ def _answer(asked: Event, model: str) -> Answer:
     if resumed is None:
         # Prefect suspends once for a key; a run that was taken up without an answer, after a crash, needs another.
         question = Approval.with_initial_data(description=_question(asked, model))
-        suspend_flow_run(wait_for_input=question, key=f"{QUESTION}{len(ours) + 1}")
+        suspend_flow_run(wait_for_input=question, key=f"{own}{len(ours) + 1}")
     with get_client(sync_client=True) as client:
-        key = keyset_from_base_key(f"suspended-{QUESTION}{len(ours)}")["response"]
+        key = keyset_from_base_key(f"suspended-{own}{len(ours)}")["response"]
         return Answer.model_validate_json(client.read_flow_run_input(UUID(flow_run.id), key))
+
+
+def questions_about(version: int, states: Sequence[State]) -> list[int]:
+    """The places of the suspensions that asked about a version: an answer about another one is none."""
+    own = f"{QUESTION}v{version}-"
+    return [number for number, state in enumerate(states) if str(state.state_details.pause_key).startswith(own)]
 
 
 def _question(asked: Event, model: str) -> str:

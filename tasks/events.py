@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from prefect.events import emit_event
+from prefect.client.orchestration import get_client
+from prefect.events import Event, Resource, emit_event
 from pydantic import BaseModel, ConfigDict
 
 from ratchet import MlflowModelManager
@@ -129,9 +130,20 @@ EVENTS = tuple(kind.event for kind in _KINDS)
 
 
 def announce(event: RatchetEvent) -> None:
-    """Send an event to Prefect's server; automations may act on it."""
-    resource = {"prefect.resource.id": f"ratchet.model.{event.model}", "prefect.resource.name": event.model}
-    emit_event(event.event, resource | _labels(event), payload=event.model_dump(mode="json"), id=event.id)
+    """Send an event to Prefect's server; automations may act on it. One that is lost on the way is so in silence."""
+    emit_event(event.event, _resource(event), payload=event.model_dump(mode="json"), id=event.id)
+
+
+def announce_for_certain(event: RatchetEvent) -> None:
+    """The same, and the server has taken it when this returns. Raises what its client raises."""
+    told = Event(
+        event=event.event,
+        resource=Resource.model_validate(_resource(event)),
+        payload=event.model_dump(mode="json"),
+        id=event.id,
+    )
+    with get_client(sync_client=True) as client:
+        client.request("POST", "/events", json=[told.model_dump(mode="json")]).raise_for_status()
 
 
 def announce_history(model: str, kind: EventKind, version: int) -> None:
@@ -150,6 +162,11 @@ def announce_history(model: str, kind: EventKind, version: int) -> None:
 
 
 _OWN = {"model", "key"}
+
+
+def _resource(event: RatchetEvent) -> dict[str, str]:
+    named = {"prefect.resource.id": f"ratchet.model.{event.model}", "prefect.resource.name": event.model}
+    return named | _labels(event)
 
 
 def _labels(event: RatchetEvent) -> dict[str, str]:

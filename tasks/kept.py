@@ -5,18 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import yaml
 from prefect.input.actions import create_flow_run_input, delete_flow_run_input, read_flow_run_input
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ratchet.errors import ConfigError
 from ratchet.planning import Plan
 from ratchet.registry import BestRun
 from ratchet.training.results import SweepOutcome
 
 _PLAN, _CHOICE, _IMAGES = "ratchet-plan", "ratchet-choice", "ratchet-images"
+_SPENT = "ratchet-spent"
 _PART = 500_000  # characters in one request: many a proxy takes no more than 1 MB
 
 
@@ -44,13 +47,29 @@ def keep_plan(plan: Plan, choice: Chosen) -> None:
 def kept_plan() -> Plan | None:
     """Return the plan that this flow run has kept."""
     text = _kept(_PLAN)
-    return None if text is None else Plan.from_yaml(text)
+    with _of_this_version():
+        return None if text is None else Plan.from_yaml(text)
 
 
 def kept_choice() -> Chosen | None:
     """Return what this flow run has kept of its trials."""
     text = _kept(_CHOICE)
-    return None if text is None else Chosen.model_validate(yaml.safe_load(text))
+    with _of_this_version():
+        return None if text is None else Chosen.model_validate(yaml.safe_load(text))
+
+
+@contextmanager
+def _of_this_version() -> Iterator[None]:
+    """Say of what another Ratchet has kept that it is that."""
+    try:
+        yield
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ConfigError(
+            f"this run began under another version of Ratchet, and this worker's cannot read what it has kept ({key}). Retry it "
+            "on its page when a worker of that version is there: an answer is kept. Or start a new run: what is trained is "
+            "reused, and it asks again"
+        ) from error
 
 
 def keep_images(names: Collection[str] | None) -> None:
@@ -63,6 +82,18 @@ def kept_images() -> frozenset[str] | None:
     text = _kept(_IMAGES)
     names = None if text is None else json.loads(text)
     return None if names is None else frozenset(names)
+
+
+def keep_spent(seconds: float) -> None:
+    """Keep how long the sweep of this flow run has been at work."""
+    if read_flow_run_input(_SPENT) is not None:
+        delete_flow_run_input(_SPENT)
+    create_flow_run_input(_SPENT, seconds)
+
+
+def kept_spent() -> float:
+    """Return the seconds that this flow run has kept; zero where it has not been at work."""
+    return float(cast("float | None", read_flow_run_input(_SPENT)) or 0.0)
 
 
 def _keep(key: str, text: str) -> None:

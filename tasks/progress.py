@@ -48,7 +48,7 @@ def sweep_progress(plan: Plan) -> Iterator[SweepProgress]:
 @contextmanager
 def gate_progress(model: str) -> Iterator[Callable[[int, int], None]]:
     """Report the share of the gate's images that are scored, while the block runs; nothing where none has to be."""
-    bar, due = _bar("gate", model, "share of the gate images scored"), _Seldom()
+    bar, due = _bar("gate", model, "share of the gate images scored"), Seldom()
 
     def report(done: int, total: int) -> None:
         if due(now=done == total):
@@ -80,7 +80,7 @@ class SweepProgress:
         """Tell how far they are."""
         self._last = trials
         self._show(trials)
-        if self._artifacts is None and any(trial.status == "running" for trial in trials):
+        if self._artifacts is None and any(trial.caching or trial.status == "running" for trial in trials):
             self._artifacts = _Sweep(self._plan, self._expected)
         if self._artifacts is not None:
             self._artifacts.set(trials)
@@ -91,14 +91,15 @@ class SweepProgress:
             self._artifacts.set(self._last, now=True)
 
 
-class _Seldom:
+class Seldom:
     """Lets an update through if the last was long enough ago not to burden the server."""
 
-    def __init__(self) -> None:
-        self._told = -_SECONDS_BETWEEN
+    def __init__(self, seconds: float = _SECONDS_BETWEEN) -> None:
+        self._seconds, self._told = seconds, -seconds
 
-    def __call__(self, *, now: bool) -> bool:
-        if not now and time.monotonic() - self._told < _SECONDS_BETWEEN:
+    def __call__(self, *, now: bool = False) -> bool:
+        """Whether it is time, or is to be `now`."""
+        if not now and time.monotonic() - self._told < self._seconds:
             return False
         self._told = time.monotonic()
         return True
@@ -140,7 +141,7 @@ class _Sweep:
             lambda: cast("UUID", create_markdown_artifact("Training begins.", key=key, description=description)),
             _update_table,
         )
-        self._due = _Seldom()
+        self._due = Seldom()
 
     def set(self, trials: Sequence[TrialResult], *, now: bool = False) -> None:
         """Bring them up to date, if it is time."""

@@ -6,6 +6,9 @@ started anew after a crash or a suspension goes on where it was.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 from prefect import get_run_logger
 
 from ratchet import planning, retraining
@@ -15,13 +18,16 @@ from ratchet.outcome import Outcome
 from ratchet.page_parts import figure
 from ratchet.planning import Plan
 from ratchet.registry import BestRun, EventKind, ModelVersion, Stage
-from ratchet.training.results import SweepOutcome
+from ratchet.training.progress import FOR_A_GPU
+from ratchet.training.results import SweepOutcome, TrialResult
 from tasks.events import announce_history
-from tasks.kept import keep_images, kept_choice, kept_images, kept_plan
-from tasks.progress import gate_progress, sweep_progress
+from tasks.kept import keep_images, keep_spent, kept_choice, kept_images, kept_plan, kept_spent
+from tasks.progress import Seldom, gate_progress, sweep_progress
 from tasks.run_page import describe_run, this_flow_run, write_page
-from tasks.runs import is_waiting
+from tasks.runs import is_waiting, require_wanted
 from tasks.step import step, warned_of
+
+_SECONDS_BETWEEN = 60.0  # of notes on the time that was spent
 
 
 @step("plan")
@@ -42,11 +48,30 @@ def plan_retraining(form: RetrainForm) -> Plan:
 
 @step("sweep")
 def sweep(plan: Plan) -> SweepOutcome:
-    """Train the trials, each in a process of its own. A run that has asked a person trains nothing more."""
+    """Train the trials, each in a process of its own. A run that has asked a person trains nothing more.
+
+    One that is taken up again has what was left of `sweep.max_time`.
+    """
     if (kept := kept_choice()) is not None:
         return kept.sweep
+    bounded, due = plan.sweep.settings.max_time is not None, Seldom(_SECONDS_BETWEEN)
+    spent, began = kept_spent() if bounded else 0.0, time.monotonic()
+    plan = plan.model_copy(update={"sweep": plan.sweep.model_copy(update={"spent": spent})})
+    waited, waits_since = 0.0, None  # for a GPU that another sweep has, which does not count
     with sweep_progress(plan) as progress:
-        outcome = retraining.train(plan, on_plan=progress.plan, on_progress=progress.trials)
+
+        def tell(trials: Sequence[TrialResult]) -> None:
+            nonlocal waited, waits_since
+            now = time.monotonic()
+            waited += 0.0 if waits_since is None else now - waits_since
+            begun = [trial for trial in trials if trial.status == "running"]
+            waits_since = now if begun and all(trial.progress.phase == FOR_A_GPU for trial in begun) else None
+            progress.trials(trials)
+            if bounded and due():
+                with warned_of("how long this sweep has been at work is not kept"):
+                    keep_spent(spent + now - began - waited)
+
+        outcome = retraining.train(plan, on_plan=progress.plan, on_progress=tell)
     for trial in outcome.trials:
         get_run_logger().info("%s: %s%s", trial.name, trial.status, f", {trial.error}" if trial.error else "")
     if outcome.stopped is not None:
@@ -84,7 +109,8 @@ def gate(plan: Plan, version: int) -> Verdict:
 
 @step("move to {to}")
 def move(plan: Plan, verdict: Verdict, to: Stage) -> ModelVersion:
-    """Move the challenger to a stage, if production is still what it was judged against."""
+    """Move the challenger to a stage, if production is still what it was judged against, and the run is still wanted."""
+    require_wanted()
     moved = retraining.move(plan, verdict, to)
     kind = EventKind.PROMOTED if to is Stage.PRODUCTION else EventKind.STAGED
     with warned_of(f"v{moved.version} was moved, but nobody is told of it"):

@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from typing import Any
 from uuid import UUID
@@ -29,12 +30,14 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled
 
-from ratchet.errors import RunAbandonedError
+from ratchet.errors import ConfigError, RunAbandonedError
 from tasks.kept import kept_plan
 from tasks.run_page import tell_errors_in_sentences
 
 _SECONDS_BETWEEN_LOOKS = 30.0
 _SECONDS_TO_BE_HEARD = 5.0
+MOST_SECONDS_APART = 45.0
+"""Of two clocks: a heartbeat is up to 30 s old, and a silence of 90 s is taken for death."""
 MOST_CRASHES = 4
 """What kills a run three times again is not bad luck."""
 
@@ -61,17 +64,46 @@ def begin_run() -> None:
         )
     if deployment.id is None:
         return
+    _require_the_servers_time()
     if os.environ.get("PREFECT__FLOW_RUN_ID") == flow_run.id:  # this process is the run's own, as a worker starts it
         begun_here(flow_run.id, flow_run.run_count)
     if flow_run.run_count > 1 or kept_plan() is not None:
         return  # a run that goes on does the work that was due when it began
     with get_client(sync_client=True) as client:
+        asked = client.read_flow_run(UUID(flow_run.id)).parameters
         for run in missed_runs(client, deployment_id=UUID(deployment.id)):
-            if str(run.id) != flow_run.id:
+            if str(run.id) != flow_run.id and run.parameters == asked:  # a dry run, say, does no other's work
                 cancel_missed(client, run, f"It was due before {flow_run.name} began, which does its work.")
                 get_run_logger().info(
                     "the run missed at %s is cancelled: this one does its work", run.expected_start_time
                 )
+
+
+def _require_the_servers_time() -> None:
+    """Refuse to work where the server would take this run for dead: it counts the silence between heartbeats by their times."""
+    with get_client(sync_client=True) as client:
+        ahead, state = seconds_ahead(client), client.read_flow_run(UUID(flow_run.id)).state
+    since = 0.0 if state is None else (datetime.now(UTC) - state.timestamp).total_seconds()
+    # Both: a proxy may have a clock of its own, and a server may have taken a minute to answer.
+    if abs(ahead) > MOST_SECONDS_APART and not 0 <= since <= MOST_SECONDS_APART:
+        raise ConfigError(
+            f"this machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} that of the Prefect server, "
+            "which would take this run for dead: set it, by NTP for good, here or there"
+        )
+
+
+def seconds_ahead(client: SyncPrefectClient) -> float:
+    """By how much this machine's clock is certainly ahead of the server's, or its proxy's (negative: behind).
+
+    An answer may take its time.
+    """
+    before = datetime.now(UTC)
+    told = client.request("GET", "/admin/version").headers.get("Date")
+    after = datetime.now(UTC)
+    if told is None:
+        return 0.0
+    server = parsedate_to_datetime(told)  # in whole seconds, and uvicorn writes it anew once a second
+    return max((before - server).total_seconds() - 3, 0.0) or min((after - server).total_seconds(), 0.0)
 
 
 _begun: dict[str, int] = {}  # how often a run had begun when it last did so in this process
@@ -97,6 +129,17 @@ def begun_here(run_id: str, count: int, *, seconds: float = _SECONDS_BETWEEN_LOO
 
     if first:
         threading.Thread(target=watch, daemon=True, name="yields to the next").start()
+
+
+def require_wanted() -> None:
+    """Raise `RunAbandonedError` where somebody has cancelled this run, and no worker was there that would have ended it."""
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(flow_run.id)).state
+        if state is None or not (state.is_cancelled() or state.is_cancelling()):
+            return
+        if state.is_cancelling():  # out of which Prefect takes a run nowhere else
+            client.set_flow_run_state(UUID(flow_run.id), Cancelled())
+    raise RunAbandonedError("somebody has cancelled this run, so that nothing is moved; what it has trained is kept")
 
 
 def own_states() -> list[State]:

@@ -11,7 +11,7 @@ from prefect.variables import Variable
 
 from ratchet.data.watching import DataLook
 from ratchet.watching import look_at_data
-from tasks.events import DataChanged, announce
+from tasks.events import DataChanged, announce_for_certain
 from tasks.step import step
 
 
@@ -23,7 +23,7 @@ def watch_data(model: str, overrides: Sequence[str], settle_minutes: float) -> D
     before = None if kept is None else DataLook.model_validate(kept)
     found, folder = look_at_data(model, overrides, before, settle=timedelta(minutes=settle_minutes))
     if found.previous is not None:  # announced before it is remembered: a crash between the two only repeats its id
-        announce(DataChanged.of(model, found, str(folder)))
+        announce_for_certain(DataChanged.of(model, found, str(folder)))
     Variable.set(variable, found.model_dump(mode="json"), overwrite=True)
     return found
 

@@ -147,10 +147,11 @@ def _database() -> Iterator[str | None]:
         yield database().replace("+psycopg", "+asyncpg")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # each that imports it has its own, which is not to idle to the end
 def prefect_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The server with its worker; its logs are in `home/logs`."""
     from prefect.client.orchestration import get_client
+    from prefect.events.worker import EventsWorker
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
     home = tmp_path_factory.mktemp("service")
@@ -171,6 +172,7 @@ def prefect_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servic
             with temporary_settings(changed), get_client(sync_client=True) as client:
                 yield Service(home, api, processes, client)
         finally:
+            EventsWorker.drain_all(timeout=10)  # this process's, which would stay with this server
             processes.end_all()
             assert not list(processes.strays())
 

@@ -46,13 +46,13 @@ from flows.service.deployments import POOL, RESTARTS, TAG
 from flows.service.work import ask_for_life, skip_missed
 from ratchet import MlflowModelManager, planning
 from ratchet.data.shapes import generate
-from ratchet.errors import ExperimentNotFoundError, SweepFailedError
+from ratchet.errors import ConfigError, ExperimentNotFoundError, SweepFailedError
 from ratchet.form import RetrainForm
 from ratchet.monitoring.values import Reading
 from ratchet.outcome import Outcome, skip
 from ratchet.planning import STOOD_TAG, Plan
 from ratchet.registry import BestRun, Event, EventKind, Stage
-from ratchet.registry.questions import answer_to, open_question, question_of
+from ratchet.registry.questions import answer_to, deadline, open_question, question_of
 from ratchet.registry.searches import ensure_experiment
 from ratchet.registry.tracking import client
 from ratchet.report import _pictures, trial_table
@@ -60,7 +60,7 @@ from ratchet.training.progress import Progress
 from ratchet.training.results import SweepOutcome, TrialResult
 from tasks.approval import _question, _silence, end_questions
 from tasks.judgement import log_reading
-from tasks.kept import Chosen, keep_images, keep_plan, kept_images
+from tasks.kept import Chosen, _keep, keep_images, keep_plan, keep_spent, kept_images
 from tasks.progress import gate_progress, sweep_progress
 from tasks.retraining import plan_retraining, report, select_best, sweep
 from tasks.run_page import artifact_key, tell_errors_in_sentences, this_flow_run, write_page
@@ -577,6 +577,12 @@ def test_a_question_is_open_until_it_is_answered_or_its_time_is_over() -> None:
     assert open_question([one, said(8, "one")], 7, now=before) == one
 
 
+def test_a_deadline_that_another_program_wrote_without_a_zone_or_not_at_all_keeps_nothing_open() -> None:
+    assert deadline(asked(7, "one", "2026-01-02T00:00:00")) == datetime(2026, 1, 2, tzinfo=UTC)
+    for until in ("soon", "None"):
+        assert open_question([asked(7, "one", until)], 7) is None
+
+
 def test_the_last_question_counts_and_its_own_answer() -> None:
     one, two = asked(7, "one", "2026-01-02T00:00:00+00:00"), asked(7, "two", "2026-01-03T00:00:00+00:00")
     refused = said(7, "one", EventKind.REFUSED)
@@ -684,6 +690,35 @@ def test_a_sweep_that_fails_leaves_its_progress_as_it_ended(prefect_service: Ser
     (table,), (bar,) = (shown(prefect_service, f"{kind}-in-vain") for kind in ("trials", "training"))
     assert "failed: out of memory" in table.data
     assert bar.data == 15.0
+
+
+@pytest.mark.flow
+def test_a_plan_that_another_version_has_kept_is_told_as_that(prefect_service: Service, home: Path) -> None:
+    text = planning.plan_retraining([*TINY, "core.name=older"]).to_yaml()
+    assert "\n      sweep:\n" in text
+
+    @flow
+    def taken_up() -> None:
+        _keep("ratchet-plan", text.replace("\n      sweep:\n", "\n      sweep:\n        later: 1\n", 1))
+        plan_retraining(RetrainForm(model="older"))
+
+    with pytest.raises(ConfigError, match=r"began under another version of Ratchet.*later\)"):
+        taken_up()
+
+
+@pytest.mark.flow
+@pytest.mark.trains
+def test_a_sweep_that_is_taken_up_again_has_what_was_left_of_its_time(prefect_service: Service, home: Path) -> None:
+    plan = planning.plan_retraining([*TINY, "core.name=bounded", "sweep.max_time=1h", "optimizer.lr=0.0123"])
+
+    @flow
+    def taken_up() -> None:
+        for seconds in (1800.0, 3600.0):
+            keep_spent(seconds)
+        sweep(plan)
+
+    with pytest.raises(SweepFailedError, match="1 of 1 trials not started, max_time 1h reached"):
+        taken_up()
 
 
 @pytest.mark.flow

@@ -253,9 +253,7 @@ def test_degradation_starts_a_retraining(service: Service) -> None:
 
 
 def test_of_two_runs_of_a_model_that_refuses_one_is_cancelled(service: Service) -> None:
-    service.kill_worker()
     runs = [service.start("retrain/on-demand-other"), service.start("retrain/on-degradation-other")]
-    service.start_worker()
     refused = waited(
         lambda: next((run for run in runs if service.client.read_flow_run(run.id).state_name == "Cancelled"), None),
         "the refusal",
@@ -496,4 +494,3 @@ def test_a_run_whose_model_is_pruned_from_the_server_comes_to_its_end(service: S
     finally:
         path.write_text(text)
         _deploy(service)
-        service.start_worker()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -33,8 +35,17 @@ from flows.service.doctor import _database, _disk, _mlflow
 from flows.service.journal import Journal
 from flows.service.models import ModelFile
 from flows.service.postgres import _initialise, addresses, databases, find_binaries
-from flows.service.processes import Processes
-from flows.service.running import Running, configured_api, died, find, noted, reach_this_machine, use_running
+from flows.service.processes import MARK, Processes
+from flows.service.running import (
+    Running,
+    alone_here,
+    configured_api,
+    died,
+    find,
+    noted,
+    reach_this_machine,
+    use_running,
+)
 from flows.service.servers import answers, start_mlflow, start_prefect, upgrade_mlflow
 from flows.service.up import Options, _Addresses, _find_room, _start, _write_whole_paths
 from ratchet.boot import boot_id
@@ -206,11 +217,11 @@ def running(mlflow: str, api: str = "http://127.0.0.1:4200/api") -> Running:
 def test_a_password_is_neither_in_the_note_of_ratchet_up_nor_in_its_messages(
     ratchet_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with noted(running("http://me:secret@mlflow.example:5000")):
+    with alone_here("x"), noted(running("http://me:secret@mlflow.example:5000")):
         assert "secret" not in (ratchet_home / "up.json").read_text()
         assert find() is not None
         with pytest.raises(PortTakenError, match=r"http://me:\*\*\*@mlflow\.example:5000"):
-            _find_room(Options())
+            alone_here("y").__enter__()
         with pytest.raises(ConfigError, match="set MLFLOW_TRACKING_URI as there"):
             use_running()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@mlflow.example:5000")
@@ -389,23 +400,14 @@ def test_sqlite_is_enough_for_one_person_by_whatever_name_their_machine_goes(rat
     assert bool(finding.advice) == (host == "mlflow.example")
 
 
-def test_old_runs_leave_prefects_database(tmp_path: Path) -> None:
+def test_old_runs_leave_prefects_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[dict[str, str]] = []
     processes = Processes(tmp_path, lambda _, __: None)
     processes.start = lambda *given: started.append(given[2])  # type: ignore[method-assign]
     start_prefect(processes, "127.0.0.1", 1, None)
     name = "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"
-    script = (
-        "from prefect.settings import get_current_settings; print(get_current_settings().server.services.db_vacuum)"
-    )
-    told = subprocess.run(
-        [sys.executable, "-c", f"{script[:-1]}.enabled_vacuum_types)"],
-        env={**os.environ, name: started[0][name]},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "flow_runs" in told.stdout
+    monkeypatch.setenv(name, started[0][name])
+    assert "flow_runs" in (Settings().server.services.db_vacuum.enabled_vacuum_types or ())
 
 
 def test_a_postgres_that_wants_tls_is_told_so_in_each_drivers_words() -> None:
@@ -489,6 +491,54 @@ def test_a_ratchet_up_is_found_after_the_clock_was_set(ratchet_home: Path, monke
         monkeypatch.setattr("psutil.boot_time", lambda: moved)
         monkeypatch.setattr("psutil._pslinux.boot_time", lambda: moved)
         assert find() is not None
+
+
+def test_one_of_another_version_is_found_as_far_as_its_note_tells(ratchet_home: Path) -> None:
+    with noted(running("http://127.0.0.1:5000")):
+        note = ratchet_home / "up.json"
+        told = json.loads(note.read_text())
+        note.write_text(json.dumps(told | {"later": 1}))
+        found = find()
+        assert found is not None
+        assert found.pid == os.getpid()
+        note.write_text(json.dumps({key: value for key, value in told.items() if key != "boot"}))
+        with pytest.raises(ConfigError, match=rf"process {os.getpid()}\) is of another version"):
+            find()
+        note.write_text(json.dumps({"pid": 2**22 + 1}))
+        assert find() is None
+
+
+def test_a_home_has_one_ratchet_up_which_ends_what_one_that_was_killed_has_left(ratchet_home: Path) -> None:
+    def left(mark: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: mark}, start_new_session=True)
+
+    with alone_here("of the first"):
+        with pytest.raises(PortTakenError, match=f"another `ratchet up` of {ratchet_home} is starting or ending"):
+            alone_here("of the second").__enter__()
+        with (
+            noted(running("http://127.0.0.1:5000")),
+            pytest.raises(PortTakenError, match=rf"is at work \(process {os.getpid()}\): its pages are at http"),
+        ):
+            alone_here("of the second").__enter__()
+    stray, another = left("of the first"), left("of the fourth")
+    try:
+        with alone_here("of the third"):
+            assert stray.wait(10) == -signal.SIGTERM
+            assert another.poll() is None
+    finally:
+        for process in (stray, another):
+            process.kill()
+            process.wait()
+
+
+def test_what_postgres_holds_is_not_looked_for_in_an_empty_database(
+    ratchet_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ratchet_home / "postgres").mkdir(parents=True)
+    done = CliRunner().invoke(main, ["rollback", "m"])
+    assert done.exit_code == 1
+    assert f"the models of {ratchet_home} are kept in PostgreSQL" in done.stderr
+    assert not (ratchet_home / "mlflow.db").exists()
 
 
 def test_one_of_before_a_restart_is_not_taken_for_another_process_of_its_number(ratchet_home: Path) -> None:

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -125,7 +126,7 @@ def test_everything_comes_up_and_ends_and_an_interrupted_run_goes_on_the_next_ti
     _the_doctor_names_the_folder_that_it_was_given(first)
     again = first.call("up", "--prefect-port", str(free_port()), "--mlflow-port", str(free_port()))
     assert again.returncode == 1
-    assert f"a `ratchet up` serves {first.home} already" in again.stderr
+    assert f"another `ratchet up` of {first.home} is at work (process {first.process.pid})" in again.stderr
 
     _press_run(first, data="/elsewhere")
     assert "ForbiddenPathError" in first.said("datamodule.data_path=/elsewhere is outside")
@@ -149,10 +150,10 @@ def test_everything_comes_up_and_ends_and_an_interrupted_run_goes_on_the_next_ti
 
 
 def _press_run(up: Up, **parameters: str) -> None:
-    command = [sys.executable, "-m", "prefect", "deployment", "run", "retrain/on-demand-m"]
-    command += ["--params", json.dumps(parameters)]
-    address = {"PREFECT_API_URL": f"http://127.0.0.1:{up.ports['--prefect-port']}/api"}
-    subprocess.run(command, env=up.environment | address, check=True, capture_output=True, timeout=120)
+    api = f"http://127.0.0.1:{up.ports['--prefect-port']}/api"
+    found = httpx.get(f"{api}/deployments/name/retrain/on-demand-m").raise_for_status().json()["id"]
+    pressed = httpx.post(f"{api}/deployments/{found}/create_flow_run", json={"parameters": parameters})
+    pressed.raise_for_status()
 
 
 def _the_doctor_names_the_folder_that_it_was_given(up: Up) -> None:

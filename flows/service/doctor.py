@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -27,6 +28,7 @@ from ratchet.watching import makes_its_data
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
+    from prefect.client.orchestration import SyncPrefectClient
 
     from flows.service.deploying import Declaration
 
@@ -153,6 +155,21 @@ def _has_finished(opened: MlflowClient, experiment: Experiment) -> bool:
     return bool(opened.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'", max_results=1))
 
 
+def _queues(opened: SyncPrefectClient) -> Iterator[Finding]:
+    from prefect.exceptions import ObjectNotFound  # noqa: PLC0415
+
+    from flows.service.deployments import LONG, POOL, SHORT  # noqa: PLC0415
+
+    for name in (LONG, SHORT):
+        with suppress(ObjectNotFound):
+            queue = opened.read_work_queue_by_name(name, POOL)
+            if queue.is_paused:
+                resume = f"PREFECT_API_URL={shown(str(opened.api_url))} prefect work-queue resume {name} --pool {POOL}"
+                yield Finding("work queue", f"{name} is paused: none of its runs begins", resume, bad=True)
+            elif queue.concurrency_limit == 0:
+                yield Finding("work queue", f"{name} lets no run begin", "raise its limit on the pool's page", bad=True)
+
+
 def _prefect(declared: Declaration | None, command: str) -> Iterator[Finding]:
     """Look at the server, and compare it with what is declared, if anything is; `command` is what would deploy that."""
     with prefect_client() as opened:
@@ -162,6 +179,7 @@ def _prefect(declared: Declaration | None, command: str) -> Iterator[Finding]:
         from flows.service.deployments import POOL  # noqa: PLC0415
         from flows.service.notices import with_mute_off  # noqa: PLC0415
         from flows.service.work import online  # noqa: PLC0415
+        from tasks.runs import MOST_SECONDS_APART, seconds_ahead  # noqa: PLC0415
 
         yield Finding("Prefect", f"{shown(str(opened.api_url))} answers: {opened.api_version()}")
         try:
@@ -172,6 +190,11 @@ def _prefect(declared: Declaration | None, command: str) -> Iterator[Finding]:
         if paused:
             resume = f"PREFECT_API_URL={shown(str(opened.api_url))} prefect work-pool resume {POOL}"
             yield Finding("work pool", f"{POOL} is paused", resume, bad=True)
+        if abs(ahead := seconds_ahead(opened)) > MOST_SECONDS_APART:
+            where = "ahead of" if ahead > 0 else "behind"
+            apart = f"this machine's clock is {abs(ahead):.0f} s {where} the Prefect server's, or its proxy's"
+            yield Finding("clock", apart, "set it, by NTP for good: runs of this machine are taken for dead", bad=True)
+        yield from _queues(opened)
         workers = online(opened)
         if workers:
             yield Finding("worker", f"{', '.join(workers)}: alive")

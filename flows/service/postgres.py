@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from flows.service.processes import Processes
 from ratchet.errors import ConfigError, ServiceEndedError
-from ratchet.home import home
+from ratchet.home import postgres_folder
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -93,7 +93,7 @@ def _ensure(url: URL, database: str) -> None:
 @contextmanager
 def _server(processes: Processes) -> Iterator[Path]:
     """Run a server on the cluster in `RATCHET_HOME/postgres`; the folder of its socket, the only way in."""
-    data = home() / "postgres"
+    data = postgres_folder()
     binaries = find_binaries(data)
     user = "postgres" if os.getuid() == 0 else None  # Postgres refuses to run as root
     socket = Path(

@@ -30,9 +30,12 @@ OnLine = Callable[[str, str], None]
 class Processes:
     """The services of one `ratchet up`."""
 
-    def __init__(self, logs: Path, on_line: OnLine) -> None:
-        """Keep the output of each service, the last 50 to 100 MB, below `logs`, and pass it to `on_line`, line by line."""
-        self._mark = secrets.token_hex(8)
+    def __init__(self, logs: Path, on_line: OnLine, mark: str | None = None) -> None:
+        """Keep the output of each service, the last 50 to 100 MB, below `logs`, and pass it to `on_line`, line by line.
+
+        `mark` is what they are known by, however far down (None: a new one).
+        """
+        self._mark = mark or new_mark()
         self._logs, self._on_line = logs, on_line
         self._running: dict[str, subprocess.Popen[str]] = {}
         logs.mkdir(parents=True, exist_ok=True)
@@ -69,8 +72,10 @@ class Processes:
     def wait_for(self, name: str, ready: Callable[[], bool], *, seconds: float) -> None:
         """Wait until `ready` answers true. Raises `ServiceEndedError` if the service, or another, ends before."""
         deadline = time.monotonic() + seconds
-        while not ready():
-            self.check()
+        while True:
+            self.check()  # first: what answers may be another's, on whose port ours did not come up
+            if ready():
+                return
             if time.monotonic() > deadline:
                 raise ServiceEndedError(f"{name} was not ready within {seconds:.0f} s. {self._where(name)}")
             time.sleep(_POLL)
@@ -111,10 +116,7 @@ class Processes:
 
     def strays(self) -> Iterator[psutil.Process]:
         """Every living process with our mark."""
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get(MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
-                    yield process
+        return marked(self._mark)
 
     def _listen(self, name: str, process: subprocess.Popen[str]) -> None:
         """Read what it writes, to its end: who is not read any more stands still once the pipe is full."""
@@ -128,6 +130,36 @@ class Processes:
 
     def _where(self, name: str) -> str:
         return f"Its log: {self._logs / f'{name}.log'}"
+
+
+def new_mark() -> str:
+    """What the processes of one `ratchet up` are known by."""
+    return secrets.token_hex(8)
+
+
+def marked(mark: str) -> Iterator[psutil.Process]:
+    """Every living process that carries a mark."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+
+
+def end_marked(mark: str) -> None:
+    """End what a `ratchet up` that was killed has left behind: its servers gently, but no run may tell them that it crashed,
+    since the next `ratchet up` takes up only those that have told nothing."""
+    _signal([process for process in marked(mark) if _works(process)], signal.SIGKILL)
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        left = list(marked(mark))
+        _signal(left, sign)
+        _gone(left, _SECONDS_TO_END)
+
+
+def _works(process: psutil.Process) -> bool:
+    """Whether it is the worker, or a run of its."""
+    with suppress(psutil.Error):
+        return "PREFECT__FLOW_RUN_ID" in process.environ() or "worker" in process.cmdline()
+    return False
 
 
 class _Log:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,8 +17,9 @@ from urllib.request import getproxies_environment
 import psutil
 from dotenv import dotenv_values
 
+from flows.service.processes import end_marked
 from ratchet.boot import boot_id
-from ratchet.errors import ConfigError, ServerUnreachableError
+from ratchet.errors import ConfigError, PortTakenError, ServerUnreachableError
 from ratchet.home import home
 from ratchet.registry.tracking import hides_password, require_listening, shown
 
@@ -46,9 +48,38 @@ class Running:
         return cls(os.getpid(), boot_id(), _began(psutil.Process()), mlflow, api, database, tuple(own))
 
     @property
+    def pages(self) -> str:
+        """Where its pages are, in words."""
+        return f"its pages are at {shown(self.mlflow)} and {shown(self.prefect)}"
+
+    @property
     def prefect(self) -> str:
         """The address of Prefect's pages, where it is that of its API without the end."""
         return self.api.removesuffix("/api")
+
+
+@contextmanager
+def alone_here(mark: str) -> Iterator[None]:
+    """Let no other `ratchet up` begin on this home while the block runs; what one that was killed has left is ended first.
+
+    Raises `PortTakenError` where there is another.
+    """
+    path = home() / "up.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = find()
+            told = "is starting or ending" if other is None else f"is at work (process {other.pid}): {other.pages}"
+            raise PortTakenError(f"another `ratchet up` of {home()} {told}") from None
+        lock.seek(0)
+        if before := lock.read():
+            end_marked(before)
+        lock.truncate(0)
+        lock.write(mark)
+        lock.flush()
+        yield
 
 
 @contextmanager
@@ -74,12 +105,27 @@ def died() -> bool:
 
 
 def find() -> Running | None:
-    """The `ratchet up` that runs on this home; None where there is none, or its note outlived it."""
+    """The `ratchet up` that runs on this home; None where there is none, or its note outlived it.
+
+    Raises `ConfigError` at the note of an earlier Ratchet whose process lives.
+    """
     try:
-        found = Running(**json.loads(_file().read_text()))
+        told = dict(json.loads(_file().read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    try:
+        found = Running(**{field.name: told[field.name] for field in fields(Running) if field.name in told})
+    except TypeError:
+        if psutil.pid_exists(told.get("pid", -1)):
+            raise ConfigError(
+                f"the `ratchet up` that serves {home()} (process {told['pid']}) is of another version of Ratchet: end it, and "
+                "start it anew"
+            ) from None
+        return None
+    try:
         # Another may have its number by now. That one is younger by the time that servers take to start.
         same = found.boot == boot_id() and abs(_began(psutil.Process(found.pid)) - found.began) < _CLOCK_SECONDS
-    except (OSError, ValueError, TypeError, psutil.NoSuchProcess):
+    except psutil.NoSuchProcess:
         return None
     return found if same else None
 

@@ -16,18 +16,18 @@ from flows.service import servers
 from flows.service.deployments import RUNS
 from flows.service.journal import Journal
 from flows.service.postgres import EMBEDDED, databases
-from flows.service.processes import Processes
+from flows.service.processes import Processes, new_mark
 from flows.service.running import (
     Running,
+    alone_here,
     configured_api,
     died,
-    find,
     listens,
     noted,
     reach_this_machine,
     require_prefect,
 )
-from ratchet.errors import ConfigError, PortTakenError
+from ratchet.errors import ConfigError
 from ratchet.home import home
 from ratchet.registry.tracking import embedded_uri, require_listening, shown, tracking_uri
 from ratchet.trees import user_trees
@@ -70,10 +70,16 @@ def up(options: Options, journal: Journal) -> None:
             signal.signal(sign, _interrupt)
     _write_whole_paths()
     reach_this_machine(options.host, str(urlsplit(servers.address(options.host, options.mlflow_port)).hostname))
+    mark = new_mark()
+    with alone_here(mark):
+        _serve(options, journal, mark)
+
+
+def _serve(options: Options, journal: Journal, mark: str) -> None:
     started, addresses = time.monotonic(), _find_room(options)
     os.environ |= {"RATCHET_HOME": str(home()), "MLFLOW_TRACKING_URI": addresses.mlflow}
     os.environ["PREFECT_API_URL"] = addresses.api  # Prefect reads it once, when it is first imported
-    processes = Processes(home() / "logs", journal.line)
+    processes = Processes(home() / "logs", journal.line, mark)
     try:
         # At the end the worker goes first, then the servers, then their database.
         with ExitStack() as stack:
@@ -110,11 +116,6 @@ def _whole(folder: str) -> str:
 
 def _find_room(options: Options) -> _Addresses:
     """Decide which servers are ours. Raises `PortTakenError` where there is no room for them."""
-    if (other := find()) is not None:
-        raise PortTakenError(
-            f"a `ratchet up` serves {home()} already (process {other.pid}): its pages are at "
-            f"{shown(other.mlflow)} and {shown(other.prefect)}"
-        )
     store, api = tracking_uri(), configured_api()
     # A variable, or a profile, may name what this is to be.
     if store.rstrip("/") in _own(options.host, options.mlflow_port) and not listens(store):
