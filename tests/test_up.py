@@ -13,11 +13,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 import yaml
 from conftest import TINY
+from prefect.client.orchestration import SyncPrefectClient
 from prefect_service import QUICK, living, own_environment, waited
 from registry_backends import free_port, require_postgres
 
@@ -150,10 +150,11 @@ def test_everything_comes_up_and_ends_and_an_interrupted_run_goes_on_the_next_ti
 
 
 def _press_run(up: Up, **parameters: str) -> None:
-    api = f"http://127.0.0.1:{up.ports['--prefect-port']}/api"
-    found = httpx.get(f"{api}/deployments/name/retrain/on-demand-m").raise_for_status().json()["id"]
-    pressed = httpx.post(f"{api}/deployments/{found}/create_flow_run", json={"parameters": parameters})
-    pressed.raise_for_status()
+    with SyncPrefectClient(
+        f"http://127.0.0.1:{up.ports['--prefect-port']}/api"
+    ) as client:  # tries again where SQLite is busy
+        found = client.read_deployment_by_name("retrain/on-demand-m")
+        client.create_flow_run_from_deployment(found.id, parameters=parameters)
 
 
 def _the_doctor_names_the_folder_that_it_was_given(up: Up) -> None:
