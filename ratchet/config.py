@@ -12,9 +12,8 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +31,8 @@ from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
+from ratchet import resolvers
 from ratchet.consistency import require_consistent
-from ratchet.data.classes import foreground
-from ratchet.duration import parse_duration
 from ratchet.errors import ConfigError
 from ratchet.grammar import as_overrides, read_space, requested, require_own_sweeper
 from ratchet.one_sweep import require_one_sweep
@@ -240,40 +238,10 @@ def _read(whole: DictConfig, overrides: Sequence[str]) -> TrialConfig:
 def _prepare_hydra() -> None:
     if UserSearchPath not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(UserSearchPath)
-    OmegaConf.register_new_resolver("env_or", _env_or, replace=True)
-    OmegaConf.register_new_resolver("num_outputs", _num_outputs, replace=True)
-    OmegaConf.register_new_resolver("package_file", _package_file, replace=True)
-    OmegaConf.register_new_resolver("lightning_time", _lightning_time, replace=True)
-
-
-def _env_or(name: str, other: str) -> str:
-    """A variable of the environment; one that is empty counts as not set, as it does everywhere in Ratchet."""
-    return os.environ.get(name) or other
-
-
-def _num_outputs(idx_to_class: Mapping[int, str]) -> int:
-    """One output (a sigmoid) for one foreground class; else a softmax over the background and every class."""
-    try:
-        classes = len(foreground(idx_to_class))
-    except ConfigError:
-        return 1  # told when the settings are checked
-    return 1 if classes == 1 else classes + 1
-
-
-def _lightning_time(text: str | float | None) -> dict[str, float] | None:
-    """A length of time as Lightning's Timer takes it; what is none is told when the settings are checked."""
-    try:
-        return None if text is None else {"seconds": parse_duration(text)}
-    except ValueError:
-        return None
-
-
-def _package_file(package: str, file: str) -> str:
-    """Path of a file inside an installed package, without importing it."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"the package {package} is not installed: pip install {package.replace('_', '-')}")
-    return str(Path(next(iter(spec.submodule_search_locations))) / file)
+    OmegaConf.register_new_resolver("env_or", resolvers.env_or, replace=True)
+    OmegaConf.register_new_resolver("num_outputs", resolvers.num_outputs, replace=True)
+    OmegaConf.register_new_resolver("package_file", resolvers.package_file, replace=True)
+    OmegaConf.register_new_resolver("lightning_time", resolvers.lightning_time, replace=True)
 
 
 def _settings(tree: DictConfig, known: Any) -> TrialConfig:

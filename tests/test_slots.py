@@ -30,7 +30,7 @@ from ratchet.training.board import Board
 from ratchet.training.engine import Engine, _Work
 from ratchet.training.plan import PlannedTrial, plan_sweep, plan_trials
 from ratchet.training.process import TrialOrder, TrialProcess, _see_only, teller
-from ratchet.training.progress import EXPORTING, TRAINING, Progress, TrialEnd
+from ratchet.training.progress import EXPORTING, FOR_A_GPU, TRAINING, Progress, TrialEnd
 from ratchet.training.queue import TrialList, Turn
 from ratchet.training.results import SweepOutcome, TrialResult
 from ratchet.training.slots import (
@@ -197,17 +197,19 @@ def test_a_sweep_that_finds_all_gpus_taken_says_so_once_and_trains_when_one_is_l
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr("ratchet.training.slots._DRIVERS", (str(tmp_path),))
     plan = plan_sweep(compose_space([*TINY, "trainer.accelerator=auto", "export.types=[pt2]"]))
-    told: list[str] = []
+    told, phases = list[str](), list[str]()
 
     with training_elsewhere(gpu) as other:
 
         def watch(results: Sequence[TrialResult]) -> None:
-            if results[0].progress.phase == "waiting for a GPU" and results[0].run_id is None:
+            phases.append(results[0].progress.phase)
+            if results[0].progress.phase == FOR_A_GPU and results[0].run_id is None:
                 told.append(results[0].status)
                 other.kill()
 
         outcome = run(plan, on_progress=watch)
     assert told == ["running"]
+    assert phases[len(phases) - phases[::-1].index(FOR_A_GPU)] == "starting"  # what follows is no waiting any more
     assert [trial.status for trial in outcome.trials] == ["finished"]
 
 

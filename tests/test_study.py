@@ -26,6 +26,7 @@ from ratchet.errors import ConfigError, RatchetError, ServerUnreachableError
 from ratchet.training.plan import PlannedTrial, SweepPlan, plan_sweep
 from ratchet.training.study import SweepStudy
 from ratchet.training.study_storage import STORAGE, address, again
+from ratchet.training.study_workers import is_dead
 
 OVERRIDES = [*TINY, "optimizer.lr=tag(log,interval(1e-4,1e-1))", "sweep.max_trials=5"]
 
@@ -459,10 +460,10 @@ def test_a_trial_that_nobody_signed_is_dead_after_a_day() -> None:
     study = opened(plan())
     study._study.ask()
     (trial,) = study._study.get_trials()
-    assert not study._dead(trial)
+    assert not is_dead(trial, study._worker)
     assert trial.datetime_start is not None
     trial.datetime_start -= timedelta(hours=25)
-    assert study._dead(trial)
+    assert is_dead(trial, study._worker)
 
 
 @pytest.mark.slow

@@ -8,11 +8,9 @@ import threading
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import optuna
-import psutil
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import fail_stale_trials
 from optuna.study import StudyDirection
@@ -25,14 +23,14 @@ from ratchet.training import study_storage as storage
 from ratchet.training.ownership import machine, pid_namespace
 from ratchet.training.plan import SweepPlan
 from ratchet.training.pruning import SynchronousHalving, pruner
-from ratchet.training.study_storage import WORKER, again, counted, patient, quieten, retried, retry_history, states
+from ratchet.training.study_storage import again, counted, patient, quieten, retried, retry_history, states
+from ratchet.training.study_workers import WORKER, is_dead, signed_here
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
 logger = logging.getLogger(__name__)
 
-_UNSIGNED = timedelta(days=1)
 _FORCED = "forced at"  # of a study: when it was begun by force, in seconds since 1970
 _BEGUN_BY = "begun by"  # of such a study: the flow run, which goes on with it when it is taken up
 _REPEAT = "repeat"  # marks a draw of a point that was tried already: it uses up nothing
@@ -136,12 +134,14 @@ class SweepStudy:
         """
         running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         others = [trial for trial in running if trial.number not in self._own()]
-        if self._lost or any(self._signed_here(trial) != os.getpid() and self._dead(trial) for trial in others):
+        if self._lost or any(
+            signed_here(trial, self._worker) != os.getpid() and is_dead(trial, self._worker) for trial in others
+        ):
             self._take_over_the_dead()
             self._retry_the_failed(self._lost)
             self._lost.clear()
             return True
-        elsewhere = {trial._trial_id for trial in others if self._signed_here(trial) is None}
+        elsewhere = {trial._trial_id for trial in others if signed_here(trial, self._worker) is None}
         if not elsewhere:
             return False
         if self._idle_since is None:
@@ -298,7 +298,7 @@ class SweepStudy:
         just_made = time.time() - study.user_attrs.get(_FORCED, 0.0) < storage.BEAT_SECONDS
         return (
             not trials  # it is as good as new, and may have been made just now
-            or any(trial.state == TrialState.RUNNING and not self._dead(trial) for trial in trials)
+            or any(trial.state == TrialState.RUNNING and not is_dead(trial, self._worker) for trial in trials)
             or (just_made and not any(trial.state.is_finished() for trial in trials))
         )
 
@@ -306,21 +306,9 @@ class SweepStudy:
         """Note those whose process is dead as failed, and as lost until they are queued again."""
         running, own = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)), self._own()
         for trial in running:
-            if trial.number not in own and self._dead(trial):
+            if trial.number not in own and is_dead(trial, self._worker):
                 self._lost.add(trial.number)  # first: the database may go away behind the next line
                 self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-
-    def _dead(self, trial: FrozenTrial) -> bool:
-        """Whether a trial's process was of this machine, and is no more; or died before it could sign, wherever that was."""
-        if WORKER not in trial.user_attrs:  # Optuna's times are local ones
-            return trial.datetime_start is not None and datetime.now() - trial.datetime_start > _UNSIGNED
-        pid = self._signed_here(trial)
-        return pid is not None and not (pid != os.getpid() and psutil.pid_exists(pid))
-
-    def _signed_here(self, trial: FrozenTrial) -> int | None:
-        """The id of the process that works on a trial, if it is of this machine."""
-        home, _, pid = str(trial.user_attrs.get(WORKER, "")).rpartition("/")
-        return int(pid) if pid and home == self._worker.rpartition("/")[0] else None
 
     def _retry_the_failed(self, only: Collection[int] | None = None) -> None:
         trials = self._study.get_trials(deepcopy=False)

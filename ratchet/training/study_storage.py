@@ -25,11 +25,10 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ratchet.errors import ConfigError, ServerUnreachableError
 from ratchet.registry.tracking import shown
+from ratchet.training.study_workers import WORKER
 
 STORAGE = "RATCHET_STUDY_STORAGE"
 """The environment's variable that names a database which several machines share. No setting: it may hold a password."""
-WORKER = "worker"
-"""A trial's attribute: the process that works on it."""
 
 logger = logging.getLogger(__name__)
 
